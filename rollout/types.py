@@ -1,0 +1,79 @@
+"""The nouns that travel between actors. Axes: G responses of a prompt, K passages, L context tokens, T response tokens."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Version(NamedTuple):
+    """Names one state of the policy's weights; a learner that restarts begins a new incarnation."""
+
+    incarnation: int
+    step: int
+
+
+class PromptKey(NamedTuple):
+    """What identifies a prompt in a run: the same question comes once in every epoch."""
+
+    epoch: int
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One example: `passages` replaces retrieval where the data supplies it, `gold` (passage ids) only measures recall."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    passages: tuple[Passage, ...] | None = None
+    gold: tuple[str, ...] = ()
+    epoch: int = 0
+
+    @property
+    def key(self) -> PromptKey:
+        return PromptKey(self.epoch, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """The passages the policy reads, best first, and the ids of a deeper ranking that serves to measure recall."""
+
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+    ranking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """token_ids int32 [T], up to and including the end token if `finished`; sampler_logprobs float32 [T]."""
+
+    text: str
+    token_ids: np.ndarray
+    sampler_logprobs: np.ndarray
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A prompt, what was retrieved for it, and G responses drawn under one version of the weights.
+
+    context_ids: the encoder's K token rows, int32 [L_k] each. rewards float32 [G] and reward_parts (name -> float32 [G])
+    stay None and empty until the group is scored.
+    """
+
+    prompt: Prompt
+    retrieval: Retrieval
+    context_ids: tuple[np.ndarray, ...]
+    responses: tuple[Response, ...]
+    version: Version
+    rewards: np.ndarray | None = None
+    reward_parts: dict[str, np.ndarray] = field(default_factory=dict)
