@@ -77,3 +77,13 @@ class Group:
     version: Version
     rewards: np.ndarray | None = None
     reward_parts: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallReport:
+    """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references."""
+
+    seconds: float
+    version: Version | None = None
+    sync_seconds: float = 0.0
+    kept_mass: float = 1.0

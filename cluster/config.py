@@ -1,0 +1,90 @@
+"""The whole tree of settings and the checks that no single section can make."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from learner.config import LearnerSettings, Stage, SupervisedSettings
+from reward.config import RewardSettings
+from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
+
+DEMO_SUPERVISED_STEPS = 600
+Seconds = Annotated[float, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+class ClusterSettings(Section):
+    samplers: Positive = Field(2, description="SamplerActors")
+    rewards: Positive = Field(2, description="RewardActors")
+    max_staleness: NonNegative = Field(
+        0, description="updates that a response may lag behind; 0 is strictly on-policy and deterministic, 1 overlaps"
+    )
+    threads: Positive | None = Field(None, description="torch threads of every actor; default: 1 a sampler, all for the learner")
+    sampler_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for a sampler")
+    learner_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for the learner")
+    reward_cpus: Amount = Field(0.5, description="CPUs that Ray sets aside for a reward actor")
+    sampler_gpus: Amount | None = Field(None, description="GPUs of a sampler; default: an equal share of what there is")
+    learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: one, or half of a single one")
+    start_deadline_s: Seconds = Field(300.0, description="seconds an actor may take to start")
+    call_deadline_s: Seconds = Field(900.0, description="seconds a call to an actor may take")
+    dashboard_port: Positive | None = Field(None, description="port of the dashboard of a Ray started here; default: a free one")
+
+
+class Settings(Section):
+    """Everything a run is told; frozen, validated before Ray starts, and written to config.yaml as used."""
+
+    run_dir: Path | None = Field(None, description="folder of the run; default runs/DATE-NAME; absolute inside a Ray job")
+    seed: NonNegative = Field(0, description="seed of weights, order, sampling and demo")
+    data: DataSettings = DataSettings()
+    policy: PolicySettings = PolicySettings()
+    supervised: SupervisedSettings = SupervisedSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    reward: RewardSettings = RewardSettings()
+    learner: LearnerSettings = LearnerSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    eval_every: NonNegative = Field(200, description="steps between held-out evaluations; 0: only between and after the stages")
+    eval_limit: Positive | None = Field(400, description="held-out examples evaluated; null takes all")
+    checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
+    keep_checkpoints: Positive = Field(2, description="newest checkpoints that are kept, beside the best one")
+    patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0 never")
+
+    @model_validator(mode="after")
+    def _groups_can_be_compared(self) -> "Settings":
+        if self.learner.steps > 0 and self.rollout.group_size < 2:
+            raise ValueError("rollout.group_size: 1 response a prompt has no group to be compared with; give 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _something_can_be_retrieved(self) -> "Settings":
+        if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
+            raise ValueError("data.train: data.valid and data.passages need training examples beside them; give data.train")
+        return self
+
+    @property
+    def supervised_steps(self) -> int:
+        if self.supervised.steps is not None:
+            return self.supervised.steps
+        return 0 if self.policy.path is not None else DEMO_SUPERVISED_STEPS
+
+    def stages(self) -> list[Stage]:
+        """The stages that have steps, in order."""
+        supervised = Stage(
+            name="supervised",
+            mode="gold",
+            first=1,
+            steps=self.supervised_steps,
+            prompts_per_step=self.supervised.batch_size,
+            lr=self.supervised.lr,
+            lr_warmup_steps=self.supervised.lr_warmup_steps,
+        )
+        grpo = Stage(
+            name="grpo",
+            mode="sample",
+            first=supervised.last + 1,
+            steps=self.learner.steps,
+            prompts_per_step=self.rollout.prompts_per_step,
+            lr=self.learner.lr,
+            lr_warmup_steps=self.learner.lr_warmup_steps,
+        )
+        return [stage for stage in (supervised, grpo) if stage.steps]

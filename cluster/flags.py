@@ -1,0 +1,129 @@
+"""Dotted flags and YAML over the pydantic settings; every mistake is one line that names the setting and the remedy."""
+
+import argparse
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from rollout.errors import SettingsError
+
+Model = TypeVar("Model", bound=BaseModel)
+Values = dict[str, Any]
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """(dotted name, field) of every setting in the tree."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see --help")
+
+
+def parse_flags(command: str, about: str, models: Sequence[type[BaseModel]], argv: Sequence[str]) -> Values:
+    """Flags of one command -> {dotted name: text}. Raises SettingsError for an unknown or incomplete flag."""
+    parser = _Parser(prog=f"launch.py {command}", description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    names = []
+    for model in models:
+        for name, field in fields(model):
+            default = "" if field.default is None or field.is_required() else f" [{field.default}]"
+            text = f"{field.description}{default}".replace("%", "%%")
+            parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
+            names.append(name)
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        given = unknown[0].split("=")[0]
+        if not given.startswith("--"):
+            raise SettingsError(f"{given!r}: stands alone; give settings as --name value")
+        raise SettingsError(f"{given}: unknown setting{_nearest(given.removeprefix('--'), names)}")
+    return vars(known)
+
+
+def read_yaml(path: Path) -> Values:
+    """A settings file -> {dotted name: value}. Raises SettingsError naming file and line."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path}: no such settings file; check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as text ({error}); give a YAML file") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingsError(f"{path}:{line}: is not YAML ({error.problem}); correct the line") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise SettingsError(f"{path}: holds {type(tree).__name__}, not settings; write one 'name: value' a line")
+    return dict(_flatten(tree or {}))
+
+
+def build(model: type[Model], values: Values, source: str = "") -> Model:
+    """Validate {dotted name: value}; text is read by each setting's own type. Raises SettingsError for the first mistake."""
+    known = dict(fields(model))
+    tree: Values = {}
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(f"{source}{name}: unknown setting{_nearest(name, list(known))}")
+        *sections, leaf = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[leaf] = _value(known[name], value, f"{source}{name}")
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(source + _problem(error)) from error
+
+
+def dump(model: BaseModel) -> str:
+    """The settings as YAML that `read_yaml` and `build` read back."""
+    return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _flatten(tree: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(field: FieldInfo, value: Any, name: str) -> Any:
+    """Text of a flag: null where a setting may be empty, YAML where it is a list; the rest is left to pydantic."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("null", "none") and type(None) in get_args(field.annotation):
+        return None
+    if "tuple" in str(field.annotation):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{name}: {value!r} is not YAML; give a list such as [{{function: 'module:name'}}]") from error
+    return value
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    leaves = {other.rsplit(".", 1)[-1]: other for other in reversed(known)}
+    near = difflib.get_close_matches(name, known, 1, 0.6) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(leaves), 1, 0.7)
+    ]
+    return f"; did you mean {near[0]}?" if near else "; see --help for all"
+
+
+def _problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if not place:
+        return message
+    if problem["type"] == "missing":
+        return f"{place}: is missing; give it"
+    return f"{place}: {problem['input']!r} is refused: {message[0].lower()}{message[1:]}"

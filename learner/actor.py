@@ -1,0 +1,50 @@
+"""LearnerActor: a Ray shell round Learner."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from learner.config import LearnerSettings, Stage
+from learner.learner import Learner, UpdateMetrics
+from learner.samples import write_samples
+from rollout.config import PolicySettings, RolloutSettings
+from rollout.policy.loading import load_policy
+from rollout.types import Group
+
+
+class LearnerActor:
+    def __init__(
+        self, policy_path: str, settings: LearnerSettings, rollout: RolloutSettings, policy: PolicySettings, threads: int
+    ):
+        torch.set_num_threads(threads)  # Ray starts actors with OMP_NUM_THREADS=1
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._learner = Learner(load_policy(policy_path, policy, torch.float32, device), settings, rollout, policy)
+
+    def __repr__(self) -> str:
+        return "Learner"
+
+    def ready(self) -> None:
+        """Answers once the actor has started."""
+
+    def begin(self, stage: Stage) -> None:
+        self._learner.begin(stage)
+
+    def update(self, step: int, samples: Path | None, *groups: Group) -> tuple[UpdateMetrics, float]:
+        """Update on a batch, write its responses to `samples` if asked; also the seconds that the update took."""
+        start = time.perf_counter()
+        metrics, advantages = self._learner.update(groups, step)
+        seconds = time.perf_counter() - start
+        if samples is not None:
+            write_samples(samples, groups, advantages)
+        return metrics, seconds
+
+    def weights(self) -> np.ndarray:
+        return self._learner.weights()
+
+    def save(self, folder: Path) -> None:
+        self._learner.save(folder)
+
+    def restore(self, folder: Path, stage: Stage) -> None:
+        self._learner.restore(folder, stage)

@@ -1,0 +1,81 @@
+"""Scored groups -> micro-batches under a token budget."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rollout.policy.interface import Context
+from rollout.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """P groups of G responses, N = P*G. response_ids int64 [P, G, T]; mask bool and sampler_logprobs [N, T], padded on the
+    right; advantages and weights [N]."""
+
+    contexts: list[Context]
+    response_ids: torch.Tensor
+    mask: torch.Tensor
+    sampler_logprobs: torch.Tensor
+    advantages: torch.Tensor
+    weights: torch.Tensor
+
+
+def response_lengths(groups: Sequence[Group]) -> torch.Tensor:
+    """int64 [N], N = P*G in the groups' order."""
+    return torch.tensor([len(r.token_ids) for group in groups for r in group.responses])
+
+
+def micro_batches(
+    groups: Sequence[Group], advantages: torch.Tensor, weights: torch.Tensor, token_budget: int, device: str
+) -> Iterator[MicroBatch]:
+    """Cut the batch, shortest contexts first so that little is padding. advantages [P, G], weights [N] of all groups."""
+    per_group = weights.view(len(groups), -1)
+    for chosen in _within_budget(groups, token_budget):
+        yield _pack([groups[i] for i in chosen], advantages[chosen].flatten(), per_group[chosen].flatten(), device)
+
+
+def _within_budget(groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:
+    """Indices of groups whose padded tokens fit the budget together; a group that exceeds it alone stands alone."""
+    order = sorted(range(len(groups)), key=lambda i: (_longest_row(groups[i]), i))
+    chosen: list[int] = []
+    rows = responses = longest_response = 0
+    for i in order:
+        group = groups[i]
+        rows += len(group.context_ids)
+        responses += len(group.responses)
+        longest_response = max(longest_response, max(len(r.token_ids) for r in group.responses))
+        if chosen and rows * _longest_row(group) + responses * longest_response > token_budget:
+            yield chosen
+            chosen, rows, responses = [], len(group.context_ids), len(group.responses)
+            longest_response = max(len(r.token_ids) for r in group.responses)
+        chosen.append(i)
+    if chosen:
+        yield chosen
+
+
+def _longest_row(group: Group) -> int:
+    return max(len(row) for row in group.context_ids)
+
+
+def _pack(groups: Sequence[Group], advantages: torch.Tensor, weights: torch.Tensor, device: str) -> MicroBatch:
+    responses = [r for group in groups for r in group.responses]
+    ids = _padded([r.token_ids for r in responses], np.int64)
+    lengths = torch.tensor([len(r.token_ids) for r in responses])
+    return MicroBatch(
+        contexts=[group.context_ids for group in groups],
+        response_ids=ids.view(len(groups), -1, ids.shape[1]).to(device),
+        mask=(torch.arange(ids.shape[1]) < lengths[:, None]).to(device),
+        sampler_logprobs=_padded([r.sampler_logprobs for r in responses], np.float32).to(device),
+        advantages=advantages.to(device),
+        weights=weights.to(device),
+    )
+
+
+def _padded(rows: Sequence[np.ndarray], dtype: type) -> torch.Tensor:
+    padded: np.ndarray = np.zeros((len(rows), max(len(row) for row in rows)), dtype)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(padded)

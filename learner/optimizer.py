@@ -1,0 +1,35 @@
+"""AdamW whose state is saved by parameter names, as safetensors."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rollout.errors import CheckpointError
+
+
+def new_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=weight_decay, fused=True)
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], path: Path) -> None:
+    save_file({f"{name}/{key}": value for name, p in parameters for key, value in optimizer.state[p].items()}, path)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], path: Path) -> None:
+    """Raises CheckpointError if the file is damaged or belongs to another model."""
+    try:
+        saved = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint") from error
+    for name, parameter in parameters:
+        state = {key: saved[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in saved}
+        if state and state["exp_avg"].shape != parameter.shape:
+            raise CheckpointError(f"{path}: {name} has another shape than the policy's; resume with the run's own policy")
+        if state:
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device) if value.ndim else value for key, value in state.items()
+            }

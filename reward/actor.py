@@ -1,0 +1,47 @@
+"""RewardActor: a Ray shell round Scorer and the evaluation."""
+
+import time
+from typing import Any
+
+from reward.config import RewardSettings
+from reward.constant_reply import best_constant_reply
+from reward.evaluation import evaluate
+from reward.scorer import Scorer
+from rollout.types import CallReport, Group, Prompt
+
+
+class RewardActor:
+    def __init__(self, name: str, settings: RewardSettings):
+        self._name, self._scorer = name, Scorer(settings)
+
+    def __repr__(self) -> str:
+        return f"Reward[{self._name}]"
+
+    def ready(self) -> None:
+        """Answers once the actor has started."""
+
+    def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
+        """A report, then every group with its rewards."""
+        start = time.perf_counter()
+        scored = [self._scorer.score(group) for group in groups]
+        return CallReport(seconds=time.perf_counter() - start), *scored
+
+    def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The figures of a file's greedy replies, and a row for every reply with its passages."""
+        return evaluate(groups, self._scorer, constant_reply), [_prediction(group) for group in groups]
+
+    def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
+        return best_constant_reply(prompts, seed)
+
+
+def _prediction(group: Group) -> dict[str, Any]:
+    return {
+        "id": group.prompt.id,
+        "question": group.prompt.question,
+        "answers": group.prompt.answers,
+        "prediction": group.responses[0].text,
+        "passages": [
+            {"id": passage.id, "title": passage.title, "text": passage.text, "score": score}
+            for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True)
+        ],
+    }

@@ -1,0 +1,87 @@
+"""Settings of everything that turns a data file into groups: data, policy, sampling."""
+
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no unknown names, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    train: Path | None = Field(None, description="training examples, .jsonl or .parquet; without it the embedded demo is used")
+    valid: Path | None = Field(None, description="held-out examples for evaluation; without it none is evaluated")
+    passages: Path | None = Field(None, description="passages to retrieve from, .jsonl or .parquet with id, title, text")
+    query: Literal["persona", "all", "last_turn", "persona+last_turn"] = Field(
+        "persona+last_turn", description="part of the question that passages are searched with"
+    )
+    cache: Path = Field(Path("~/.cache/lapdog-ray"), description="folder for corpora and indexes, named by content")
+
+
+class TinySettings(Section):
+    """A T5 built from scratch where `policy.path` is not given; its tokenizer is trained on the training data."""
+
+    d_model: Positive = Field(128, description="width of the model")
+    d_kv: Positive = Field(32, description="width of one attention head")
+    heads: Positive = Field(4, description="attention heads")
+    d_ff: Positive = Field(384, description="width of the feed-forward layers")
+    layers: Positive = Field(2, description="encoder layers, and as many decoder layers")
+    vocab_size: Annotated[int, Field(ge=200)] = Field(1000, description="pieces of the tokenizer, <extra_id_i> included")
+
+
+class PolicySettings(Section):
+    path: str | None = Field(None, description="folder or hub name of a T5 model; without it policy.tiny is built")
+    tiny: TinySettings = TinySettings()
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic; the learner's own weights stay float32")
+    n_context: NonNegative = Field(4, description="passages fused for a prompt; 0 reads the question alone")
+    max_passage_tokens: Positive = Field(128, description="longest passage text in tokens; only passages are ever cut")
+    prompt_template: str = Field("dialog with R's persona: {question} R:", description="the query, from {question}")
+    passage_template: str = Field(
+        "{query} story title: {title} story: {text}", description="one context row, from {query}, {title} and {text}"
+    )
+    response_template: str = Field("{answer}", description="supervised target, from {answer}")
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _question_is_named(cls, template: str) -> str:
+        return check_template(template, {"question"})
+
+    @field_validator("passage_template")
+    @classmethod
+    def _passage_is_named(cls, template: str) -> str:
+        return check_template(template, {"query", "text"}, {"title"})
+
+    @field_validator("response_template")
+    @classmethod
+    def _answer_is_named(cls, template: str) -> str:
+        return check_template(template, {"answer"})
+
+
+class RolloutSettings(Section):
+    group_size: Positive = Field(8, description="responses sampled for a prompt (G)")
+    prompts_per_step: Positive = Field(16, description="prompts in one update (P)")
+    prompts_per_call: Positive = Field(8, description="prompts that one call to a sampler decodes together")
+    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampler and learner both take log-probs at it")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; below 1 the kept mass is logged")
+    max_new_tokens: Positive = Field(32, description="longest response in tokens, its end token included")
+
+
+def check_template(template: str, required: set[str], optional: frozenset[str] | set[str] = frozenset()) -> str:
+    """Return `template` if it names all of `required` and nothing beyond `optional`; raise ValueError otherwise."""
+    try:
+        named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"is no template: {error}; double braces that are meant as text") from error
+    if missing := required - named:
+        raise ValueError(f"lacks {{{sorted(missing)[0]}}}; put it where that text belongs")
+    if unknown := named - required - set(optional):
+        raise ValueError(f"has {{{sorted(unknown)[0]}}}; only {sorted(required | set(optional))} can be filled in")
+    return template

@@ -1,0 +1,49 @@
+"""What is sampled and trained: the one interface of all policies."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from rollout.policy.decoding import Decoding
+from rollout.types import Passage, Response
+
+Context = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Of given responses, float32 [P, G, T]: log-prob of every token and entropy (nats) of what it was drawn from."""
+
+    logprobs: torch.Tensor
+    entropy: torch.Tensor
+
+
+class Policy(ABC):
+    """A model with its tokenizer. A context is what the model reads of one prompt: token rows, int32 [L_k] each."""
+
+    model: PreTrainedModel
+
+    @abstractmethod
+    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
+        """Render and tokenise each question with its passages."""
+
+    @abstractmethod
+    def target(self, answer: str) -> np.ndarray:
+        """Token ids int32 [T] of a gold answer, end token included."""
+
+    @abstractmethod
+    def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
+        """Draw `group_size` responses for each context; also the mean mass kept by top_p."""
+
+    @abstractmethod
+    def score(self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float) -> TokenScores:
+        """Differentiable scores of given responses, int64 [P, G, T], padded on the right with any token."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write a plain transformers folder."""

@@ -1,0 +1,67 @@
+"""Policies from a folder or hub name, or built small from the settings."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+from rollout.config import PolicySettings
+from rollout.errors import PolicyError
+from rollout.policy.fid import FidPolicy
+from rollout.policy.interface import Policy
+from rollout.policy.tokenizer import train_tokenizer
+
+transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, device: str) -> Policy:
+    """Load model and tokenizer. Raises PolicyError if `path` is no T5 model or is incomplete."""
+    check_policy(path)
+    try:
+        model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise PolicyError(f"policy {path}: cannot be loaded ({_first_line(error)}); give a complete model folder") from error
+    if not tokenizer.is_fast:
+        raise PolicyError(f"policy {path}: its tokenizer tells no offsets; save it as tokenizer.json")
+    return FidPolicy(model.to(device), tokenizer, settings)
+
+
+def check_policy(path: str | Path) -> None:
+    """Raise PolicyError unless `path` names a model of transformers' t5 type."""
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise PolicyError(f"policy {path}: is no model folder or hub name ({_first_line(error)}); check the path") from error
+    if config.model_type != "t5":
+        raise PolicyError(f"policy {path}: is of type {config.model_type!r}; give a model of type 't5'")
+
+
+def build_tiny_policy(settings: PolicySettings, texts: Iterable[str], seed: int) -> Policy:
+    """A small T5 with random weights drawn from `seed` and a tokenizer trained on `texts`."""
+    tiny = settings.tiny
+    tokenizer = train_tokenizer(texts, tiny.vocab_size)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=tiny.d_model,
+        d_kv=tiny.d_kv,
+        d_ff=tiny.d_ff,
+        num_layers=tiny.layers,
+        num_heads=tiny.heads,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        dropout_rate=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config)
+    return FidPolicy(model, tokenizer, settings)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

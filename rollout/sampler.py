@@ -1,0 +1,69 @@
+"""Retrieve, render, sample G responses with their log-probs -> groups."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from rollout.config import RolloutSettings
+from rollout.policy.decoding import Decoding
+from rollout.policy.interface import Policy
+from rollout.policy.weights import load_flat
+from rollout.retrieval.retriever import Retriever
+from rollout.types import Group, Prompt, PromptKey, Response, Version
+
+Mode = Literal["sample", "greedy", "gold"]
+
+
+class Sampler:
+    """Turns prompts into groups: a pure function of the weights, the prompts of one call and the run's seed.
+
+    Every random choice comes from a generator seeded by (seed, epoch, prompt id), so it does not matter who computes a
+    call, or whether it is computed twice.
+    """
+
+    def __init__(self, policy: Policy, retriever: Retriever, settings: RolloutSettings, seed: int):
+        self.policy, self.retriever, self.settings, self.seed = policy, retriever, settings, seed
+        self.version: Version | None = None
+        self.kept_mass = 1.0
+
+    def load_weights(self, weights: np.ndarray, version: Version) -> None:
+        load_flat(self.policy.model, weights)
+        self.version = version
+
+    def groups(self, prompts: Sequence[Prompt], mode: Mode, version: Version) -> list[Group]:
+        """One group per prompt. `sample`: G responses; `greedy`: the most probable one; `gold`: a gold answer."""
+        retrievals = self.retriever.retrieve(prompts)
+        contexts = self.policy.contexts([p.question for p in prompts], [r.passages for r in retrievals])
+        match mode:
+            case "gold":
+                responses = [[self._gold(prompt)] for prompt in prompts]
+            case "greedy":
+                responses, _ = self.policy.sample(contexts, 1, Decoding(self.settings.max_new_tokens))
+            case "sample":
+                responses, self.kept_mass = self.policy.sample(contexts, self.settings.group_size, self._decoding(prompts))
+        return [
+            Group(prompt=p, retrieval=r, context_ids=c, responses=tuple(answers), version=version)
+            for p, r, c, answers in zip(prompts, retrievals, contexts, responses, strict=True)
+        ]
+
+    def _decoding(self, prompts: Sequence[Prompt]) -> Decoding:
+        settings = self.settings
+        shape = (settings.group_size, settings.max_new_tokens)
+        uniforms = np.concatenate([generator(self.seed, prompt.key).random(shape) for prompt in prompts])
+        return Decoding(settings.max_new_tokens, settings.temperature, settings.top_p, uniforms)
+
+    def _gold(self, prompt: Prompt) -> Response:
+        answer = prompt.answers[generator(self.seed, prompt.key).integers(len(prompt.answers))]
+        target = self.policy.target(answer)
+        ids = target[: self.settings.max_new_tokens]
+        finished = len(ids) == len(target)
+        return Response(text=answer, token_ids=ids, sampler_logprobs=np.zeros(len(ids), np.float32), finished=finished)
+
+
+def generator(seed: int, key: PromptKey) -> np.random.Generator:
+    """The prompt's own source of randomness in this epoch."""
+    digest = hashlib.sha256(f"{seed}/{key.epoch}/{key.id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
