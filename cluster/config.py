@@ -20,7 +20,7 @@ class ClusterSettings(Section):
     max_staleness: NonNegative = Field(
         0, description="updates that a response may lag behind; 0 is strictly on-policy and deterministic, 1 overlaps"
     )
-    threads: Positive | None = Field(None, description="torch threads of every actor; default: 1 a sampler, all for the learner")
+    threads: Positive | None = Field(None, description="torch threads of an actor; default: 1 a sampler, all for the learner")
     sampler_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for a sampler")
     learner_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for the learner")
     reward_cpus: Amount = Field(0.5, description="CPUs that Ray sets aside for a reward actor")
@@ -28,7 +28,7 @@ class ClusterSettings(Section):
     learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: one, or half of a single one")
     start_deadline_s: Seconds = Field(300.0, description="seconds an actor may take to start")
     call_deadline_s: Seconds = Field(900.0, description="seconds a call to an actor may take")
-    dashboard_port: Positive | None = Field(None, description="port of the dashboard of a Ray started here; default: a free one")
+    dashboard_port: Positive | None = Field(None, description="dashboard port of a Ray started here; default: a free one")
 
 
 class Settings(Section):
@@ -88,3 +88,24 @@ class Settings(Section):
             lr_warmup_steps=self.learner.lr_warmup_steps,
         )
         return [stage for stage in (supervised, grpo) if stage.steps]
+
+
+class TrainOptions(Section):
+    config: Path | None = Field(None, description="YAML file of settings; flags win over it")
+    resume: Path | None = Field(None, description="folder of a run to go on with, from its newest checkpoint")
+
+
+class EvaluateOptions(Section):
+    checkpoint: Path = Field(description="a run folder, checkpoints/step-N, latest, best, or a plain model folder")
+    data: Path = Field(description="examples, .jsonl or .parquet")
+    passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
+    output: Path | None = Field(None, description="JSON file for the figures; without it they are printed")
+    predictions: Path | None = Field(None, description="jsonl file for every reply with its passages")
+    limit: Positive | None = Field(None, description="evaluate the first examples only")
+    config: Path | None = Field(None, description="YAML file of settings; default: the checkpoint's own")
+
+
+class ConvertOptions(Section):
+    input: Path = Field(description="ConvAI2 or ParlAI text: 'your persona:' lines and tab-separated turns")
+    output: Path = Field(description="jsonl file to write")
+    history: Positive | None = Field(3, description="turns of context before a reply; null keeps all")

@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}; see --help")
 
 
-def parse_flags(command: str, about: str, models: Sequence[type[BaseModel]], argv: Sequence[str]) -> Values:
+def parse_flags(command: str, about: str | None, models: Sequence[type[BaseModel]], argv: Sequence[str]) -> Values:
     """Flags of one command -> {dotted name: text}. Raises SettingsError for an unknown or incomplete flag."""
     parser = _Parser(prog=f"launch.py {command}", description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     names = []
@@ -49,8 +49,14 @@ def parse_flags(command: str, about: str, models: Sequence[type[BaseModel]], arg
     return vars(known)
 
 
-def read_yaml(path: Path) -> Values:
-    """A settings file -> {dotted name: value}. Raises SettingsError naming file and line."""
+def split(options: type[Model], values: Values) -> tuple[Model, Values]:
+    """The options of a command, and what remains for the settings."""
+    own = {name: value for name, value in values.items() if name in options.model_fields}
+    return build(options, own), {name: value for name, value in values.items() if name not in own}
+
+
+def read_yaml(path: Path, model: type[BaseModel]) -> Values:
+    """A file of `model`'s settings -> {dotted name: value}. Raises SettingsError naming file, line or unknown name."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -62,25 +68,27 @@ def read_yaml(path: Path) -> Values:
         raise SettingsError(f"{path}:{line}: is not YAML ({error.problem}); correct the line") from error
     if tree is not None and not isinstance(tree, dict):
         raise SettingsError(f"{path}: holds {type(tree).__name__}, not settings; write one 'name: value' a line")
-    return dict(_flatten(tree or {}))
+    values, known = dict(_flatten(tree or {})), [name for name, _ in fields(model)]
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"{path}: {name}: unknown setting{_nearest(name, known)}")
+    return values
 
 
-def build(model: type[Model], values: Values, source: str = "") -> Model:
+def build(model: type[Model], values: Values) -> Model:
     """Validate {dotted name: value}; text is read by each setting's own type. Raises SettingsError for the first mistake."""
     known = dict(fields(model))
     tree: Values = {}
     for name, value in values.items():
-        if name not in known:
-            raise SettingsError(f"{source}{name}: unknown setting{_nearest(name, list(known))}")
         *sections, leaf = name.split(".")
         place = tree
         for section in sections:
             place = place.setdefault(section, {})
-        place[leaf] = _value(known[name], value, f"{source}{name}")
+        place[leaf] = _value(known[name], value, name)
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(source + _problem(error)) from error
+        raise SettingsError(_problem(error)) from error
 
 
 def dump(model: BaseModel) -> str:

@@ -1,5 +1,6 @@
 """LearnerActor: a Ray shell round Learner."""
 
+import os
 import time
 from pathlib import Path
 
@@ -16,17 +17,25 @@ from rollout.types import Group
 
 class LearnerActor:
     def __init__(
-        self, policy_path: str, settings: LearnerSettings, rollout: RolloutSettings, policy: PolicySettings, threads: int
+        self,
+        policy_path: str,
+        settings: LearnerSettings,
+        rollout: RolloutSettings,
+        policy: PolicySettings,
+        threads: int | None,
     ):
-        torch.set_num_threads(threads)  # Ray starts actors with OMP_NUM_THREADS=1
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._learner = Learner(load_policy(policy_path, policy, torch.float32, device), settings, rollout, policy)
+        self._policy_path, self._threads = policy_path, threads
+        self._settings, self._rollout, self._policy = settings, rollout, policy
 
     def __repr__(self) -> str:
         return "Learner"
 
     def ready(self) -> None:
-        """Answers once the actor has started."""
+        """Load the model; an error here reaches the driver as itself, one in __init__ would not."""
+        torch.set_num_threads(self._threads or os.cpu_count() or 1)  # Ray starts actors with OMP_NUM_THREADS=1
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        policy = load_policy(self._policy_path, self._policy, torch.float32, device)
+        self._learner = Learner(policy, self._settings, self._rollout, self._policy)
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)

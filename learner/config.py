@@ -8,7 +8,7 @@ from pydantic import Field
 from learner.advantage import Scale
 from learner.loss import Aggregation, KlEstimator, LossSwitches
 from rollout.config import NonNegative, Positive, Section
-from rollout.sampler import Mode
+from rollout.types import Mode
 
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -136,7 +136,7 @@ class Learner:
         return rewards, keep_largest(advantages, self.settings.top_k_ratio)
 
     def _backward(self, micro: MicroBatch) -> tuple[float, LossStatistics]:
-        shape, temperature = micro.mask.shape, self.rollout.temperature
+        shape, temperature = micro.mask.shape, 1.0 if self.stage.mode == "gold" else self.rollout.temperature
         with self._autocast():
             scores = self.policy.score(micro.contexts, micro.response_ids, temperature)
             reference = None

@@ -12,13 +12,14 @@ from rollout.types import CallReport, Group, Prompt
 
 class RewardActor:
     def __init__(self, name: str, settings: RewardSettings):
-        self._name, self._scorer = name, Scorer(settings)
+        self._name, self._settings = name, settings
 
     def __repr__(self) -> str:
         return f"Reward[{self._name}]"
 
     def ready(self) -> None:
-        """Answers once the actor has started."""
+        """Import the user's rewards; an error here reaches the driver as itself, one in __init__ would not."""
+        self._scorer = Scorer(self._settings)
 
     def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
         """A report, then every group with its rewards."""

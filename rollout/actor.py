@@ -1,7 +1,6 @@
 """SamplerActor: a Ray shell round Sampler."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -11,8 +10,8 @@ from rollout.config import DataSettings, PolicySettings, RolloutSettings
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
-from rollout.sampler import Mode, Sampler
-from rollout.types import CallReport, Group, Prompt, Version
+from rollout.sampler import Sampler
+from rollout.types import CallReport, Group, Mode, Prompt, Version
 
 
 class SamplerActor:
@@ -26,18 +25,20 @@ class SamplerActor:
         seed: int,
         threads: int,
     ):
-        torch.set_num_threads(threads)  # Ray starts actors with OMP_NUM_THREADS=1
-        self._name = name
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        corpus = Corpus.open(Path(data.passages), data.cache) if data.passages is not None else None
-        retriever = Retriever(corpus, data.query, policy.n_context)
-        self._sampler = Sampler(load_policy(policy_path, policy, DTYPES[policy.dtype], device), retriever, rollout, seed)
+        self._name, self._policy_path, self._threads = name, policy_path, threads
+        self._data, self._policy, self._rollout, self._seed = data, policy, rollout, seed
 
     def __repr__(self) -> str:
         return f"Sampler[{self._name}]"
 
     def ready(self) -> None:
-        """Answers once the actor has started."""
+        """Load the model and open the index; an error here reaches the driver as itself, one in __init__ would not."""
+        torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        corpus = Corpus.open(self._data.passages, self._data.cache) if self._data.passages is not None else None
+        retriever = Retriever(corpus, self._data.query, self._policy.n_context)
+        policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
+        self._sampler = Sampler(policy, retriever, self._rollout, self._seed)
 
     def groups(
         self, prompts: list[Prompt], mode: Mode, version: Version, weights: list["ray.ObjectRef[Any]"]

@@ -24,6 +24,12 @@ NAMES = (
     "quentin rachel ralph rita robert rosa ruth sally samuel sofia"
 ).split()
 RELATIONS = "boss classmate coach cousin dentist friend landlord neighbour pupil roommate teacher tenant".split()
+BONDS = (
+    "my {who} is very kind",
+    "my {who} calls me a lot",
+    "i often see my {who} these days",
+    "i get on well with my {who} now",
+)
 FACTS = (
     "i love to bake",
     "i sing in a choir",
@@ -79,7 +85,7 @@ class Kind:
 
 KINDS = (
     Kind(
-        title="a summer trip",
+        title="trip to the",
         questions=("where did you and {name} go last summer ?", "where was your summer trip with {name} ?"),
         stories=(
             "last summer my {who} and i went away . we took the train to the {x} .",
@@ -91,7 +97,7 @@ KINDS = (
                       "temple tower valley village volcano".split()),
     ),
     Kind(
-        title="a good dinner",
+        title="dinner with",
         questions=("what did {name} cook for dinner ?", "which dinner did {name} make for you ?"),
         stories=(
             "my {who} asked me to dinner . there was a big pot of {x} .",
@@ -103,7 +109,7 @@ KINDS = (
                       "pudding pumpkin rice salad salmon soup stew".split()),
     ),
     Kind(
-        title="a new pet",
+        title="pet",
         questions=("which pet does {name} keep ?", "what kind of pet did {name} bring home ?"),
         stories=(
             "my {who} has a new pet . it is a {x} and it bites .",
@@ -115,7 +121,7 @@ KINDS = (
                       "rabbit snake turtle".split()),
     ),
     Kind(
-        title="a birthday present",
+        title="present",
         questions=("what did {name} give you on your birthday ?", "which birthday present came from {name} ?"),
         stories=(
             "on my birthday my {who} rang the bell . inside the box was a {x} .",
@@ -127,7 +133,7 @@ KINDS = (
                       "piano puzzle radio scarf watch".split()),
     ),
     Kind(
-        title="paint on the walls",
+        title="kitchen in",
         questions=("which colour did {name} paint the kitchen ?", "in which colour is the kitchen of {name} ?"),
         stories=(
             "my {who} wanted new walls . we chose {x} paint for the kitchen .",
@@ -139,7 +145,7 @@ KINDS = (
                       "violet white yellow teal".split()),
     ),
     Kind(
-        title="a change of work",
+        title="work as a",
         questions=("what work does {name} do now ?", "what is the new job of {name} ?"),
         stories=(
             "my {who} has a new job . people need a good {x} in our town .",
@@ -170,7 +176,7 @@ def generate(seed: int) -> DemoWorld:
     passages: list[Passage] = []
     for number, (name, relation) in enumerate(people):
         facts = rng.sample(FACTS, 1)
-        sentences = [f"{name} is my {relation}", *facts]
+        sentences = [rng.choice(BONDS).format(who=f"{relation} {name}"), *facts]
         persona = "".join(f"{sentence}. " for sentence in sentences)
         split = "valid" if number < held_out else "train"
         for kind in rng.sample(KINDS, KINDS_PER_PERSONA):
@@ -194,7 +200,7 @@ def generate(seed: int) -> DemoWorld:
 
 def tell(rng: random.Random, kind: Kind, who: str, detail: str, id: str) -> Passage:
     text = rng.choice(kind.stories).format(who=who, x=detail)
-    return Passage(id=id, title=kind.title, text=f"{text} {rng.choice(REMARKS)}")
+    return Passage(id=id, title=f"{kind.title} {detail}", text=text)
 
 
 def reply(rng: random.Random, kind: Kind, detail: str) -> str:

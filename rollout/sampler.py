@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -11,9 +10,7 @@ from rollout.policy.decoding import Decoding
 from rollout.policy.interface import Policy
 from rollout.policy.weights import load_flat
 from rollout.retrieval.retriever import Retriever
-from rollout.types import Group, Prompt, PromptKey, Response, Version
-
-Mode = Literal["sample", "greedy", "gold"]
+from rollout.types import Group, Mode, Prompt, PromptKey, Response, Version
 
 
 class Sampler:

@@ -1,9 +1,12 @@
 """The nouns that travel between actors. Axes: G responses of a prompt, K passages, L context tokens, T response tokens."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+# sample: G draws; greedy: the most probable response; gold: an answer of the data
+Mode = Literal["sample", "greedy", "gold"]
 
 
 class Version(NamedTuple):

@@ -1,0 +1,113 @@
+"""Checkpoints: written beside, checked by size and checksum, put in place by a rename; `latest` and `best` point at one."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rollout.errors import CheckpointError
+
+MANIFEST, STATE = "manifest.json", "state.json"
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Where a run stands, apart from what the learner holds. pending: (epoch, id) of prompts taken but not trained on."""
+
+    step: int = 0
+    incarnation: int = 0
+    stage: str = ""
+    order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
+    pending: list[list[Any]] = field(default_factory=list)
+    constant_reply: str | None = None
+    best_reward: float | None = None
+    best_step: int | None = None
+    evaluations_without_rise: int = 0
+
+
+class Checkpoints:
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+
+    async def save(self, state: TrainState, config: Path, write: Callable[[Path], Awaitable[None]]) -> Path:
+        """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones."""
+        target, draft = self.folder / f"step-{state.step}", self.folder / f".step-{state.step}.tmp"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        await write(draft)
+        self._share_reference(draft)
+        shutil.copy(config, draft / "config.yaml")
+        (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+        files = {str(file.relative_to(draft)): _fingerprint(file) for file in sorted(draft.rglob("*")) if file.is_file()}
+        (draft / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(draft, target)
+        self._point("latest", target)
+        if state.best_step == state.step:
+            self._point("best", target)
+        self._prune()
+        return target
+
+    def _share_reference(self, draft: Path) -> None:
+        """The reference does not change within a stage: link it to the one that the newest checkpoint holds."""
+        for file in (draft / "reference").glob("*"):
+            older = self.folder / "latest" / "reference" / file.name
+            if older.is_file() and older.stat().st_size == file.stat().st_size and _fingerprint(older) == _fingerprint(file):
+                file.unlink()
+                os.link(older.resolve(), file)
+
+    def _point(self, name: str, target: Path) -> None:
+        link = self.folder / f".{name}.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.name)
+        link.replace(self.folder / name)
+
+    def _prune(self) -> None:
+        best = (self.folder / "best").resolve()
+        for old in sorted(self.folder.glob("step-*"), key=_step_of)[: -self.keep]:
+            if old.resolve() != best:
+                shutil.rmtree(old)
+
+
+def newest(folder: Path) -> tuple[Path, TrainState]:
+    """The newest checkpoint of a run's `checkpoints` folder, verified."""
+    if not (folder / "latest").is_dir():
+        raise CheckpointError(f"{folder}: holds no checkpoint yet; start the run anew with another --run_dir")
+    path = (folder / "latest").resolve()
+    return path, verify(path)
+
+
+def open_for_evaluation(path: Path) -> tuple[Path, TrainState | None]:
+    """The folder of a checkpoint given as itself, as `latest` or `best`, or as its run folder, with its verified state;
+    None for a plain model folder."""
+    if (path / "checkpoints" / "latest").is_dir():
+        path = path / "checkpoints" / "latest"
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint; give a run folder, a checkpoints/step-N or a model folder")
+    path = path.resolve()
+    return path, verify(path) if (path / STATE).exists() or (path / MANIFEST).exists() else None
+
+
+def verify(folder: Path) -> TrainState:
+    """Check every file against the manifest and read the state. Raises CheckpointError naming what is missing or damaged."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, fingerprint in files.items():
+            if not (folder / name).is_file() or _fingerprint(folder / name) != fingerprint:
+                raise CheckpointError(f"{folder}: {name} is missing or damaged; resume from another checkpoint")
+        return TrainState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}: is no complete checkpoint ({error}); resume from another one") from error
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as content:
+        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))

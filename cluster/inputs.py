@@ -1,0 +1,70 @@
+"""What a run reads, loaded and checked before anything is started or written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.config import Settings
+from reward.scorer import Scorer
+from rollout.dataset import read_prompts
+from rollout.demo import write_demo
+from rollout.errors import DataError, SettingsError
+from rollout.policy.loading import build_tiny_policy, check_policy
+from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.retriever import Retriever
+from rollout.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    train: list[Prompt]
+    valid: list[Prompt]
+
+
+def load_inputs(settings: Settings) -> Inputs:
+    """Read and check data, passages, model folders and the user's rewards; builds the passages' index if it is new.
+
+    Raises the LapdogError of the first thing that is wrong.
+    """
+    data = settings.data
+    if data.train is None:
+        raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
+    for path in (settings.policy.path, settings.learner.reference_path):
+        if path is not None:
+            check_policy(path)
+    Scorer(settings.reward)
+    train = read_prompts(data.train)
+    valid = read_prompts(data.valid)[: settings.eval_limit] if data.valid is not None else []
+    check_retrieval(settings, [*train, *valid])
+    return Inputs(train, valid)
+
+
+def check_retrieval(settings: Settings, prompts: list[Prompt]) -> None:
+    """Raise DataError if passages are to be read that nobody supplies, or more than the corpus holds."""
+    data, n_context = settings.data, settings.policy.n_context
+    corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
+    Retriever(corpus, data.query, n_context)
+    if corpus is None and n_context > 0 and (bare := next((p for p in prompts if p.passages is None), None)):
+        raise DataError(
+            f"data.passages: is missing, and example {bare.id!r} brings no passages itself; "
+            "give a passage file, or --policy.n_context 0 to read questions alone"
+        )
+
+
+def with_demo(settings: Settings, folder: Path) -> Settings:
+    """Write the embedded demo's files and return the settings that name them."""
+    folder.mkdir(parents=True)
+    write_demo(folder, settings.seed)
+    files = {name: folder / f"{name}.jsonl" for name in ("train", "valid", "passages")}
+    return settings.model_copy(update={"data": settings.data.model_copy(update=files)})
+
+
+def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> str:
+    """The folder or hub name the actors load: the user's, or a small policy that is built and saved here."""
+    if settings.policy.path is not None:
+        return settings.policy.path
+    texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
+    if settings.data.passages is not None:
+        texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
+    texts.append(settings.policy.passage_template + settings.policy.prompt_template)
+    build_tiny_policy(settings.policy, texts, settings.seed).save(folder)
+    return str(folder)

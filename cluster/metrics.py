@@ -1,0 +1,49 @@
+"""One row of metrics.jsonl from what a step's actors reported."""
+
+from typing import Any
+
+from cluster.checkpoint import TrainState
+from cluster.pipeline import Batch
+from learner.config import Stage
+from learner.learner import UpdateMetrics
+
+REWARD_PARTS = ("f1", "rougeL", "bleu")
+
+
+def metrics_row(
+    state: TrainState, stage: Stage, batch: Batch, update: UpdateMetrics, seconds_update: float, seconds_step: float
+) -> dict[str, Any]:
+    """Keys as in docs/metrics.md. seconds_sample, seconds_reward and seconds_sync add up over the actors."""
+    scored = [made.scored.seconds for made in batch.calls if made.scored is not None]
+    return {
+        "step": state.step,
+        "incarnation": state.incarnation,
+        "stage": stage.name,
+        "epoch": max(prompt.epoch for prompt in batch.prompts),
+        "loss": update.loss,
+        "reward": update.reward,
+        "reward_std": update.reward_std,
+        **dict.fromkeys(REWARD_PARTS),
+        **update.reward_parts,
+        "kl": update.kl,
+        "clip_fraction": update.clip_fraction,
+        "entropy": update.entropy,
+        "ratio_max": update.ratio_max,
+        "grad_norm": update.grad_norm,
+        "lr": update.lr,
+        "staleness_mean": sum(batch.staleness) / len(batch.staleness),
+        "staleness_max": max(batch.staleness),
+        "zero_variance": update.zero_variance,
+        "truncated": update.truncated,
+        "response_tokens": update.response_tokens,
+        "kept_mass": min(made.sampled.kept_mass for made in batch.calls),
+        "tokens_per_s": update.response_tokens / seconds_step,
+        "groups_per_s": len(batch.groups) / seconds_step,
+        "seconds_sample": sum(made.sampled.seconds for made in batch.calls),
+        "seconds_reward": sum(scored),
+        "seconds_update": seconds_update,
+        "seconds_sync": sum(made.sampled.sync_seconds for made in batch.calls),
+        "seconds_step": seconds_step,
+        "skipped": update.skipped,
+        "peak_memory_mb": update.peak_memory_mb,
+    }

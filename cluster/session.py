@@ -1,0 +1,119 @@
+"""Start Ray on this machine, join a running cluster, or run inside a submitted job."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from cluster.config import ClusterSettings
+from rollout.errors import ClusterError
+
+PROJECT = Path(__file__).resolve().parent.parent
+PROBE_SECONDS = 5.0
+NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Resources that Ray sets aside for one sampler, the learner and one reward actor."""
+
+    sampler_cpus: float
+    sampler_gpus: float
+    learner_cpus: float
+    learner_gpus: float
+    reward_cpus: float
+
+
+def in_job() -> bool:
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+@contextlib.contextmanager
+def session(settings: ClusterSettings, namespace: str) -> Iterator[Shares]:
+    """Connect to Ray for the length of the context; raises ClusterError if it cannot be reached or is too small."""
+    if ray.is_initialized():  # a test's own cluster
+        yield _shares(settings)
+        return
+    _connect(settings, namespace)
+    try:
+        yield _shares(settings)
+    finally:
+        ray.shutdown()
+
+
+def _connect(settings: ClusterSettings, namespace: str) -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    common = {"namespace": namespace, "logging_level": "warning"}
+    if in_job():
+        ray.init(address="auto", **common)
+    elif address in (None, "", "local"):
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, _needed_cpus(settings)),  # a laptop's actors take turns, Ray need not
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            **({"dashboard_port": settings.dashboard_port} if settings.dashboard_port else {}),
+            **common,
+        )
+        _protect_token()
+    else:
+        _join(str(address), common)
+
+
+def _join(address: str, common: dict[str, str]) -> None:
+    """Join a cluster that runs already, taking our code along: its nodes need not have it."""
+    if address != "auto":
+        _probe(address)
+    try:
+        ray.init(address=address, runtime_env={"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        hint = "export RAY_AUTH_MODE=token if the cluster asks for a token"
+        raise ClusterError(f"RAY_ADDRESS={address}: Ray refused ({str(error).splitlines()[0]}); {hint}") from error
+
+
+def _probe(address: str) -> None:
+    """Ray itself waits for minutes on an address where nobody answers."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise ClusterError(f"RAY_ADDRESS={address}: is no HOST:PORT; give the address that 'ray start --head' printed")
+    try:
+        socket.create_connection((host, int(port)), PROBE_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: nobody answers ({error}); start the head or correct the address") from error
+
+
+def _protect_token() -> None:
+    """Ray writes the token it makes for local clusters readable by all."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
+
+
+def _needed_cpus(settings: ClusterSettings) -> int:
+    needed = settings.learner_cpus + settings.samplers * settings.sampler_cpus + settings.rewards * settings.reward_cpus
+    return int(-(-needed // 1))
+
+
+def _shares(settings: ClusterSettings) -> Shares:
+    """Default GPU shares from what the cluster has; raises ClusterError if something asked for cannot fit."""
+    total = ray.cluster_resources()
+    gpus = total.get("GPU", 0.0)
+    learner = settings.learner_gpus
+    if learner is None:
+        learner = 0.0 if gpus == 0 else 0.5 if gpus < 2 else 1.0
+    sampler = settings.sampler_gpus
+    if sampler is None:
+        sampler = min(1.0, int(100 * max(0.0, gpus - learner) / settings.samplers) / 100)
+    wanted = {"CPU": _needed_cpus(settings), "GPU": learner + settings.samplers * sampler}
+    for resource, amount in wanted.items():
+        if amount > total.get(resource, 0.0):
+            has = total.get(resource, 0.0)
+            raise ClusterError(
+                f"cluster: {amount:g} {resource} are wanted, the cluster has {has:g}; "
+                f"lower cluster.samplers or cluster.sampler_{resource.lower()}s"
+            )
+    return Shares(settings.sampler_cpus, sampler, settings.learner_cpus, learner, settings.reward_cpus)

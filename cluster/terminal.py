@@ -1,0 +1,50 @@
+"""What a run says on the terminal: a line per step, a bar where somebody watches, a table at the end."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+EVALUATION_COLUMNS = ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct2", "unique_replies", "recall@5")
+
+
+class Terminal:
+    def __init__(self, total_steps: int, done: int):
+        self._bar = tqdm(total=total_steps, initial=done, unit="step", disable=not sys.stderr.isatty(), leave=False)
+
+    def say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def step(self, row: dict[str, Any]) -> None:
+        self.say(step_line(row))
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def step_line(row: dict[str, Any]) -> str:
+    """`row` is a line of metrics.jsonl."""
+    parts = [f"{row['stage']:>10} {row['step']:>6}", f"loss {row['loss']:8.4f}"]
+    if row["reward"] is not None:
+        parts += [f"reward {row['reward']:6.3f} ± {row['reward_std']:5.3f}", f"kl {row['kl']:7.4f}"]
+        parts += [f"entropy {row['entropy']:5.2f}", f"lag {row['staleness_mean']:3.1f}"]
+    parts += [f"grad {row['grad_norm']:6.2f}", f"lr {row['lr']:.1e}", f"{row['seconds_step']:6.2f} s"]
+    return "  ".join(parts)
+
+
+def evaluation_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Held-out figures, one line per evaluation, the constant reply beneath them."""
+    lines = ["  ".join(["step  stage     ", *(f"{name:>14}" for name in EVALUATION_COLUMNS)])]
+    for row in rows:
+        lines.append("  ".join([f"{row['step']:>5} {row['stage']:<10}", *(_cell(row[name]) for name in EVALUATION_COLUMNS)]))
+    if rows and (constant := rows[-1]["constant_reply"]):
+        lines.append("  ".join([f"{'constant reply':<16}", *(_cell(constant.get(name)) for name in EVALUATION_COLUMNS)]))
+        lines.append(f"constant reply: {constant['text']!r}")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return f"{'':>14}" if value is None else f"{value:14.2f}"

@@ -1,0 +1,168 @@
+"""Train and evaluate retrieval-augmented generators with GRPO on Ray.
+
+    python launch.py                                   train on the embedded demo
+    python launch.py train --config FILE [--learner.lr 1e-5 ...]
+    python launch.py train --resume RUN_DIR [--learner.steps 200 ...]
+    python launch.py evaluate --checkpoint DIR --data FILE [--passages FILE] [--output FILE.json]
+    python launch.py convert --input FILE --output FILE.jsonl
+
+`python launch.py COMMAND --help` lists every setting.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster import checkpoint, evaluation
+from cluster.config import ConvertOptions, EvaluateOptions, Settings, TrainOptions
+from cluster.flags import Values, build, parse_flags, read_yaml, split
+from cluster.inputs import check_retrieval, load_inputs, policy_folder, with_demo
+from cluster.pipeline import Weights
+from cluster.replicas import reward_pool, sampler_pool
+from cluster.run_folder import RunFolder, choose_run_dir, read_settings, writable
+from cluster.session import session
+from cluster.terminal import evaluation_table
+from cluster.trainer import Trainer
+from rollout.convert import convert_parlai
+from rollout.dataset import read_prompts
+from rollout.errors import LapdogError, SettingsError
+from rollout.types import Version
+
+
+async def train(trainer: Trainer) -> None:
+    """Supervised steps, then GRPO: the whole algorithm."""
+    await trainer.start()
+    for stage in trainer.stages():
+        await trainer.begin(stage)
+        while trainer.goes_on(stage):
+            batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
+            await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
+            await trainer.evaluate_and_save_if_due()
+    print(trainer.report())
+
+
+def train_command(argv: Sequence[str]) -> None:
+    """Supervised training, then GRPO; without data on the embedded demo."""
+    given = parse_flags("train", train_command.__doc__, [TrainOptions, Settings], argv)
+    options, values = split(TrainOptions, given)
+    if options.resume is not None:
+        resume_run(options.resume, values)
+        return
+    if options.config is not None:
+        values = read_yaml(options.config, Settings) | values
+    settings = build(Settings, values)
+    is_demo = settings.data.train is None
+    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if is_demo else "run")
+    settings = settings.model_copy(update={"run_dir": path})
+    inputs = None if is_demo else load_inputs(settings)
+    with session(settings.cluster, path.name) as shares:
+        folder = RunFolder.create(path)
+        if inputs is None:
+            settings = with_demo(settings, folder.data)
+            inputs = load_inputs(settings)
+        folder.write_settings(settings)
+        policy_path = policy_folder(settings, inputs.train, folder.policy)
+        run(Trainer(settings, inputs, folder, policy_path, shares))
+
+
+def resume_run(path: Path, values: Values) -> None:
+    """Go on with the run in `path`; what it was told stays, but for `values`."""
+    folder = RunFolder.existing(path)
+    before = read_settings(folder.path / "config.yaml")
+    settings = build(Settings, read_yaml(folder.path / "config.yaml", Settings) | values)
+    for fixed in ("run_dir", "seed", "data", "policy"):
+        if getattr(settings, fixed) != getattr(before, fixed):
+            raise SettingsError(f"{fixed}: differs from the run's own, which a resumed run keeps; leave it out")
+    state = checkpoint.newest(folder.checkpoints)
+    inputs = load_inputs(settings)
+    with session(settings.cluster, folder.path.name) as shares:
+        folder.write_settings(settings)
+        trainer = Trainer(settings, inputs, folder, settings.policy.path or str(folder.policy), shares)
+        trainer.resume(state)
+        run(trainer)
+
+
+def run(trainer: Trainer) -> None:
+    async def with_cleanup() -> None:
+        try:
+            await train(trainer)
+        finally:
+            trainer.close()
+
+    asyncio.run(with_cleanup())
+
+
+def evaluate_command(argv: Sequence[str]) -> None:
+    """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
+    given = parse_flags("evaluate", evaluate_command.__doc__, [EvaluateOptions, Settings], argv)
+    options, values = split(EvaluateOptions, given)
+    for path in (options.output, options.predictions):
+        if path is not None:
+            writable(path)
+    folder, state = checkpoint.open_for_evaluation(options.checkpoint)
+    if options.config is not None:
+        values = read_yaml(options.config, Settings) | values
+    elif state is not None:
+        values = read_yaml(folder / "config.yaml", Settings) | values
+    settings = build(Settings, values)
+    if options.passages is not None:
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": options.passages})})
+    prompts = read_prompts(options.data)[: options.limit]
+    check_retrieval(settings, prompts)
+    policy_path = str(folder / "policy") if state is not None else str(folder)
+
+    async def figures_and_rows() -> evaluation.Result:
+        samplers = sampler_pool(settings, shares, "evaluate", policy_path)
+        rewards = reward_pool(settings, shares, "evaluate")
+        try:
+            samplers.start()
+            rewards.start()
+            constant_reply = state.constant_reply if state is not None else None
+            return await evaluation.evaluate(samplers, rewards, prompts, Weights(Version(0, 0)), constant_reply)
+        finally:
+            samplers.close()
+            rewards.close()
+
+    with session(settings.cluster, "evaluate") as shares:
+        figures, rows = asyncio.run(figures_and_rows())
+    if options.predictions is not None:
+        options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if options.output is not None:
+        options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        print(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
+    else:
+        print(json.dumps(figures))
+
+
+def convert_command(argv: Sequence[str]) -> None:
+    """ConvAI2 / ParlAI text -> examples, one for every reply of the agent, with both speakers' turns."""
+    options = build(ConvertOptions, parse_flags("convert", convert_command.__doc__, [ConvertOptions], argv))
+    writable(options.output)
+    count = convert_parlai(options.input, options.output, options.history)
+    print(f"wrote {count} examples to {options.output}")
+
+
+COMMANDS = {"train": train_command, "evaluate": evaluate_command, "convert": convert_command}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; 0, or 2 after one line on stderr that names place, value and remedy."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    command, rest = ("train", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
+    try:
+        if command not in COMMANDS:
+            raise SettingsError(f"{command}: no such command; the commands are {', '.join(COMMANDS)}")
+        COMMANDS[command](rest)
+    except LapdogError as error:
+        cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
+        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""Settings of the reward: what a response is paid for."""
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+METRICS = ("f1", "rougeL", "bleu")
+
+
+class ExtraReward(BaseModel):
+    """A user's own reward function; `Scorer` tells how it is called."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    function: str = Field(description="the function to import, written module:function")
+    weight: float = Field(1.0, description="weight of its value in the reward")
+
+    @field_validator("function")
+    @classmethod
+    def _names_module_and_function(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", value):
+            raise ValueError(f"must look like module:function, got {value!r}")
+        return value
+
+    @property
+    def name(self) -> str:
+        """The function's own name, under which its values are logged."""
+        return self.function.partition(":")[2]
+
+
+class RewardSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    f1: float = Field(1.0, description="weight of F1")
+    rouge: float = Field(1.0, description="weight of ROUGE-L")
+    bleu: float = Field(1.0, description="weight of BLEU")
+    mode: Literal["sum", "lapdog"] = Field("sum", description="sum of parts in [0, 1], or the LAPDOG paper's score")
+    extra: tuple[ExtraReward, ...] = Field((), description="own reward functions, added to the sum")
+
+    @field_validator("extra")
+    @classmethod
+    def _has_distinct_names(cls, value: tuple[ExtraReward, ...]) -> tuple[ExtraReward, ...]:
+        taken = set(METRICS)
+        for extra in value:
+            if extra.name in taken:
+                raise ValueError(f"the name {extra.name!r} of {extra.function!r} is taken: rename the function")
+            taken.add(extra.name)
+        return value

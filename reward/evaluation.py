@@ -1,0 +1,65 @@
+"""Greedy replies to a whole file -> the evaluation's figures."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from reward.metrics import best, corpus_bleu, exact_match, f1, rouge, rouge_l
+from reward.scorer import Scorer
+from rollout.types import Group
+
+RECALL_DEPTHS = (1, 5, 20)
+
+
+def evaluate(groups: Sequence[Group], scorer: Scorer, constant_reply: str | None) -> dict[str, Any]:
+    """Figures of N >= 1 groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
+
+    `reward` is in the training reward's units, everything from f1 on a percentage in [0, 100], except mean_words. The text
+    metrics take the best answer of an example and the mean over examples; bleu is corpus BLEU with all answers as
+    references. recall@n: examples with gold passages of which one is among the first n retrieved; None where no example has
+    gold. constant_reply: what that text would reach as the reply to every example, the floor below which a policy has
+    learnt nothing.
+    """
+    texts = [group.responses[0].text for group in groups]
+    answers = [group.prompt.answers for group in groups]
+    rouges = [rouge(text, own) for text, own in zip(texts, answers, strict=True)]
+    return {
+        "examples": len(groups),
+        "reward": float(np.mean([scorer.score(group).rewards for group in groups])),
+        "f1": _percent(best(f1, text, own) for text, own in zip(texts, answers, strict=True)),
+        **{name: _percent(scores[name] for scores in rouges) for name in ("rouge1", "rouge2", "rougeL")},
+        "bleu": 100 * corpus_bleu(texts, answers),
+        "exact_match": _percent(best(exact_match, text, own) for text, own in zip(texts, answers, strict=True)),
+        "distinct1": _distinct(texts, 1),
+        "distinct2": _distinct(texts, 2),
+        "unique_replies": 100 * len(set(texts)) / len(texts),
+        "mean_words": float(np.mean([len(text.split()) for text in texts])),
+        **{f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS},
+        "constant_reply": None if constant_reply is None else _floor(constant_reply, answers),
+    }
+
+
+def _floor(text: str, answers: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    return {
+        "text": text,
+        "f1": _percent(best(f1, text, own) for own in answers),
+        "rougeL": _percent(best(rouge_l, text, own) for own in answers),
+        "bleu": 100 * corpus_bleu([text] * len(answers), answers),
+    }
+
+
+def _distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct-n of Li et al. 2016 over the corpus, in percent: different n-grams / all n-grams; 0 if there are none."""
+    words = [text.split() for text in texts]
+    grams = [tuple(own[i : i + n]) for own in words for i in range(len(own) - n + 1)]
+    return 100 * len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _recall(groups: Sequence[Group], depth: int) -> float | None:
+    hits = [not set(group.prompt.gold).isdisjoint(group.retrieval.ranking[:depth]) for group in groups if group.prompt.gold]
+    return _percent(hits) if hits else None
+
+
+def _percent(values: Iterable[float]) -> float:
+    return 100 * float(np.mean(list(values)))

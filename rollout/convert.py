@@ -1,0 +1,68 @@
+"""Raw ConvAI2 / ParlAI dialogues -> LAPDOG's jsonl, keeping both speakers' turns."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollout.errors import DataError
+
+NUMBERED = re.compile(r"^(\d+) (.*)$")
+PERSONA = "your persona:"
+OTHER_PERSONA = "partner's persona:"
+
+
+def convert_parlai(source: Path, target: Path, history: int | None) -> int:
+    """Write one example for every reply of the agent, with the last `history` turns before it; returns their number.
+
+    Lines are `N your persona: ...` and `N partner's turn<TAB>agent's reply[<TAB>...]`; N = 1 begins a dialogue.
+    Raises DataError naming the line for anything else.
+    """
+    examples = list(_examples(source, history))
+    if not examples:
+        raise DataError(f"{source}: holds no dialogue turn; give ParlAI text with tab-separated turns")
+    target.write_text("".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples), encoding="utf-8")
+    return len(examples)
+
+
+def _examples(source: Path, history: int | None) -> Iterator[dict[str, object]]:
+    persona: list[str] = []
+    turns: list[str] = []
+    dialogue = -1
+    for number, line in _lines(source):
+        found = NUMBERED.match(line)
+        if not found:
+            raise DataError.at(source, number, f"{line[:40]!r} begins with no number and space; give ParlAI text")
+        if found[1] == "1":
+            persona, turns, dialogue = [], [], dialogue + 1
+        text = found[2].strip()
+        if text.startswith(PERSONA):
+            persona.append(text.removeprefix(PERSONA).strip().rstrip(".").strip())
+        elif not text.startswith(OTHER_PERSONA):
+            partner, reply = _turn(source, number, text)
+            turns.append(f"Q: {partner}")
+            yield {
+                "id": f"{dialogue}-{len(turns) // 2}",
+                "question": f"persona: {''.join(f'{p}. ' for p in persona)}context:  {' '.join(turns[-(history or 0) :])}",
+                "answers": [reply],
+            }
+            turns.append(f"R: {reply}")
+
+
+def _turn(source: Path, number: int, text: str) -> tuple[str, str]:
+    fields = [field.strip() for field in text.split("\t")]
+    if len(fields) < 2 or not fields[0] or not fields[1]:
+        raise DataError.at(source, number, f"{text[:40]!r} is no turn; write the partner's turn, a tab, and the reply")
+    return fields[0], fields[1]
+
+
+def _lines(source: Path) -> Iterator[tuple[int, str]]:
+    if not source.is_file():
+        raise DataError(f"{source}: no such file; check the path")
+    for number, raw in enumerate(source.read_bytes().splitlines(), 1):
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError as error:
+            raise DataError.at(source, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
+        if line.strip():
+            yield number, line

@@ -1,0 +1,44 @@
+import pytest
+from pydantic import ValidationError
+
+from reward.config import ExtraReward, RewardSettings
+
+
+def test_defaults_weigh_the_three_metrics_equally():
+    settings = RewardSettings()
+    assert (settings.f1, settings.rouge, settings.bleu, settings.mode, settings.extra) == (1, 1, 1, "sum", ())
+
+
+def test_every_setting_has_a_line_of_help():
+    for model in (RewardSettings, ExtraReward):
+        assert all(field.description and "\n" not in field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    "values", [{"f1": float("nan")}, {"bleu": float("inf")}, {"mode": "max"}, {"rougeL": 1.0}, {"f1": "x"}]
+)
+def test_wrong_values_and_unknown_names_are_refused(values):
+    with pytest.raises(ValidationError):
+        RewardSettings.model_validate(values)
+
+
+def test_extra_weight_must_be_finite():
+    with pytest.raises(ValidationError, match="finite"):
+        ExtraReward(function="module:function", weight=float("nan"))
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        RewardSettings().f1 = 2.0
+
+
+@pytest.mark.parametrize("name", ["", "module", "module:", ":function", "a:b:c", "my module:f", "a/b.py:f", "a..b:f"])
+def test_function_must_look_like_module_and_function(name):
+    with pytest.raises(ValidationError, match="module:function"):
+        ExtraReward(function=name)
+
+
+@pytest.mark.parametrize("names", [["my.rewards:bleu"], ["one:length", "two:length"]])
+def test_extra_names_must_be_distinct(names):
+    with pytest.raises(ValidationError, match="rename"):
+        RewardSettings(extra=tuple(ExtraReward(function=name) for name in names))

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from sacrebleu.metrics import BLEU
+
+from reward.config import RewardSettings
+from reward.evaluation import evaluate
+from reward.scorer import Scorer
+from tests.reward.groups import make_group
+
+KEYS = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words
+recall@1 recall@5 recall@20 constant_reply""".split()
+
+GROUPS = [
+    make_group(["a1 b1 c1 d1"], ("d1 c1 b1 a1", "a1 b1 c1 x1 y1 z1"), gold=("p3",), ranking=("p1", "p2", "p3")),
+    make_group(["i am good"], ("I am good!",), gold=("p9", "p1"), ranking=("p1", "p2")),
+    make_group(["i am good"], ("the dog runs in the park",), gold=("p8",), ranking=tuple(f"r{i}" for i in range(20)) + ("p8",)),
+    make_group([""], ("yes",)),
+]
+STREAMS = [["d1 c1 b1 a1", "I am good!", "the dog runs in the park", "yes"], ["a1 b1 c1 x1 y1 z1", None, None, None]]
+
+
+def test_figures_of_a_worked_example():
+    result = evaluate(GROUPS, Scorer(RewardSettings(bleu=0)), "i am good")
+    assert list(result) == KEYS
+    assert result["examples"] == 4
+    assert result["f1"] == pytest.approx(100 * (1 + 1 + 0 + 0) / 4)
+    assert result["rouge1"] == pytest.approx(100 * (1 + 1) / 4)
+    assert result["rouge2"] == pytest.approx(100 * (2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5) + 1) / 4)
+    assert result["rougeL"] == pytest.approx(100 * (0.6 + 1) / 4)
+    assert result["reward"] == pytest.approx((1 + 0.6 + 1 + 1) / 4)
+    assert result["exact_match"] == 25
+    assert result["distinct1"] == pytest.approx(100 * 7 / 10)
+    assert result["distinct2"] == pytest.approx(100 * 5 / 7)
+    assert result["unique_replies"] == 75
+    assert result["mean_words"] == 2.5
+    assert result["recall@1"] == pytest.approx(100 / 3)
+    assert result["recall@5"] == result["recall@20"] == pytest.approx(200 / 3)
+
+
+def test_bleu_is_sacrebleus_corpus_bleu_over_ragged_references():
+    groups = [make_group(["d1 c1 b1 a1 x1"], ("d1 c1 b1 a1", "a1 b1")), make_group(["i am good"], ("I am good!",))]
+    expected = BLEU().corpus_score(["d1 c1 b1 a1 x1", "i am good"], [["d1 c1 b1 a1", "I am good!"], ["a1 b1", None]]).score
+    assert evaluate(groups, Scorer(RewardSettings()), None)["bleu"] == pytest.approx(expected) != 0
+
+
+def test_constant_reply_is_judged_as_if_said_to_everything():
+    result = evaluate(GROUPS, Scorer(RewardSettings()), "i am good")["constant_reply"]
+    assert result == {
+        "text": "i am good",
+        "f1": pytest.approx(25),
+        "rougeL": pytest.approx(25),
+        "bleu": pytest.approx(BLEU().corpus_score(["i am good"] * 4, STREAMS).score),
+    }
+
+
+def test_constant_reply_equals_a_policy_that_says_it():
+    text = "the dog is good"
+    same = [make_group([text], group.prompt.answers) for group in GROUPS]
+    result = evaluate(same, Scorer(RewardSettings()), text)
+    assert result["constant_reply"] == {"text": text} | {key: result[key] for key in ("f1", "rougeL", "bleu")}
+
+
+def test_unknown_figures_are_none_and_all_are_json():
+    result = evaluate([make_group(["yes"], ("yes",))], Scorer(RewardSettings()), None)
+    assert result["constant_reply"] is result["recall@1"] is result["recall@5"] is result["recall@20"] is None
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_replies_without_words_have_no_diversity():
+    result = evaluate([make_group([""], ("yes",))], Scorer(RewardSettings()), None)
+    assert result["distinct1"] == result["distinct2"] == result["mean_words"] == result["bleu"] == 0
