@@ -25,6 +25,7 @@ from cluster.run_folder import RunFolder, choose_run_dir, read_settings, writabl
 from cluster.session import session
 from cluster.terminal import evaluation_table
 from cluster.trainer import Trainer
+from rollout import demo
 from rollout.convert import convert_parlai
 from rollout.dataset import read_prompts
 from rollout.errors import LapdogError, SettingsError
@@ -52,8 +53,8 @@ def train_command(argv: Sequence[str]) -> None:
         return
     if options.config is not None:
         values = read_yaml(options.config, Settings) | values
-    settings = build(Settings, values)
-    is_demo = settings.data.train is None
+    is_demo = "data.train" not in values
+    settings = build(Settings, demo.SETTINGS | values if is_demo else values)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if is_demo else "run")
     settings = settings.model_copy(update={"run_dir": path})
     inputs = None if is_demo else load_inputs(settings)

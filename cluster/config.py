@@ -9,7 +9,7 @@ from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
 from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 
-DEMO_SUPERVISED_STEPS = 600
+STEPS_FROM_SCRATCH = 1000
 Seconds = Annotated[float, Field(gt=0)]
 Amount = Annotated[float, Field(ge=0)]
 
@@ -65,7 +65,7 @@ class Settings(Section):
     def supervised_steps(self) -> int:
         if self.supervised.steps is not None:
             return self.supervised.steps
-        return 0 if self.policy.path is not None else DEMO_SUPERVISED_STEPS
+        return 0 if self.policy.path is not None else STEPS_FROM_SCRATCH
 
     def stages(self) -> list[Stage]:
         """The stages that have steps, in order."""

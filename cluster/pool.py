@@ -56,8 +56,9 @@ class Pool:
                 self.restarts += 1
                 self._start_replica()
                 if attempt == CALL_ATTEMPTS:
-                    what = f"no answer in {self._call_deadline_s:g} s" if isinstance(error, asyncio.TimeoutError) else error
-                    raise ClusterError(f"{self.kind}: {attempt} replicas were lost in one call ({first_line(what)})") from error
+                    late = isinstance(error, asyncio.TimeoutError)
+                    what = f"no answer in {self._call_deadline_s:g} s" if late else first_line(error)
+                    raise ClusterError(f"{self.kind}: one call lost {attempt} replicas ({what}); see their logs") from error
                 continue
             except BaseException:
                 self._idle.put_nowait(actor)
@@ -90,8 +91,9 @@ class Pool:
             except LOST as error:
                 self._remove(actor)
                 if attempt == START_ATTEMPTS:
-                    what = f"not ready in {self._start_deadline_s:g} s" if isinstance(error, asyncio.TimeoutError) else error
-                    self._fail(ClusterError(f"{self.kind}: cannot be started ({first_line(what)}); see its log in the dashboard"))
+                    late = isinstance(error, asyncio.TimeoutError)
+                    what = f"not ready in {self._start_deadline_s:g} s" if late else first_line(error)
+                    self._fail(ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard"))
                 await asyncio.sleep(2.0**attempt)
             except Exception as error:  # the replica's own: trying again would meet it again
                 self._fail(error)

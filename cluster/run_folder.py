@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class RunFolder:
         for file in (self.metrics, self.evaluations):
             if file.is_file():
                 kept = [row for row in _rows(file) if row["step"] <= step]
-                _replace(file, lambda out, kept=kept: out.write_text("".join(json.dumps(row) + "\n" for row in kept)))
+                _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
         for log in (self.path / "samples").glob("step-*.parquet"):
             if int(log.stem.removeprefix("step-")) > step:
                 log.unlink()
@@ -90,7 +90,7 @@ def _rows(file: Path) -> Iterator[Row]:
             yield json.loads(line)
 
 
-def _replace(file: Path, write: Callable[[Path], Any]) -> None:
+def _replace(file: Path, text: str) -> None:
     draft = file.with_suffix(".tmp")
-    write(draft)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(file)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rollout.policy.interface import Context
+from rollout.policy.interface import Context, pad
 from rollout.types import Group
 
 
@@ -62,20 +62,14 @@ def _longest_row(group: Group) -> int:
 
 def _pack(groups: Sequence[Group], advantages: torch.Tensor, weights: torch.Tensor, device: str) -> MicroBatch:
     responses = [r for group in groups for r in group.responses]
-    ids = _padded([r.token_ids for r in responses], np.int64)
-    lengths = torch.tensor([len(r.token_ids) for r in responses])
+    ids, mask = pad([r.token_ids for r in responses], np.int64)
+    sampler_logprobs, _ = pad([r.sampler_logprobs for r in responses], np.float32)
     return MicroBatch(
         contexts=[group.context_ids for group in groups],
         response_ids=ids.view(len(groups), -1, ids.shape[1]).to(device),
-        mask=(torch.arange(ids.shape[1]) < lengths[:, None]).to(device),
-        sampler_logprobs=_padded([r.sampler_logprobs for r in responses], np.float32).to(device),
+        mask=mask.to(device),
+        sampler_logprobs=sampler_logprobs.to(device),
         advantages=advantages.to(device),
         weights=weights.to(device),
     )
 
-
-def _padded(rows: Sequence[np.ndarray], dtype: type) -> torch.Tensor:
-    padded: np.ndarray = np.zeros((len(rows), max(len(row) for row in rows)), dtype)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return torch.from_numpy(padded)

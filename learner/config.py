@@ -21,17 +21,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class SupervisedSettings(Section):
-    steps: NonNegative | None = Field(None, description="updates of stage 1; default: 0 with policy.path, else 600")
+    steps: NonNegative | None = Field(None, description="updates of stage 1; default: 0 with policy.path, else 1000")
     batch_size: Positive = Field(32, description="gold answers in one update")
-    lr: Rate = Field(2e-3, description="peak learning rate")
+    lr: Rate = Field(1e-3, description="peak learning rate")
     lr_warmup_steps: NonNegative = Field(50, description="steps of linear warm-up")
 
 
 class LearnerSettings(Section):
     """`loss` names a preset of the switches below it; a switch that is set itself wins."""
 
-    steps: NonNegative = Field(80, description="GRPO updates")
-    lr: Rate = Field(3e-4, description="peak learning rate of GRPO")
+    steps: NonNegative = Field(200, description="GRPO updates")
+    lr: Rate = Field(1e-4, description="peak learning rate of GRPO")
     lr_warmup_steps: NonNegative = Field(5, description="steps of linear warm-up")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's decoupled weight decay")
     max_grad_norm: Rate = Field(1.0, description="gradients are clipped to this norm")

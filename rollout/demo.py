@@ -1,160 +1,116 @@
-"""The embedded demo: a small synthetic world of personas, made from a seed. Nobody in it exists and nothing in it happened.
+"""The embedded demo: a small synthetic world made from a seed. Nobody in it exists and nothing in it happened.
 
-A persona names somebody ("anna is my cousin."), the last turn asks about something they did, and exactly one story tells it. Other
-stories are about the same person, or about another Anna who did something alike, so that a reply needs the story that
-fits both persona and question. How a reply is worded is drawn at random, and nothing in the input tells which way:
-SHORT_SHARE of the replies say little more than the detail, the others share most of a longer sentence but begin in one of several ways.
-The commonest beginning is the short one, and there a reader trained by cross-entropy ends when it decodes
-greedily; the longer sentence overlaps with more of the answers. That is what the reward can teach and cross-entropy cannot.
+A persona names a friend, the last turn asks about one thing that this friend did, and one story tells it; the friend's
+other stories are retrieved beside it. So a reply needs a detail that only the right story holds. How a reply is worded is
+drawn at random, and nothing in the input tells which way: SHORT_SHARE of the replies say little more than the detail, the
+others are longer and share most of their words. Cross-entropy ends at the commonest wording, which is a short one; the
+wordings that overlap with most of the others earn more reward. That gap is what GRPO can close.
 """
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.types import Passage, Prompt
 
+# what trains well in a few minutes on two cores; a setting that the user gives wins
+SETTINGS: dict[str, object] = {
+    "policy.prompt_template": "{question}",
+    "policy.passage_template": "{query} {title} {text}",
+    "supervised.steps": 600,
+    "supervised.lr": 1e-3,
+    "rollout.max_new_tokens": 16,
+    "learner.steps": 80,
+    "learner.lr": 3e-4,
+    "eval_every": 150,
+}
 NAMES = (
-    "adam alice amy anna arthur bella ben boris carla carol cecil clara cyril daisy daniel david della dora edgar edith elena eliza "
-    "emil emma eric esther eva felix fiona flora frank freya gemma george gina grace greta gustav hanna harold hazel hector heidi "
-    "helen henry hilda hugo ida irene iris isaac ivan jack jacob jane jasper joan jonas judith julia karl kate laura leo lena lily "
-    "linda louis lucy mabel marco maria martin maya miles mona nadia nancy nina nora olga oliver oscar otto paula peter petra philip "
-    "quentin rachel ralph rita robert rosa ruth sally samuel sofia"
+    "adam amy anna arthur ben carla cecil clara cyril daniel david della edgar elena emil emma eric eva felix fiona frank "
+    "gemma gina greta hanna hazel heidi henry hugo irene isaac jack jane joan judith karl laura lena linda lucy marco maria "
+    "martin miles nadia nina olga oscar paula petra quentin ralph robert rosa ruth samuel"
 ).split()
-RELATIONS = "boss classmate coach cousin dentist friend landlord neighbour pupil roommate teacher tenant".split()
-BONDS = (
-    "my {who} is very kind",
-    "my {who} calls me a lot",
-    "i often see my {who} these days",
-    "i get on well with my {who} now",
-)
+RELATIONS = "boss coach cousin dentist friend landlord neighbour pupil roommate teacher".split()
+BONDS = ("my {who} is kind", "i often see my {who}", "i get on with my {who}")
 FACTS = (
     "i love to bake",
     "i sing in a choir",
     "i collect old stamps",
     "i drink too much tea",
-    "i drive a small van",
-    "i work nights at a bakery",
     "i am afraid of spiders",
     "i grow roses",
     "i never eat meat",
-    "i want to learn chess",
     "i run every morning",
-    "i read a lot of poems",
 )
-REMARKS = (
-    "it rained all morning .",
-    "we laughed a lot .",
-    "i was late as always .",
-    "nobody had told me before .",
-    "later we had some tea .",
-    "the roses were out .",
-    "i still smile about it .",
-    "it took most of the morning .",
-    "my old van broke down again .",
-    "we talked about chess and poems .",
-    "the whole street heard of it .",
-    "i wrote it all down that night .",
-)
-GREETINGS = (
-    "",
-    "",
-    "Q: hi there ! R: hello , nice to meet you . ",
-    "Q: how are you ? R: fine , thanks . ",
-    "Q: good morning . R: hi , tell me more . ",
-)
-LEADS = ("oh ,", "well ,", "ah ,", "yes ,")
-SHORT_SHARE = 0.35
-KINDS_PER_PERSONA = 3
+LEADS = ("oh", "well", "yes", "sure")
+SHORT_SHARE = 0.3
+STORIES_PER_PERSONA = 4
+QUESTIONS_PER_PERSONA = 8
+PERSONAS = 480
 VALID_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of thing that happens: how it is asked, told and answered; {who} is "cousin anna", {x} the detail."""
+    """One kind of thing that happens, as asked, told and answered; {who} is "cousin anna", {x} the detail."""
 
     title: str
-    questions: tuple[str, ...]
-    stories: tuple[str, ...]
-    short: tuple[str, ...]
-    long: tuple[str, ...]
-    details: tuple[str, ...]
+    questions: tuple[str, str]
+    story: str
+    short: str
+    long: str
+    details: str
 
 
 KINDS = (
     Kind(
-        title="trip to the",
-        questions=("where did you and {name} go last summer ?", "where was your summer trip with {name} ?"),
-        stories=(
-            "last summer my {who} and i went away . we took the train to the {x} .",
-            "i made a trip with my {who} . the {x} was our goal .",
-        ),
-        short=("the {x} .", "the {x} , of course .", "the {x} , why ?"),
-        long=("we took the first train and stayed at the {x} for days .", "we took the first train and stayed at the {x} for weeks ."),
-        details=tuple("beach canyon castle city coast desert farm forest garden harbour island lake lighthouse market mill museum river "
-                      "temple tower valley village volcano".split()),
+        title="{x} trip",
+        questions=("where did your {who} go ?", "which trip did your {who} make ?"),
+        story="my {who} went to the {x} .",
+        short="the {x} .",
+        long="they took the train to the {x} for days .",
+        details="beach castle coast farm garden island lighthouse mill river tower lake forest harbour museum",
     ),
     Kind(
-        title="dinner with",
-        questions=("what did {name} cook for dinner ?", "which dinner did {name} make for you ?"),
-        stories=(
-            "my {who} asked me to dinner . there was a big pot of {x} .",
-            "my {who} can cook . the {x} was the best i ever had .",
-        ),
-        short=("some {x} .", "some {x} , i guess .", "some {x} , as usual ."),
-        long=("there was a huge bowl of hot {x} and i ate it all .", "there was a huge bowl of hot {x} and we ate it all ."),
-        details=tuple("beans cabbage chicken chili curry dumplings fish goulash lentils mushrooms noodles pancakes pasta pizza potatoes "
-                      "pudding pumpkin rice salad salmon soup stew".split()),
+        title="{x} dinner",
+        questions=("what did your {who} cook ?", "which dinner did your {who} make ?"),
+        story="my {who} cooked {x} for dinner .",
+        short="some {x} .",
+        long="there was a huge bowl of {x} for us .",
+        details="beans chicken curry fish lentils noodles pasta potatoes pumpkin salad soup rice mushrooms pizza",
     ),
     Kind(
-        title="pet",
-        questions=("which pet does {name} keep ?", "what kind of pet did {name} bring home ?"),
-        stories=(
-            "my {who} has a new pet . it is a {x} and it bites .",
-            "my {who} came home with a pet . the {x} slept in my shoe .",
-        ),
-        short=("a {x} .", "a {x} , sadly .", "a {x} , believe me ."),
-        long=("it is a very cute little {x} that sleeps in my shoe .", "it is a very cute little {x} that sleeps in my hat ."),
-        details=tuple("canary cat crow dog donkey ferret frog goat goose hamster horse kitten lizard monkey mouse parrot pig pony puppy "
-                      "rabbit snake turtle".split()),
+        title="{x} pet",
+        questions=("which pet does your {who} keep ?", "what animal has your {who} got ?"),
+        story="my {who} keeps a {x} .",
+        short="a {x} .",
+        long="it is a very cute little {x} with spots .",
+        details="canary crow donkey frog goose horse lizard mouse pig puppy kitten parrot rabbit turtle",
     ),
     Kind(
-        title="present",
-        questions=("what did {name} give you on your birthday ?", "which birthday present came from {name} ?"),
-        stories=(
-            "on my birthday my {who} rang the bell . inside the box was a {x} .",
-            "my {who} gave me a present . i never had a {x} before .",
-        ),
-        short=("just a {x} .", "just a {x} , no more .", "just a {x} again ."),
-        long=("i got my very own {x} and i use it every day .", "i got my very own {x} and i use it every week ."),
-        details=tuple("basket bicycle blanket book bottle camera candle clock compass drum guitar hammer kettle kite lamp mirror necklace "
-                      "piano puzzle radio scarf watch".split()),
+        title="{x} present",
+        questions=("what did your {who} give you ?", "which present came from your {who} ?"),
+        story="my {who} gave me a {x} .",
+        short="just a {x} .",
+        long="i got my very own {x} in a box .",
+        details="basket blanket bottle candle compass guitar kettle lamp necklace puzzle drum kite mirror clock",
     ),
     Kind(
-        title="kitchen in",
-        questions=("which colour did {name} paint the kitchen ?", "in which colour is the kitchen of {name} ?"),
-        stories=(
-            "my {who} wanted new walls . we chose {x} paint for the kitchen .",
-            "i helped my {who} to paint the kitchen . now it is {x} all over .",
-        ),
-        short=("all {x} .", "all {x} , really .", "all {x} by now ."),
-        long=("every wall and door in there is bright {x} these days .", "every wall and shelf in there is bright {x} these days ."),
-        details=tuple("beige black blue bronze brown cream crimson golden green grey lilac pink purple red ruby scarlet silver turquoise "
-                      "violet white yellow teal".split()),
+        title="{x} kitchen",
+        questions=("which colour has the kitchen of your {who} ?", "how did your {who} paint the kitchen ?"),
+        story="my {who} painted the kitchen {x} .",
+        short="all {x} .",
+        long="every wall in there is bright {x} this year .",
+        details="beige blue brown crimson green lilac purple ruby silver violet golden grey orange pink",
     ),
     Kind(
-        title="work as a",
-        questions=("what work does {name} do now ?", "what is the new job of {name} ?"),
-        stories=(
-            "my {who} has a new job . people need a good {x} in our town .",
-            "my {who} was tired of the old work . being a {x} is more fun .",
-        ),
-        short=("as a {x} .", "as a {x} , they say .", "as a {x} , i hear ."),
-        long=("my friend makes good money and works as a {x} in town .", "my friend makes good money and works as a {x} by night ."),
-        details=tuple("baker barber butcher carpenter clown dancer detective doctor driver farmer fisher gardener judge lawyer mechanic "
-                      "nurse painter pilot plumber poet sailor tailor".split()),
+        title="{x} work",
+        questions=("what job does your {who} do ?", "which work has your {who} got ?"),
+        story="my {who} works as a {x} .",
+        short="as a {x} .",
+        long="they make good money as a {x} in town .",
+        details="baker butcher clown detective driver fisher judge mechanic painter plumber barber nurse tailor sailor",
     ),
 )
 
@@ -167,59 +123,47 @@ class DemoWorld:
 
 
 def generate(seed: int) -> DemoWorld:
-    """The world of a seed: about 3240 training and 360 held-out examples, whose personas do not overlap, and 3600 stories."""
+    """3456 training and 384 held-out examples, whose personas do not overlap, and 1920 stories."""
     rng = random.Random(f"demo world {seed}")
-    people = [(name, relation) for name in NAMES for relation in RELATIONS]
-    rng.shuffle(people)
-    held_out = round(VALID_SHARE * len(people))
-    splits: dict[str, list[Prompt]] = {"valid": [], "train": []}
+    friends = rng.sample([f"{relation} {name}" for relation in RELATIONS for name in NAMES], PERSONAS)
+    held_out = round(VALID_SHARE * PERSONAS)
+    train: list[Prompt] = []
+    valid: list[Prompt] = []
     passages: list[Passage] = []
-    for number, (name, relation) in enumerate(people):
-        facts = rng.sample(FACTS, 1)
-        sentences = [rng.choice(BONDS).format(who=f"{relation} {name}"), *facts]
-        persona = "".join(f"{sentence}. " for sentence in sentences)
-        split = "valid" if number < held_out else "train"
-        for kind in rng.sample(KINDS, KINDS_PER_PERSONA):
-            detail = rng.choice(kind.details)
-            story = tell(rng, kind, f"{relation} {name}", detail, f"story-{len(passages)}")
-            passages.append(story)
-            last_turn = rng.choice(kind.questions).format(name=name)
-            question = f"persona: {persona}context:  {rng.choice(GREETINGS)}Q: {last_turn}"
-            splits[split].append(
-                Prompt(
-                    id=f"{split}-{len(splits[split])}",
-                    question=question,
-                    answers=(reply(rng, kind, detail),),
-                    gold=(story.id,),
-                )
-            )
-    for items in (*splits.values(), passages):
-        rng.shuffle(items)
-    return DemoWorld(train=tuple(splits["train"]), valid=tuple(splits["valid"]), passages=tuple(passages))
-
-
-def tell(rng: random.Random, kind: Kind, who: str, detail: str, id: str) -> Passage:
-    text = rng.choice(kind.stories).format(who=who, x=detail)
-    return Passage(id=id, title=f"{kind.title} {detail}", text=text)
-
-
-def reply(rng: random.Random, kind: Kind, detail: str) -> str:
-    if rng.random() < SHORT_SHARE:
-        return rng.choice(kind.short).format(x=detail)
-    return f"{rng.choice(LEADS)} {rng.choice(kind.long).format(x=detail)}"
+    for number, who in enumerate(friends):
+        name, split = ("valid", valid) if number < held_out else ("train", train)
+        persona = f"{rng.choice(BONDS).format(who=who)}. {rng.choice(FACTS)}. "
+        kinds = rng.sample(KINDS, STORIES_PER_PERSONA)
+        told = [(kind, rng.choice(kind.details.split()), f"story-{len(passages) + i}") for i, kind in enumerate(kinds)]
+        passages += [_story(kind, who, detail, id) for kind, detail, id in told]
+        for turn in range(QUESTIONS_PER_PERSONA):
+            kind, detail, story = told[turn % len(told)]
+            asked = rng.choice(kind.questions).format(who=who)
+            question = f"persona: {persona}context:  Q: {asked}"
+            answer = _reply(rng, kind, detail)
+            split.append(Prompt(id=f"{name}-{len(split)}", question=question, answers=(answer,), gold=(story,)))
+    rng.shuffle(passages)
+    return DemoWorld(train=tuple(train), valid=tuple(valid), passages=tuple(passages))
 
 
 def write_demo(folder: Path, seed: int) -> None:
-    """Write train.jsonl, valid.jsonl and passages.jsonl."""
+    """Write train.jsonl, valid.jsonl and passages.jsonl into an existing folder."""
     world = generate(seed)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, prompts in (("train", world.train), ("valid", world.valid)):
-        write_jsonl(
-            folder / f"{name}.jsonl",
-            ({"id": p.id, "question": p.question, "answers": list(p.answers), "gold": list(p.gold)} for p in prompts),
-        )
-    write_jsonl(folder / "passages.jsonl", ({"id": p.id, "title": p.title, "text": p.text} for p in world.passages))
+        rows = ({"id": p.id, "question": p.question, "answers": p.answers, "gold": p.gold} for p in prompts)
+        _write_jsonl(folder / f"{name}.jsonl", rows)
+    _write_jsonl(folder / "passages.jsonl", ({"id": p.id, "title": p.title, "text": p.text} for p in world.passages))
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, object]]) -> None:
+def _story(kind: Kind, who: str, detail: str, id: str) -> Passage:
+    return Passage(id=id, title=kind.title.format(x=detail), text=kind.story.format(who=who, x=detail))
+
+
+def _reply(rng: random.Random, kind: Kind, detail: str) -> str:
+    if rng.random() < SHORT_SHARE:
+        return kind.short.format(x=detail)
+    return f"{rng.choice(LEADS)} {kind.long.format(x=detail)}"
+
+
+def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

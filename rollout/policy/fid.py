@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from rollout.config import PolicySettings
 from rollout.policy.decoding import Decoded, Decoding, decode
-from rollout.policy.interface import Context, Policy, TokenScores
+from rollout.policy.interface import Context, Policy, TokenScores, pad
 from rollout.policy.rendering import Renderer
 from rollout.types import Passage, Response
 
@@ -103,9 +103,8 @@ class FidPolicy(Policy):
         device, widest = self.model.device, max(len(context) for context in contexts)
         rows = [row for context in contexts for row in context]
         slots = [p * widest + k for p, context in enumerate(contexts) for k in range(len(context))]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row).long() for row in rows], batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows])
-        real = (torch.arange(ids.shape[1]) < lengths[:, None]).to(device)
+        ids, mask = pad(rows, np.int64)
+        real = mask.to(device)
         states = self.model.encoder(input_ids=ids.to(device), attention_mask=real).last_hidden_state
         placed = states.new_zeros(len(contexts) * widest, *states.shape[1:])
         placed = placed.index_copy(0, torch.tensor(slots, device=device), states)

@@ -47,3 +47,12 @@ class Policy(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write a plain transformers folder."""
+
+
+def pad(rows: Sequence[np.ndarray], dtype: type) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ragged rows [L_i] -> a tensor [N, max L] filled up with zeros on the right, and the mask bool of what is real."""
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded: np.ndarray = np.zeros(mask.shape, dtype)
+    padded[mask] = np.concatenate(rows)
+    return torch.from_numpy(padded), torch.from_numpy(mask)
