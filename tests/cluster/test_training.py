@@ -1,0 +1,151 @@
+"""Real runs on a real Ray, through the command line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from launch import main
+from tests.cluster.runs import rows, without_clock
+
+METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl clip_fraction entropy ratio_max grad_norm lr
+staleness_mean staleness_max zero_variance truncated response_tokens tokens_per_s groups_per_s seconds_sample seconds_reward
+seconds_update seconds_sync seconds_step skipped requeued restarts peak_memory_mb""".split()
+EVALUATION = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words recall@1
+recall@5 recall@20 constant_reply""".split()
+SAMPLES = """id question answers passages passage_ids retrieval_scores response reward f1 rougeL bleu advantage tokens finished
+version""".split()
+
+Train = Callable[..., Path]
+
+
+def policy_weights(run: Path, checkpoint: str = "latest") -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / checkpoint / "policy" / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for (name, a), (other_name, b) in zip(policy_weights(one).items(), policy_weights(other).items(), strict=True):
+        assert name == other_name and torch.equal(a, b)
+
+
+def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
+    metrics = rows(finished_run / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == list(range(1, 9))
+    assert [row["stage"] for row in metrics] == ["supervised"] * 4 + ["grpo"] * 4
+    assert all(set(METRICS) <= set(row) for row in metrics)
+    assert all(row["staleness_max"] == 0 for row in metrics)
+
+
+def test_the_ratio_is_one_while_sampler_and_learner_hold_equal_weights(finished_run: Path) -> None:
+    for row in rows(finished_run / "metrics.jsonl")[4:]:
+        assert row["ratio_max"] == pytest.approx(1, abs=1e-5) and row["clip_fraction"] == 0
+
+
+def test_the_reference_is_the_policy_after_stage_1(finished_run: Path) -> None:
+    assert rows(finished_run / "metrics.jsonl")[4]["kl"] == pytest.approx(0, abs=1e-6)
+    reference = load_file(finished_run / "checkpoints" / "latest" / "reference" / "model.safetensors")
+    after_stage_1 = finished_run / "checkpoints" / "latest" / ".." / "step-4"
+    assert not after_stage_1.exists() or torch.equal(
+        reference["shared.weight"], load_file(after_stage_1 / "policy" / "model.safetensors")["shared.weight"]
+    )
+
+
+def test_evaluations_come_before_between_and_after_the_stages(finished_run: Path) -> None:
+    evaluations = rows(finished_run / "evaluations.jsonl")
+    assert [(row["step"], row["stage"]) for row in evaluations] == [
+        (0, "start"),
+        (3, "supervised"),
+        (4, "supervised"),
+        (6, "grpo"),
+        (8, "grpo"),
+    ]
+    assert all(set(EVALUATION) <= set(row) and row["examples"] == 6 for row in evaluations)
+    assert evaluations[0]["constant_reply"]["text"]
+
+
+def test_every_response_of_a_grpo_step_is_in_the_sample_log(finished_run: Path) -> None:
+    assert sorted(file.stem for file in (finished_run / "samples").iterdir()) == [f"step-{n}" for n in range(5, 9)]
+    table = pq.read_table(finished_run / "samples" / "step-8.parquet")
+    assert table.num_rows == 16 and set(SAMPLES) <= set(table.column_names)
+    assert len(table["passages"][0]) == 2
+
+
+def test_a_saved_policy_is_a_plain_transformers_folder(finished_run: Path) -> None:
+    folder = finished_run / "checkpoints" / "latest" / "policy"
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.model_type == "t5" and tokenizer("hello").input_ids[-1] == tokenizer.eos_token_id
+
+
+def test_three_samplers_give_bitwise_what_one_gives(finished_run: Path, train: Train) -> None:
+    other = train("--cluster.samplers", 3, "--cluster.rewards", 2)
+    assert without_clock(other / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert_same_weights(other, finished_run)
+
+
+def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path, train: Train) -> None:
+    run = train("--learner.steps", 2, "--learner.lr_warmup_steps", 100)
+    whole = train("--learner.lr_warmup_steps", 100)
+    assert main(["train", "--resume", str(run), "--learner.steps", "4"]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
+    assert_same_weights(run, whole)
+
+
+def test_resume_cuts_the_files_back_to_the_checkpoint(train: Train) -> None:
+    run = train("--learner.steps", 3, "--checkpoint_every", 0, "--keep_checkpoints", 9)
+    checkpoints = run / "checkpoints"
+    (checkpoints / "latest").unlink()
+    (checkpoints / "latest").symlink_to("step-4")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 8))
+    assert [row["incarnation"] for row in rows(run / "metrics.jsonl")] == [0] * 4 + [1] * 3
+    steps = [row["step"] for row in rows(run / "evaluations.jsonl")]
+    assert steps == sorted(set(steps))
+
+
+def test_staleness_stays_within_its_bound(train: Train) -> None:
+    metrics = rows(train("--cluster.max_staleness", 2, "--learner.steps", 8) / "metrics.jsonl")
+    assert 0 < max(row["staleness_max"] for row in metrics) <= 2
+
+
+def test_old_checkpoints_go_and_the_best_stays(finished_run: Path) -> None:
+    kept = {path.name for path in (finished_run / "checkpoints").glob("step-*")}
+    best = (finished_run / "checkpoints" / "best").resolve().name
+    assert kept == {"step-6", "step-8", best}
+
+
+def test_training_stops_when_held_out_reward_does_not_rise(train: Train) -> None:
+    run = train("--patience", 1, "--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 6, "--supervised.steps", 0)
+    assert len(rows(run / "metrics.jsonl")) == 1
+    assert (run / "checkpoints" / "latest").resolve().name == "step-1"
+
+
+def test_evaluate_gives_the_figures_of_the_run(finished_run: Path, data_dir: Path, tmp_path: Path) -> None:
+    output, predictions = tmp_path / "out.json", tmp_path / "predictions.jsonl"
+    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--limit", 6]
+    files = ["--output", output, "--predictions", predictions]
+    assert main(["evaluate", "--checkpoint", str(finished_run), *map(str, flags + files)]) == 0
+    last = rows(finished_run / "evaluations.jsonl")[-1]
+    assert json.loads(output.read_text()) == {key: last[key] for key in EVALUATION}
+    assert len(rows(predictions)) == 6 and len(rows(predictions)[0]["passages"]) == 2
+
+
+def test_a_plain_model_folder_is_evaluated_without_constant_reply(
+    finished_run: Path, data_dir: Path, tmp_path: Path, tiny_flags: list[str]
+) -> None:
+    folder = shutil.copytree(finished_run / "checkpoints" / "latest" / "policy", tmp_path / "model")
+    output = tmp_path / "out.json"
+    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--output", output]
+    assert main(["evaluate", "--checkpoint", str(folder), *map(str, flags), "--policy.n_context", "2"]) == 0
+    assert json.loads(output.read_text())["constant_reply"] is None
+
+
+def test_a_users_reward_is_summed_in(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train("--reward.extra", '[{function: "tests.cluster.own_reward:one_each", weight: 5}]', "--supervised.steps", 0)
+    for row in rows(run / "metrics.jsonl"):
+        assert row["reward"] == pytest.approx(row["f1"] + row["rougeL"] + row["bleu"] + 5, abs=1e-5)

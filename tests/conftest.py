@@ -1,0 +1,80 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from rollout.demo import write_demo  # noqa: E402  (after the environment is set)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few examples and stories of the demo world."""
+    whole, small = tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("data")
+    write_demo(whole, seed=0)
+    for name, count in (("train", 40), ("valid", 8), ("passages", 60)):
+        lines = (whole / f"{name}.jsonl").read_text().splitlines(keepends=True)
+        (small / f"{name}.jsonl").write_text("".join(lines[:count]))
+    return small
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags of a run that takes a few seconds: 4 supervised steps, then 4 of GRPO."""
+    settings = {
+        "data.train": data_dir / "train.jsonl",
+        "data.valid": data_dir / "valid.jsonl",
+        "data.passages": data_dir / "passages.jsonl",
+        "data.cache": tmp_path_factory.mktemp("cache"),
+        "policy.n_context": 2,
+        "policy.tiny.d_model": 16,
+        "policy.tiny.heads": 2,
+        "policy.tiny.d_kv": 8,
+        "policy.tiny.d_ff": 32,
+        "policy.tiny.layers": 1,
+        "policy.tiny.vocab_size": 300,
+        "supervised.steps": 4,
+        "supervised.batch_size": 4,
+        "rollout.group_size": 4,
+        "rollout.prompts_per_step": 4,
+        "rollout.prompts_per_call": 2,
+        "rollout.max_new_tokens": 6,
+        "learner.steps": 4,
+        "cluster.threads": 1,
+        "cluster.samplers": 1,
+        "cluster.rewards": 1,
+        "eval_every": 3,
+        "eval_limit": 6,
+        "checkpoint_every": 2,
+    }
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray for all tests that need it."""
+    import ray
+
+    ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def train(ray_session: None, tiny_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train with the tiny flags and `extra`; returns the run's folder."""
+    from launch import main
+
+    def run(*extra: object) -> Path:
+        folder = tmp_path_factory.mktemp("runs") / "run"
+        assert main(["train", *tiny_flags, "--run_dir", str(folder), *map(str, extra)]) == 0
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(train: Callable[..., Path]) -> Path:
+    return train()
