@@ -35,16 +35,21 @@ def step_line(row: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def evaluation_line(row: dict[str, Any]) -> str:
+    """`row` is a line of evaluations.jsonl."""
+    figures = "  ".join(f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row[name] is not None)
+    return f"{'held-out':>10} {row['step']:>6}  {figures}"
+
+
 def evaluation_table(rows: Sequence[dict[str, Any]]) -> str:
     """Held-out figures, one line per evaluation, the constant reply beneath them."""
-    lines = ["  ".join(["step  stage     ", *(f"{name:>14}" for name in EVALUATION_COLUMNS)])]
-    for row in rows:
-        lines.append("  ".join([f"{row['step']:>5} {row['stage']:<10}", *(_cell(row[name]) for name in EVALUATION_COLUMNS)]))
+    header = f"{'step':>6}  {'stage':<14}" + "".join(f"{name:>16}" for name in EVALUATION_COLUMNS)
+    lines = [header, *(_table_line(f"{row['step']:>6}  {row['stage']:<14}", row) for row in rows)]
     if rows and (constant := rows[-1]["constant_reply"]):
-        lines.append("  ".join([f"{'constant reply':<16}", *(_cell(constant.get(name)) for name in EVALUATION_COLUMNS)]))
-        lines.append(f"constant reply: {constant['text']!r}")
+        lines += [_table_line(f"{'':>6}  {'constant reply':<14}", constant), f"constant reply: {constant['text']!r}"]
     return "\n".join(lines)
 
 
-def _cell(value: float | None) -> str:
-    return f"{'':>14}" if value is None else f"{value:14.2f}"
+def _table_line(label: str, figures: dict[str, Any]) -> str:
+    values = (figures.get(name) for name in EVALUATION_COLUMNS)
+    return label + "".join(f"{'':>16}" if value is None else f"{value:16.2f}" for value in values)

@@ -24,7 +24,7 @@ from cluster.pool import awaited, first_line
 from cluster.replicas import learner_actor, reward_pool, sampler_pool
 from cluster.run_folder import RunFolder
 from cluster.session import Shares
-from cluster.terminal import Terminal, evaluation_table
+from cluster.terminal import Terminal, evaluation_line, evaluation_table
 from learner.config import Stage
 from learner.learner import UpdateMetrics
 from rollout.dataset import PromptOrder
@@ -162,11 +162,12 @@ class Trainer:
         )
         row = {"step": self.state.step, "stage": stage, **figures}
         self.folder.append(self.folder.evaluations, row)
-        self.terminal.say(evaluation_table([row]))
-        self._note_best(stage, figures["reward"])
+        self.terminal.say(evaluation_line(row))
+        if stage != "start":
+            self._note_best(stage, figures["reward"])
 
     def _note_best(self, stage: str, reward: float) -> None:
-        """Remember the best held-out reward; stop where GRPO has not raised it for `patience` evaluations."""
+        """Remember the best held-out reward of training; stop where GRPO has not raised it for `patience` evaluations."""
         state, patience = self.state, self.settings.patience
         if state.best_reward is None or reward > state.best_reward:
             state.best_reward, state.best_step, state.evaluations_without_rise = reward, state.step, 0

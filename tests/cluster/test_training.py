@@ -115,14 +115,15 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
 
 def test_old_checkpoints_go_and_the_best_stays(finished_run: Path) -> None:
     kept = {path.name for path in (finished_run / "checkpoints").glob("step-*")}
+    assert (finished_run / "checkpoints" / "best").exists()
     best = (finished_run / "checkpoints" / "best").resolve().name
     assert kept == {"step-6", "step-8", best}
 
 
 def test_training_stops_when_held_out_reward_does_not_rise(train: Train) -> None:
     run = train("--patience", 1, "--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 6, "--supervised.steps", 0)
-    assert len(rows(run / "metrics.jsonl")) == 1
-    assert (run / "checkpoints" / "latest").resolve().name == "step-1"
+    assert len(rows(run / "metrics.jsonl")) == 2
+    assert (run / "checkpoints" / "latest").resolve().name == "step-2"
 
 
 def test_evaluate_gives_the_figures_of_the_run(finished_run: Path, data_dir: Path, tmp_path: Path) -> None:

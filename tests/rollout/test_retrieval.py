@@ -1,0 +1,238 @@
+import json
+
+import pyarrow as pa
+import pytest
+
+from rollout.errors import DataError
+from rollout.retrieval.bm25 import Bm25
+from rollout.retrieval.corpus import Corpus, build_once
+from rollout.retrieval.query import build_query
+from rollout.retrieval.retriever import Retriever
+from rollout.types import Passage, Prompt, Retrieval
+
+DIALOGUE = "persona: i bake. i run. context:  Q: hello ? R: hi . Q: what is new ?"
+RARE = ("zebra", "violin", "glacier", "saffron", "lantern")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def passages(tmp_path):
+    rows = [{"id": f"s{i}", "title": f"story {i}", "text": f"my friend saw a {word} in town ."} for i, word in enumerate(RARE)]
+    rows += [{"id": f"f{i}", "title": "", "text": f"nothing happened on day {i} ."} for i in range(25)]
+    return write(tmp_path / "passages.jsonl", rows)
+
+
+@pytest.fixture
+def corpus(passages, tmp_path):
+    return Corpus.open(passages, tmp_path / "cache")
+
+
+def ask(question, passages=None):
+    return Prompt(id="q", question=question, answers=("x",), passages=passages)
+
+
+@pytest.mark.parametrize(
+    ("part", "query"),
+    [
+        ("all", DIALOGUE),
+        ("persona", "i bake. i run."),
+        ("last_turn", "what is new ?"),
+        ("persona+last_turn", "i bake. i run. what is new ?"),
+    ],
+)
+def test_each_setting_takes_its_part_of_the_question(part, query):
+    assert build_query(DIALOGUE, part) == query
+
+
+@pytest.mark.parametrize("part", ["all", "persona", "last_turn", "persona+last_turn"])
+def test_a_question_without_markers_is_its_own_query(part):
+    assert build_query("who wrote hamlet ?", part) == "who wrote hamlet ?"
+
+
+def test_persona_for_r_and_dialog_are_markers_too():
+    question = "persona for R: i sing. dialog: Q: hi R: hello Q: who are you ?"
+    assert build_query(question, "persona") == "i sing."
+    assert build_query(question, "last_turn") == "who are you ?"
+    assert build_query(question, "persona+last_turn") == "i sing. who are you ?"
+
+
+def test_the_last_turn_may_be_the_agents_own():
+    assert build_query("persona: i sing. context:  Q: hi ? R: hello .", "last_turn") == "hello ."
+
+
+def test_a_context_alone_gives_its_last_turn():
+    assert build_query("context:  Q: hi ? R: yes . Q: why ?", "last_turn") == "why ?"
+
+
+def test_a_persona_alone_is_searched_once():
+    assert build_query("persona: i sing.", "persona+last_turn") == "i sing."
+
+
+def test_an_unknown_part_is_our_bug():
+    with pytest.raises(ValueError, match="'turns'"):
+        build_query(DIALOGUE, "turns")
+
+
+def test_passages_are_read_by_position(corpus):
+    assert len(corpus) == 30
+    assert corpus[0] == Passage(id="s0", title="story 0", text="my friend saw a zebra in town .")
+    assert corpus[29] == Passage(id="f24", title="", text="nothing happened on day 24 .")
+    assert corpus.ids([29, 0]) == ("f24", "s0")
+
+
+def test_title_and_text_are_indexed(corpus):
+    assert corpus.texts()[1] == "story 1 my friend saw a violin in town ."
+    assert corpus.texts()[29] == "nothing happened on day 24 ."
+
+
+def test_an_opened_corpus_takes_no_memory_of_its_own(passages, tmp_path):
+    Corpus.open(passages, tmp_path / "cache")
+    before = pa.total_allocated_bytes()
+    corpus = Corpus.open(passages, tmp_path / "cache")
+    assert len(corpus) == 30
+    assert pa.total_allocated_bytes() == before
+
+
+def test_corpus_and_index_are_stored_once(passages, tmp_path):
+    def stored():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+
+    Bm25(Corpus.open(passages, tmp_path / "cache"))
+    first = stored()
+    Bm25(Corpus.open(passages, tmp_path / "cache"))
+    assert stored() == first
+    assert sum(path.name == "passages.arrow" for path in first) == 1
+    assert not [path for path in first if path.name.startswith(".")]  # no drafts are left behind
+
+
+def test_another_content_is_another_corpus(passages, corpus, tmp_path):
+    write(passages, [{"id": "only", "text": "new"}])
+    other = Corpus.open(passages, tmp_path / "cache")
+    assert (len(other), other[0].text) == (1, "new")
+    assert other.folder != corpus.folder
+
+
+def test_a_failed_build_leaves_nothing_behind(tmp_path):
+    def build(target):
+        (target / "half").write_text("x")
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        build_once(tmp_path / "cache" / "thing", build)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_slower_of_two_builders_keeps_what_the_faster_built(tmp_path):
+    folder = tmp_path / "thing"
+
+    def build(target):
+        (target / "mine").write_text("slow")
+        folder.mkdir()
+        (folder / "theirs").write_text("fast")
+
+    build_once(folder, build)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('{"id": "a", "text": "again"}', "id 'a' stands on line 1 already"),
+        ('{"id": "b"}', "lacks the key 'text'"),
+        ('{"id": "b", "text": " "}', "'text' is empty"),
+        ('{"id": 3, "text": "x"}', "'id' is 3"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_bad_passages_are_named(tmp_path, line, shown):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"id": "a", "text": "x"}\n' + line + "\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        Corpus.open(path, tmp_path / "cache")
+    assert str(caught.value).startswith(f"{path}:2: ") and shown in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_missing_key_of_a_passage_names_the_keys_of_passages(tmp_path):
+    with pytest.raises(DataError, match="the keys are id, title, text"):
+        Corpus.open(write(tmp_path / "bad.jsonl", [{"id": "a"}]), tmp_path / "cache")
+
+
+def test_missing_and_empty_passage_files_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no.jsonl: no such file"):
+        Corpus.open(tmp_path / "no.jsonl", tmp_path / "cache")
+    with pytest.raises(DataError, match="empty.jsonl: holds no passage"):
+        Corpus.open(write(tmp_path / "empty.jsonl", []), tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_is_named(passages, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="data.cache"):
+        Corpus.open(passages, tmp_path / "file" / "cache")
+
+
+def test_bm25_finds_the_passage_that_shares_the_rare_word(corpus):
+    found = Bm25(corpus).search([f"tell me of the {word}" for word in RARE], 3)
+    assert [hits[0][0] for hits in found] == [0, 1, 2, 3, 4]
+    for hits in found:
+        scores = [score for _, score in hits]
+        assert len(hits) == 3 and scores[0] > 0 and scores == sorted(scores, reverse=True)
+
+
+def test_bm25_returns_all_of_a_smaller_corpus(corpus):
+    hits = Bm25(corpus).search(["zebra"], 100)[0]
+    assert sorted(position for position, _ in hits) == list(range(30))
+
+
+@pytest.mark.parametrize("question", ["qqqq zzzz", "the of and", "? !"])
+def test_a_query_without_any_indexed_word_still_gets_passages(corpus, question):
+    retrieval = Retriever(corpus, "all", 2).retrieve([ask(question)])[0]
+    assert len(retrieval.passages) == 2 and retrieval.scores == (0, 0)
+
+
+def test_a_retrieval_does_not_depend_on_its_neighbours(corpus):
+    retriever = Retriever(corpus, "all", 2)
+    prompts = [ask("a zebra"), ask("the"), ask("glacier day 7")]
+    assert retriever.retrieve(prompts) == [retriever.retrieve([prompt])[0] for prompt in prompts]
+
+
+def test_the_query_setting_decides_what_is_searched(corpus):
+    prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
+    for part, best in (("persona", "s0"), ("last_turn", "s2")):
+        assert Retriever(corpus, part, 1).retrieve([prompt])[0].passages[0].id == best
+
+
+def test_ranking_holds_twenty_ids_and_begins_with_what_is_read(corpus):
+    retrieval = Retriever(corpus, "all", 3).retrieve([ask("violin")])[0]
+    assert len(retrieval.ranking) == len(set(retrieval.ranking)) == 20
+    assert tuple(p.id for p in retrieval.passages) == retrieval.ranking[:3]
+    assert retrieval.ranking[0] == "s1" and len(retrieval.scores) == 3
+
+
+def test_supplied_passages_replace_retrieval(corpus):
+    own = tuple(Passage(id=f"own{i}", title="", text="mine") for i in range(3))
+    prompts = [ask("zebra", own), ask("zebra"), ask("zebra", ())]
+    supplied, searched, none = Retriever(corpus, "all", 2).retrieve(prompts)
+    assert supplied == Retrieval(passages=own[:2], scores=(0, 0), ranking=("own0", "own1", "own2"))
+    assert searched.passages[0].id == "s0"
+    assert none == Retrieval(passages=(), scores=())
+
+
+def test_no_context_reads_nothing_but_still_ranks(corpus):
+    retrieval = Retriever(corpus, "all", 0).retrieve([ask("zebra")])[0]
+    assert (retrieval.passages, retrieval.scores) == ((), ())
+    assert retrieval.ranking[0] == "s0"
+
+
+def test_without_a_corpus_nothing_is_read():
+    assert Retriever(None, "all", 4).retrieve([ask("zebra")]) == [Retrieval(passages=(), scores=())]
+
+
+def test_more_context_than_passages_is_refused(corpus):
+    assert len(Retriever(corpus, "all", 30).retrieve([ask("zebra")])[0].passages) == 30
+    with pytest.raises(DataError, match="policy.n_context: 31 .* holds 30; lower it"):
+        Retriever(corpus, "all", 31)

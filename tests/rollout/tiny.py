@@ -1,0 +1,65 @@
+"""A T5 small enough for every test, and prompts whose contexts are ragged: 3, 1, 0 and 2 passages of unequal length."""
+
+import copy
+from functools import cache
+
+import numpy as np
+import torch
+
+from rollout.config import PolicySettings, TinySettings
+from rollout.policy.decoding import Decoding
+from rollout.policy.fid import FidPolicy
+from rollout.policy.loading import build_tiny_policy
+from rollout.types import Passage, Prompt
+
+SETTINGS = PolicySettings(
+    n_context=3,
+    max_passage_tokens=12,
+    prompt_template="{question} R:",
+    passage_template="{query} {title} {text}",
+    tiny=TinySettings(d_model=32, d_kv=8, heads=4, d_ff=48, layers=2, vocab_size=300),
+)
+TEXTS = (
+    "my cousin anna went to the beach .",
+    "my boss karl keeps a small grey parrot in the kitchen .",
+    "i love to bake bread every morning .",
+    "where did your cousin go ?",
+    "which pet does your boss keep ?",
+    "persona: context: Q: R: trip pet yes well oh . ?",
+)
+PASSAGES = (
+    Passage(id="s0", title="trip", text="my cousin anna went to the beach ."),
+    Passage(id="s1", title="pet", text="my boss karl keeps a small grey parrot in the kitchen ."),
+    Passage(id="s2", title="", text="i love to bake bread ."),
+)
+PROMPTS = (
+    Prompt(id="q0", question="where did your cousin go ?", answers=("the beach .",), passages=PASSAGES),
+    Prompt(id="q1", question="which pet does your boss keep ?", answers=("a parrot .", "a grey parrot ."), passages=PASSAGES[1:2]),
+    Prompt(id="q2", question="yes ?", answers=("i love to bake .",), passages=()),
+    Prompt(id="q3", question="persona: i bake . context: Q: where ?", answers=("well .",), passages=PASSAGES[::2]),
+)
+
+
+@cache
+def _built(seed: int) -> FidPolicy:
+    return build_tiny_policy(SETTINGS, TEXTS, seed)
+
+
+def tiny_policy(seed: int = 0) -> FidPolicy:
+    """A policy with a model of its own; its end token is likely enough that some responses of a few tokens finish."""
+    policy = copy.copy(_built(seed))
+    policy.model = copy.deepcopy(policy.model)
+    with torch.no_grad():
+        policy.model.shared.weight[1] *= 3
+    return policy
+
+
+def contexts_of(policy: FidPolicy, prompts=PROMPTS):
+    return policy.contexts([p.question for p in prompts], [p.passages for p in prompts])
+
+
+def sampled(policy: FidPolicy, prompts=PROMPTS, group_size: int = 3, max_new_tokens: int = 6, seed: int = 0, **decoding):
+    """Groups of responses drawn from seeded uniforms."""
+    uniforms = np.random.default_rng(seed).random((len(prompts) * group_size, max_new_tokens))
+    settings = Decoding(max_new_tokens, uniforms=uniforms, **decoding)
+    return policy.sample(contexts_of(policy, prompts), group_size, settings)[0]
