@@ -29,6 +29,7 @@ from rollout import demo
 from rollout.convert import convert_parlai
 from rollout.dataset import read_prompts
 from rollout.errors import LapdogError, SettingsError
+from rollout.policy.loading import check_policy
 from rollout.types import Version
 
 
@@ -113,6 +114,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
     policy_path = str(folder / "policy") if state is not None else str(folder)
+    check_policy(policy_path)
 
     async def figures_and_rows() -> evaluation.Result:
         samplers = sampler_pool(settings, shares, "evaluate", policy_path)

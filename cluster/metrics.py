@@ -13,7 +13,7 @@ REWARD_PARTS = ("f1", "rougeL", "bleu")
 def metrics_row(
     state: TrainState, stage: Stage, batch: Batch, update: UpdateMetrics, seconds_update: float, seconds_step: float
 ) -> dict[str, Any]:
-    """Keys as in docs/metrics.md. seconds_sample, seconds_reward and seconds_sync add up over the actors."""
+    """Keys as in docs/run-folder.md. seconds_sample, seconds_reward and seconds_sync add up over the actors."""
     scored = [made.scored.seconds for made in batch.calls if made.scored is not None]
     return {
         "step": state.step,

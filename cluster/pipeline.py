@@ -136,9 +136,7 @@ class Pipeline:
         sampled, groups = await sample(self.samplers, prompts, self.stage.mode, lambda: self.weights)
         if self.stage.mode == "gold":
             return Made(prompts, groups, sampled, None)
-        scored, groups = await self.rewards.call(
-            lambda actor: actor.score.options(num_returns=1 + len(groups)).remote(*groups)
-        )
+        scored, groups = await self.rewards.call(lambda actor: actor.score.options(num_returns=1 + len(groups)).remote(*groups))
         return Made(prompts, groups, sampled, scored)
 
 

@@ -23,9 +23,7 @@ class Pool:
     Repeating a call is right because every call is a pure function of its arguments.
     """
 
-    def __init__(
-        self, kind: str, spawn: Callable[[str], Actor], size: int, start_deadline_s: float, call_deadline_s: float
-    ):
+    def __init__(self, kind: str, spawn: Callable[[str], Actor], size: int, start_deadline_s: float, call_deadline_s: float):
         self.kind, self.restarts = kind, 0
         self._spawn, self._size = spawn, size
         self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s

@@ -72,4 +72,3 @@ def _pack(groups: Sequence[Group], advantages: torch.Tensor, weights: torch.Tens
         advantages=advantages.to(device),
         weights=weights.to(device),
     )
-

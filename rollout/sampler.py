@@ -63,4 +63,3 @@ def generator(seed: int, key: PromptKey) -> np.random.Generator:
     """The prompt's own source of randomness in this epoch."""
     digest = hashlib.sha256(f"{seed}/{key.epoch}/{key.id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
-

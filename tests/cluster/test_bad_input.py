@@ -1,0 +1,224 @@
+"""Every mistake of a user ends in one line that names place, value and remedy, exit code 2, and nothing half-written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launch import main
+
+GOOD = {"question": "persona: i run. context:  Q: hi ?", "answers": ["hello ."]}
+PASSAGE = {"id": "p", "title": "t", "text": "some text"}
+
+
+class Case:
+    """A folder with good files, in which a case breaks one thing."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.run = folder, folder / "run"
+        self.train = self.jsonl("train.jsonl", GOOD, GOOD | {"question": "persona: i sing. context:  Q: ho ?"})
+        self.passages = self.jsonl("passages.jsonl", PASSAGE)
+
+    def jsonl(self, name: str, *rows: object) -> Path:
+        return self.file(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def file(self, name: str, content: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def flags(self, **changed: object) -> list[str]:
+        settings = {
+            "run_dir": self.run,
+            "data.train": self.train,
+            "data.passages": self.passages,
+            "data.cache": self.folder / "cache",
+            "policy.n_context": 1,
+        } | {name.replace("__", "."): value for name, value in changed.items()}
+        return ["train", *(part for name, value in settings.items() if value is not None for part in (f"--{name}", str(value)))]
+
+
+def yaml(case: Case, text: str) -> list[str]:
+    return [*case.flags(), "--config", str(case.file("settings.yaml", text))]
+
+
+CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
+    "unknown command": (lambda c: ["trian"], "trian: no such command; the commands are train"),
+    "unknown flag": (
+        lambda c: [*c.flags(), "--learner.lrate", "1"],
+        "--learner.lrate: unknown setting; did you mean learner.lr",
+    ),
+    "flag without section": (lambda c: [*c.flags(), "--group_size", "4"], "did you mean rollout.group_size?"),
+    "flag without value": (lambda c: [*c.flags(), "--learner.lr"], "--learner.lr: expected one argument"),
+    "value without flag": (lambda c: ["train", "fast"], "'fast': stands alone; give settings as --name value"),
+    "text for a number": (lambda c: c.flags(learner__lr="fast"), "learner.lr: 'fast' is refused"),
+    "fraction for a count": (lambda c: c.flags(learner__steps="1.5"), "learner.steps: '1.5' is refused"),
+    "negative count": (lambda c: c.flags(learner__steps=-1), "learner.steps: '-1' is refused"),
+    "not a number": (lambda c: c.flags(learner__lr="nan"), "learner.lr: 'nan' is refused"),
+    "infinite": (lambda c: c.flags(rollout__temperature="inf"), "rollout.temperature: 'inf' is refused"),
+    "zero temperature": (lambda c: c.flags(rollout__temperature=0), "rollout.temperature: '0' is refused"),
+    "top_p above one": (lambda c: c.flags(rollout__top_p=1.1), "rollout.top_p: '1.1' is refused"),
+    "unknown choice": (lambda c: c.flags(learner__loss="ppo"), "learner.loss: 'ppo' is refused"),
+    "half precision": (lambda c: c.flags(policy__dtype="float16"), "policy.dtype: 'float16' is refused"),
+    "unknown query": (lambda c: c.flags(data__query="context"), "data.query: 'context' is refused"),
+    "template without its text": (lambda c: c.flags(policy__passage_template="{query}"), "lacks {text}"),
+    "template with an unknown name": (lambda c: c.flags(policy__prompt_template="{question} {x}"), "has {x}"),
+    "template with an open brace": (lambda c: c.flags(policy__prompt_template="{question"), "is no template"),
+    "group of one": (lambda c: c.flags(rollout__group_size=1), "rollout.group_size: 1 response a prompt has no group"),
+    "more passages than the corpus": (lambda c: c.flags(policy__n_context=2), "policy.n_context: 2 passages are asked for"),
+    "no passages at all": (lambda c: c.flags(data__passages=None), "data.passages: is missing, and example 'line-1'"),
+    "passages without examples": (lambda c: c.flags(data__train=None), "data.train: data.valid and data.passages need"),
+    "reward that is no path": (lambda c: c.flags(reward__extra="[{function: length}]"), "reward.extra"),
+    "reward module that is missing": (lambda c: c.flags(reward__extra="[{function: 'nowhere:f'}]"), "nowhere"),
+    "reward that is no list": (lambda c: c.flags(reward__extra="{function"), "reward.extra: '{function' is not YAML"),
+    "settings file missing": (lambda c: [*c.flags(), "--config", "none.yaml"], "none.yaml: no such settings file"),
+    "settings file not YAML": (lambda c: yaml(c, "learner:\n  lr: [1\n"), "settings.yaml:3: is not YAML"),
+    "settings file a list": (lambda c: yaml(c, "- 1\n"), "settings.yaml: holds list, not settings"),
+    "settings file with a typo": (
+        lambda c: yaml(c, "learner:\n  lrr: 1\n"),
+        "learner.lrr: unknown setting; did you mean learner.lr?",
+    ),
+    "settings file with a wrong type": (lambda c: yaml(c, "learner:\n  lr: [1]\n"), "learner.lr: [1] is refused"),
+    "settings file with a value for a section": (lambda c: yaml(c, "learner: 3\n"), "learner: unknown setting"),
+    "settings file not text": (
+        lambda c: [*c.flags(), "--config", str(c.file("s.yaml", b"\xff\xfe\x00"))],
+        "cannot be read as text",
+    ),
+    "train file missing": (lambda c: c.flags(data__train=c.folder / "no.jsonl"), "no.jsonl: no such file"),
+    "train file a folder": (lambda c: c.flags(data__train=c.folder), "no such file"),
+    "train file empty": (lambda c: c.flags(data__train=c.file("e.jsonl", "")), "e.jsonl: holds no example"),
+    "train file of another kind": (lambda c: c.flags(data__train=c.file("t.csv", "a,b\n")), "ends in '.csv'"),
+    "line not JSON": (
+        lambda c: c.flags(data__train=c.file("b.jsonl", json.dumps(GOOD) + "\n{oops\n")),
+        "b.jsonl:2: is not JSON",
+    ),
+    "line a list": (lambda c: c.flags(data__train=c.file("b.jsonl", "[1]\n")), "b.jsonl:1: is no JSON object"),
+    "key missing": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", {"question": "a"})), "b.jsonl:1: lacks the key 'answers'"),
+    "answers a text": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"answers": "x"})),
+        "b.jsonl:1: 'answers' is 'x'",
+    ),
+    "answers empty": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"answers": []})),
+        "b.jsonl:1: 'answers' is empty",
+    ),
+    "answer blank": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"answers": [" "]})),
+        "b.jsonl:1: 'answers.0' is empty",
+    ),
+    "question a number": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"question": 3})),
+        "b.jsonl:1: 'question' is 3",
+    ),
+    "id twice": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", *[GOOD | {"id": "x"}] * 2)),
+        "b.jsonl:2: id 'x' stands on line 1",
+    ),
+    "not UTF-8": (
+        lambda c: c.flags(data__train=c.file("b.jsonl", b'{"question": "\xe9"}\n')),
+        "b.jsonl:1: byte 14 is not UTF-8",
+    ),
+    "parquet that is none": (lambda c: c.flags(data__train=c.file("b.parquet", "PAR1")), "b.parquet: is no parquet file"),
+    "valid file broken": (lambda c: c.flags(data__valid=c.file("v.jsonl", "x\n")), "v.jsonl:1: is not JSON"),
+    "passage without text": (
+        lambda c: c.flags(data__passages=c.jsonl("p.jsonl", {"id": "1"})),
+        "p.jsonl:1: lacks the key 'text'",
+    ),
+    "passage id twice": (
+        lambda c: c.flags(data__passages=c.jsonl("p.jsonl", PASSAGE, PASSAGE)),
+        "p.jsonl:2: id 'p' stands on line 1",
+    ),
+    "no passage": (lambda c: c.flags(data__passages=c.file("p.jsonl", "\n")), "p.jsonl: holds no passage"),
+    "cache that is a file": (lambda c: c.flags(data__cache=c.train), "let data.cache name a folder"),
+    "model folder missing": (lambda c: c.flags(policy__path=c.folder / "no"), "no: is no model folder or hub name"),
+    "model folder without a model": (lambda c: c.flags(policy__path=c.folder), "is no model folder or hub name"),
+    "model of another type": (
+        lambda c: c.flags(policy__path=c.file("bert/config.json", '{"model_type": "bert"}').parent),
+        "is of type 'bert'; give a model of type 't5'",
+    ),
+    "run folder taken": (lambda c: c.flags(run_dir=c.file("old/config.yaml", "").parent), "holds a run already; go on with"),
+    "run folder not empty": (lambda c: c.flags(run_dir=c.file("x/notes.txt", "").parent), "is not empty; choose another"),
+    "run folder a file": (lambda c: c.flags(run_dir=c.train), "holds a run already"),
+    "resume of nothing": (lambda c: ["train", "--resume", str(c.folder)], "holds no run (no config.yaml)"),
+    "resume without a checkpoint": (
+        lambda c: ["train", "--resume", str(c.file("old/config.yaml", "seed: 1\n").parent)],
+        "holds no checkpoint yet",
+    ),
+    "evaluate without data": (lambda c: ["evaluate", "--checkpoint", str(c.folder)], "data: is missing; give it"),
+    "evaluate of nothing": (
+        lambda c: ["evaluate", "--checkpoint", "no", "--data", str(c.train)],
+        "no: no such checkpoint; give a run folder",
+    ),
+    "evaluate of a folder without a model": (
+        lambda c: ["evaluate", "--checkpoint", str(c.folder), "--data", str(c.train), "--policy.n_context", "0"],
+        "is no model folder or hub name",
+    ),
+    "evaluate into a folder that is missing": (
+        lambda c: ["evaluate", "--checkpoint", "no", "--data", str(c.train), "--output", "no/out.json"],
+        "no/out.json: cannot be written",
+    ),
+    "convert of nothing": (lambda c: ["convert", "--input", "no.txt", "--output", str(c.folder / "o")], "no.txt: no such file"),
+    "convert of another text": (
+        lambda c: ["convert", "--input", str(c.file("d.txt", "hello\n")), "--output", str(c.folder / "o")],
+        "d.txt:1: 'hello' begins with no number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_line_with_exit_code_2(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = Case(tmp_path)
+    make, expected = CASES[name]
+    arguments = make(case)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert expected in captured.err
+    after = [path for path in sorted(tmp_path.rglob("*")) if "cache" not in path.parts]
+    assert after == [path for path in before if "cache" not in path.parts]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nohost", "ray://127.0.0.1:10001"])
+def test_an_address_where_no_ray_answers_is_one_line(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert main(Case(tmp_path).flags()) == 2
+    assert capsys.readouterr().err.startswith(f"error: RAY_ADDRESS={address}: ")
+
+
+def test_a_relative_run_folder_in_a_job_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert main(Case(tmp_path).flags(run_dir="runs/x")) == 2
+    assert "give an absolute path that all nodes see" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_named(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    weights = run / "checkpoints" / "latest" / "policy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "policy/model.safetensors is missing or damaged" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_data_and_policy(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["train", "--resume", str(finished_run), "--policy.n_context", "1"]) == 2
+    assert capsys.readouterr().err.startswith("error: policy: differs from the run's own")
+
+
+def test_a_reward_that_returns_nan_is_named(
+    ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ["--reward.extra", '[{function: "tests.cluster.own_reward:never_a_number"}]', "--supervised.steps", "0"]
+    assert main(["train", *tiny_flags, *extra, "--run_dir", str(tmp_path / "run")]) == 2
+    assert "tests.cluster.own_reward:never_a_number" in capsys.readouterr().err
