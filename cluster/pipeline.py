@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.pool import Pool
+from cluster.pool import Pool, forget
 from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Mode, Prompt, Version
@@ -107,7 +107,7 @@ class Pipeline:
 
     def cancel(self) -> None:
         for _, task in self._running:
-            task.cancel()
+            forget(task)
 
     def _next(self, count: int) -> list[Prompt]:
         queued = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]

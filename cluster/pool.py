@@ -113,9 +113,17 @@ class Pool:
     def close(self) -> None:
         """Kill all replicas."""
         for task in self._starting:
-            task.cancel()
+            forget(task)
+        if self._failure is not None:
+            forget(self._failure)
         for actor in self._actors:
             ray.kill(actor)
+
+
+def forget(future: "asyncio.Future[Any]") -> None:
+    """Cancel what nobody will wait for; if it failed already, the first failure has been shown."""
+    if not future.cancel() and not future.cancelled():
+        future.exception()
 
 
 async def awaited(reference: "ray.ObjectRef[Any]") -> Any:

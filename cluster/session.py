@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -49,9 +50,9 @@ def _connect(settings: ClusterSettings, namespace: str) -> None:
     address = os.environ.get("RAY_ADDRESS")
     common = {"namespace": namespace, "logging_level": "warning"}
     if in_job():
-        ray.init(address="auto", **common)
+        context = ray.init(address="auto", **common)
     elif address in (None, "", "local"):
-        ray.init(
+        context = ray.init(
             address="local",
             num_cpus=max(os.cpu_count() or 1, _needed_cpus(settings)),  # a laptop's actors take turns, Ray need not
             include_dashboard=True,
@@ -61,15 +62,18 @@ def _connect(settings: ClusterSettings, namespace: str) -> None:
         )
         _protect_token()
     else:
-        _join(str(address), common)
+        context = _join(str(address), common)
+    print(
+        f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard", flush=True
+    )
 
 
-def _join(address: str, common: dict[str, str]) -> None:
+def _join(address: str, common: dict[str, str]) -> Any:
     """Join a cluster that runs already, taking our code along: its nodes need not have it."""
     if address != "auto":
         _probe(address)
     try:
-        ray.init(address=address, runtime_env={"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}, **common)
+        return ray.init(address=address, runtime_env={"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}, **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
         hint = "export RAY_AUTH_MODE=token if the cluster asks for a token"
         raise ClusterError(f"RAY_ADDRESS={address}: Ray refused ({str(error).splitlines()[0]}); {hint}") from error

@@ -20,7 +20,7 @@ from cluster.config import Settings
 from cluster.inputs import Inputs
 from cluster.metrics import metrics_row
 from cluster.pipeline import Batch, Pipeline, Weights
-from cluster.pool import awaited, first_line
+from cluster.pool import awaited, first_line, forget
 from cluster.replicas import learner_actor, reward_pool, sampler_pool
 from cluster.run_folder import RunFolder
 from cluster.session import Shares
@@ -69,9 +69,11 @@ class Trainer:
             self._publish()
 
     def stages(self) -> Iterator[Stage]:
-        """The stages that are not finished, until something stops the run."""
+        """The stages that are not finished, until something stops the run; a run stopped at once is still saved once."""
         for stage in self.settings.stages():
-            if stage.last > self.state.step and self.stop_reason is None:
+            if self.stop_reason is not None and (self.folder.checkpoints / "latest").exists():
+                return
+            if stage.last > self.state.step:
                 yield stage
 
     async def begin(self, stage: Stage) -> None:
@@ -83,6 +85,8 @@ class Trainer:
             self.state.stage, self.state.order, self.state.pending = stage.name, dict(FIRST_POSITION), []
             self._publish()
         self.pipeline = self._new_pipeline(stage)
+        if self.stop_reason is not None:
+            await self._save()
 
     def goes_on(self, stage: Stage) -> bool:
         return self.state.step < stage.last and self.stop_reason is None
@@ -126,7 +130,7 @@ class Trainer:
     def close(self) -> None:
         """End what this run started."""
         self.terminal.close()
-        self._constant_reply.cancel()
+        forget(self._constant_reply)
         if hasattr(self, "pipeline"):
             self.pipeline.cancel()
         for pool in (self.samplers, self.rewards):

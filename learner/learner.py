@@ -74,12 +74,7 @@ class Learner:
         A loss or gradient that is not finite leaves the weights as they are: `skipped` is 1 and the prompts are named.
         """
         rewards, advantages = self._advantages(groups)
-        weights = response_weights(response_lengths(groups), self.switches.aggregation, self.rollout.max_new_tokens)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, statistics = 0.0, LossStatistics()
-        for micro in micro_batches(groups, advantages, weights, self.settings.token_budget, self.device):
-            part, counted = self._backward(micro)
-            loss, statistics = loss + part, statistics + counted
+        loss, statistics = self._gradients(groups, advantages)
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.settings.max_grad_norm))
         lr = self.stage.lr_at(step)
         finite = math.isfinite(loss) and math.isfinite(grad_norm)
@@ -103,7 +98,7 @@ class Learner:
             truncated=sum(not r.finished for r in responses) / len(responses),
             response_tokens=int(statistics.tokens),
             skipped=int(not finite),
-            peak_memory_mb=self._peak_memory_mb(),
+            peak_memory_mb=_peak_memory_mb(self.device),
             skipped_prompts=() if finite else tuple(group.prompt.key for group in groups),
         )
         return metrics, advantages
@@ -135,6 +130,16 @@ class Learner:
         advantages = group_advantages(rewards, self.settings.advantage_scale())
         return rewards, keep_largest(advantages, self.settings.top_k_ratio)
 
+    def _gradients(self, groups: Sequence[Group], advantages: torch.Tensor) -> tuple[float, LossStatistics]:
+        """Accumulate the whole batch's gradient; its loss and statistics."""
+        weights = response_weights(response_lengths(groups), self.switches.aggregation, self.rollout.max_new_tokens)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, statistics = 0.0, LossStatistics()
+        for micro in micro_batches(groups, advantages, weights, self.settings.token_budget, self.device):
+            part, counted = self._backward(micro)
+            loss, statistics = loss + part, statistics + counted
+        return loss, statistics
+
     def _backward(self, micro: MicroBatch) -> tuple[float, LossStatistics]:
         shape, temperature = micro.mask.shape, 1.0 if self.stage.mode == "gold" else self.rollout.temperature
         with self._autocast():
@@ -164,10 +169,11 @@ class Learner:
     def _load(self, path: str | Path) -> Policy:
         return load_policy(path, self.policy_settings, torch.float32, self.device)
 
-    def _peak_memory_mb(self) -> float:
-        if self.device.startswith("cuda"):
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+def _peak_memory_mb(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _mean_parts(groups: Sequence[Group]) -> dict[str, float]:

@@ -34,7 +34,7 @@ PASSAGES = (
 )
 PROMPTS = (
     Prompt(id="q0", question="where did your cousin go ?", answers=("the beach .",), passages=PASSAGES),
-    Prompt(id="q1", question="which pet does your boss keep ?", answers=("a parrot .", "a grey parrot ."), passages=PASSAGES[1:2]),
+    Prompt(id="q1", question="which pet does your boss keep ?", answers=("a parrot .", "a pet ."), passages=PASSAGES[1:2]),
     Prompt(id="q2", question="yes ?", answers=("i love to bake .",), passages=()),
     Prompt(id="q3", question="persona: i bake . context: Q: where ?", answers=("well .",), passages=PASSAGES[::2]),
 )

@@ -1,0 +1,123 @@
+"""Admission, order and staleness, with pools that answer at once."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from cluster.pipeline import Pipeline, Weights, _call_sizes
+from learner.config import Stage
+from rollout.dataset import PromptOrder
+from rollout.types import CallReport, Prompt, Version
+
+PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
+
+
+class AnsweringPool:
+    """Stands in for both pools: `version` is what a sampler reports, calls end when `gate` lets them."""
+
+    def __init__(self, version: Version = Version(0, 0)):
+        self.version, self.calls = version, 0
+        self.gates: deque[asyncio.Event] = deque()
+
+    async def call(self, invoke: Any) -> tuple[CallReport, list[str]]:
+        self.calls += 1
+        if self.gates:
+            await self.gates.popleft().wait()
+        return CallReport(seconds=0.0, version=self.version), ["group"] * 2
+
+
+def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) -> Pipeline:
+    stage = Stage(name="grpo", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
+    arguments: dict[str, Any] = dict(
+        samplers=samplers,
+        rewards=AnsweringPool(),
+        weights=Weights(Version(0, 0)),
+        stage=stage,
+        order=PromptOrder(PROMPTS, seed=0),
+        prompts_per_call=2,
+        max_staleness=max_staleness,
+    )
+    return Pipeline(**(arguments | changed))
+
+
+def ids(prompts: list[Prompt]) -> list[str]:
+    return [prompt.id for prompt in prompts]
+
+
+def test_calls_of_a_batch_are_equal_and_fill_it_exactly() -> None:
+    assert _call_sizes(16, 8) == [8, 8]
+    assert _call_sizes(10, 8) == [5, 5]
+    assert _call_sizes(7, 4) == [1] * 7
+    assert _call_sizes(4, 8) == [4]
+
+
+def test_no_more_than_staleness_plus_one_batches_are_admitted() -> None:
+    async def run() -> None:
+        for max_staleness in (0, 2):
+            flow = pipeline(AnsweringPool(), max_staleness)
+            flow.admit()
+            flow.admit()
+            assert len(flow.unfinished()) == 4 * (max_staleness + 1)
+            batch = await flow.batch()
+            flow.admit()
+            assert len(flow.unfinished()) == 4 * max_staleness  # slots are freed after the update only
+            flow.trained(batch, None)
+            flow.admit()
+            assert len(flow.unfinished()) == 4 * (max_staleness + 1)
+
+    asyncio.run(run())
+
+
+def test_on_policy_batches_come_in_admission_order_however_calls_end() -> None:
+    async def run() -> list[str]:
+        samplers = AnsweringPool()
+        first, second = asyncio.Event(), asyncio.Event()
+        samplers.gates = deque([first, second])
+        flow = pipeline(samplers)
+        flow.admit()
+        waiting = asyncio.ensure_future(flow.batch())
+        second.set()
+        await asyncio.sleep(0)
+        first.set()
+        return ids((await waiting).prompts)
+
+    assert asyncio.run(run()) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+
+
+def test_asynchronous_batches_take_calls_as_they_end() -> None:
+    async def run() -> list[str]:
+        samplers = AnsweringPool()
+        slow = asyncio.Event()
+        samplers.gates = deque([slow])
+        flow = pipeline(samplers, max_staleness=1)
+        flow.admit()
+        prompts = ids((await flow.batch()).prompts)
+        flow.cancel()
+        return prompts
+
+    assert asyncio.run(run()) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
+
+
+def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> None:
+    async def run() -> tuple[int, list[str]]:
+        samplers = AnsweringPool(Version(0, 0))
+        flow = pipeline(samplers, max_staleness=1, weights=Weights(Version(0, 2)))
+        flow.admit()
+        waiting = asyncio.ensure_future(flow.batch())
+        while flow.requeued < 8:
+            await asyncio.sleep(0)
+        samplers.version = Version(0, 2)
+        return flow.requeued, ids((await waiting).prompts)
+
+    requeued, prompts = asyncio.run(run())
+    assert requeued % 2 == 0 and len(prompts) == 4
+
+
+def test_queued_prompts_go_before_the_order() -> None:
+    async def run() -> list[str]:
+        order = PromptOrder(PROMPTS, seed=0)
+        flow = pipeline(AnsweringPool(), order=order, queue=deque([PROMPTS[3], PROMPTS[5]]))
+        flow.admit()
+        return ids(flow.unfinished())
+
+    assert asyncio.run(run()) == ["3", "5", *ids(PromptOrder(PROMPTS, seed=0).take(2))]
