@@ -75,12 +75,11 @@ def states_of(model, context):
     return torch.cat([model.encoder(input_ids=row).last_hidden_state for row in rows], 1)
 
 
-def plain_logprobs(model, context, token_ids, temperature):
+def plain_logprobs(model, states, token_ids, temperature):
     """Log-probs [T, V] before each token of one response, by transformers' forward."""
     ids = torch.from_numpy(token_ids.astype(np.int64))
     inputs = torch.cat([torch.tensor([model.config.decoder_start_token_id]), ids[:-1]])[None]
-    states = BaseModelOutput(last_hidden_state=states_of(model, context))
-    logits = model(encoder_outputs=states, decoder_input_ids=inputs).logits[0]
+    logits = model(encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=inputs).logits[0]
     return torch.log_softmax(logits / temperature, -1)
 
 
@@ -105,8 +104,9 @@ def test_scores_equal_transformers_forward(policy, contexts, groups, temperature
     with torch.no_grad():
         scores = policy.score(contexts, ids, temperature)
         for p, group in enumerate(groups):
+            states = states_of(policy.model, contexts[p])
             for g, response in enumerate(group):
-                full = plain_logprobs(policy.model, contexts[p], response.token_ids, temperature)
+                full = plain_logprobs(policy.model, states, response.token_ids, temperature)
                 real = mask[p, g]
                 torch.testing.assert_close(
                     scores.logprobs[p, g][real], chosen(full, response.token_ids), rtol=TOLERANCE, atol=TOLERANCE
@@ -124,8 +124,9 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, contexts, groups)
     policy.model.zero_grad()
     total = torch.zeros(())
     for p, group in enumerate(groups):
-        for g, response in enumerate(group):
-            logprobs = chosen(plain_logprobs(policy.model, contexts[p], response.token_ids, 1.0), response.token_ids)
+        for g, response in enumerate(group):  # the encoder runs anew for every response
+            states = states_of(policy.model, contexts[p])
+            logprobs = chosen(plain_logprobs(policy.model, states, response.token_ids, 1.0), response.token_ids)
             total = total + (logprobs * weights[p, g][mask[p, g]]).sum()
     total.backward()
     for name, parameter in named.items():
@@ -237,7 +238,9 @@ def test_without_passages_the_query_is_the_only_row():
 @pytest.mark.parametrize("limit", [1, 3, 8])
 def test_only_passage_text_is_cut_and_the_query_never(limit):
     tokenizer = tiny_policy().tokenizer
-    settings = PolicySettings(max_passage_tokens=limit, prompt_template="{question} R:", passage_template="{text} {title} {query}")
+    settings = PolicySettings(
+        max_passage_tokens=limit, prompt_template="{question} R:", passage_template="{text} {title} {query}"
+    )
     question = "where did your cousin go ? " * 40
     passage = Passage(id="p", title="beach trip", text="my boss karl keeps a small grey parrot in the kitchen .")
     [[row]] = Renderer(tokenizer, settings).contexts([question.strip()], [[passage]])

@@ -12,6 +12,8 @@ from rollout.policy.fid import FidPolicy
 from rollout.policy.loading import build_tiny_policy
 from rollout.types import Passage, Prompt
 
+torch.set_num_threads(1)  # with so small a model, threads only wait for each other
+
 SETTINGS = PolicySettings(
     n_context=3,
     max_passage_tokens=12,

@@ -1,0 +1,250 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from learner.config import LearnerSettings, Stage
+from learner.learner import Learner
+from learner.loss import LossSwitches
+from rollout.errors import CheckpointError
+from rollout.policy.weights import flatten
+from rollout.types import PromptKey
+from tests.learner.examples import GRPO, ROLLOUT, SUPERVISED, groups_of, new_learner
+from tests.rollout.tiny import SETTINGS, tiny_policy
+
+
+def stage(**values):
+    whole = Stage(name="grpo", mode="sample", first=11, steps=12, prompts_per_step=4, lr=1.0, lr_warmup_steps=4)
+    return replace(whole, **values)
+
+
+def without_memory(metrics):
+    return replace(metrics, peak_memory_mb=0.0)
+
+
+def test_learning_rate_rises_to_its_peak_and_falls_to_a_tenth():
+    # steps 11 to 22: four of warm-up, the peak at 15, then 7 more down to 0.1
+    rates = [stage().lr_at(step) for step in range(11, 23)]
+    expected = [0.25, 0.5, 0.75, 1.0, 1.0] + [1 - 0.9 * i / 7 for i in range(1, 8)]
+    assert rates == pytest.approx(expected)
+    assert rates[-1] == pytest.approx(0.1)
+    assert stage().last == 22
+
+
+def test_without_warm_up_the_first_step_is_the_peak():
+    assert stage(lr_warmup_steps=0, lr=3e-4).lr_at(11) == 3e-4
+
+
+@pytest.mark.parametrize(("steps", "rates"), [(1, [0.25]), (4, [0.25, 0.5, 0.75, 1.0]), (5, [0.25, 0.5, 0.75, 1.0, 1.0])])
+def test_a_stage_shorter_than_its_decay_stays_at_or_below_the_peak(steps, rates):
+    assert [stage(steps=steps).lr_at(11 + i) for i in range(steps)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("values", "switches", "scale"),
+    [
+        ({}, LossSwitches(aggregation="sequence", kl_coef=0.04), "group"),
+        ({"loss": "dapo"}, LossSwitches(aggregation="token", eps_high=0.28), "group"),
+        ({"loss": "dr_grpo"}, LossSwitches(aggregation="constant"), "none"),
+        ({"loss": "dapo", "eps_high": 0.5, "kl_coef": 0.1}, LossSwitches(True, 0.2, 0.5, "token", 0.1), "group"),
+        ({"loss": "dr_grpo", "scale_rewards": "batch", "eps_low": 0.1}, LossSwitches(True, 0.1, 0.2, "constant"), "batch"),
+        ({"kl_coef": 0.0, "aggregation": "token"}, LossSwitches(aggregation="token"), "group"),
+    ],
+)
+def test_a_named_loss_sets_switches_and_what_is_set_itself_wins(values, switches, scale):
+    settings = LearnerSettings(**values)
+    assert (settings.switches(), settings.advantage_scale()) == (switches, scale)
+
+
+def test_supervised_loss_falls_on_a_repeated_batch():
+    learner = new_learner(SUPERVISED)
+    groups = groups_of(learner)
+    losses = [learner.update(groups, step)[0].loss for step in range(1, 9)]
+    assert all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_supervised_loss_is_the_mean_cross_entropy_of_gold_tokens():
+    learner = new_learner(SUPERVISED)
+    groups = groups_of(learner)
+    tokens = sum(len(group.responses[0].token_ids) for group in groups)
+    with torch.no_grad():
+        scores = [
+            learner.policy.score([g.context_ids], torch.from_numpy(g.responses[0].token_ids.astype(np.int64))[None, None], 1.0)
+            for g in groups
+        ]
+    metrics, advantages = learner.update(groups, 1)
+    assert metrics.loss == pytest.approx(-sum(float(s.logprobs.sum()) for s in scores) / tokens, rel=1e-5)
+    assert metrics.entropy == pytest.approx(sum(float(s.entropy.sum()) for s in scores) / tokens, rel=1e-5)
+    assert (metrics.reward, metrics.reward_std, metrics.reward_parts) == (None, None, {})
+    assert advantages.tolist() == [[1]] * 4 and metrics.response_tokens == tokens
+    assert learner.reference is None
+
+
+def test_rewarded_responses_become_more_probable():
+    learner = new_learner(GRPO)
+    groups = [replace(g, rewards=np.array([1, 0, 0, 0], np.float32)) for g in groups_of(learner)]
+
+    def mean_logprob():
+        with torch.no_grad():
+            ids = [torch.from_numpy(g.responses[0].token_ids.astype(np.int64))[None, None] for g in groups]
+            scores = [learner.policy.score([g.context_ids], i, 1.2) for g, i in zip(groups, ids, strict=True)]
+        return np.mean([float(s.logprobs.mean()) for s in scores])
+
+    before = mean_logprob()
+    for step in (1, 2, 3):
+        learner.update(groups, step)
+    assert mean_logprob() > before
+
+
+def test_the_first_update_after_begin_has_ratio_one_and_no_kl():
+    learner = new_learner(GRPO)
+    metrics, _ = learner.update(groups_of(learner), 1)
+    assert metrics.kl == pytest.approx(0, abs=1e-9)
+    assert metrics.ratio_max == pytest.approx(1, abs=1e-5) and metrics.clip_fraction == 0
+    assert (metrics.skipped, metrics.skipped_prompts) == (0, ())
+    again, _ = learner.update(groups_of(learner, epoch=1), 2)
+    assert again.kl > 0
+
+
+def test_metrics_are_those_of_the_batch():
+    learner = new_learner(GRPO)
+    groups = groups_of(learner)
+    groups[0] = replace(groups[0], rewards=np.full(4, 0.5, np.float32))
+    rewards = np.stack([g.rewards for g in groups])
+    responses = [r for g in groups for r in g.responses]
+    metrics, advantages = learner.update(groups, 1)
+    assert metrics.reward == pytest.approx(rewards.mean(), rel=1e-6)
+    assert metrics.reward_std == pytest.approx(rewards.std(1, ddof=1).mean(), rel=1e-6)
+    assert metrics.reward_parts == {"f1": pytest.approx(np.mean([g.reward_parts["f1"] for g in groups]), rel=1e-6)}
+    assert metrics.zero_variance == 0.25 and advantages[0].tolist() == [0] * 4
+    assert metrics.truncated == pytest.approx(np.mean([not r.finished for r in responses]))
+    assert metrics.response_tokens == sum(len(r.token_ids) for r in responses)
+    assert metrics.lr == GRPO.lr and metrics.grad_norm > 0 and metrics.peak_memory_mb > 0
+
+
+def test_top_k_ratio_leaves_the_largest_advantages():
+    learner = new_learner(GRPO, top_k_ratio=0.5)
+    _, advantages = learner.update(groups_of(learner), 1)
+    assert (advantages != 0).sum(1).tolist() == [2] * 4
+
+
+def test_the_reference_is_the_policy_at_begin_and_stays():
+    learner = new_learner(GRPO)
+    before = learner.weights()
+    for step in (1, 2):
+        learner.update(groups_of(learner, step), step)
+    assert (flatten(learner.reference.model, torch.float32) == before).all()
+    assert (learner.weights() != before).any()
+    learner.begin(GRPO)
+    assert (flatten(learner.reference.model, torch.float32) == learner.weights()).all()
+
+
+def test_without_kl_no_reference_is_held():
+    assert new_learner(GRPO, kl_coef=0.0).reference is None
+    assert new_learner(GRPO, loss="dapo").reference is None
+
+
+def test_a_reference_of_its_own_is_read_from_its_folder(tmp_path):
+    tiny_policy(1).save(tmp_path)
+    learner = new_learner(GRPO, reference_path=str(tmp_path))
+    assert (flatten(learner.reference.model, torch.float32) == flatten(tiny_policy(1).model, torch.float32)).all()
+    assert learner.update(groups_of(learner), 1)[0].kl > 0
+
+
+def broken_reward(group):
+    return replace(group, rewards=np.array([math.nan, 0, 1, 0], np.float32))
+
+
+def broken_logprobs(group):
+    first = group.responses[0]
+    lost = replace(first, sampler_logprobs=np.full_like(first.sampler_logprobs, -np.inf))
+    return replace(group, responses=(lost, *group.responses[1:]))
+
+
+@pytest.mark.parametrize("broken", [broken_reward, broken_logprobs])
+def test_a_step_that_is_not_finite_is_skipped_and_its_prompts_named(broken):
+    learner = new_learner(GRPO)
+    groups = groups_of(learner, epoch=3)
+    learner.update(groups_of(learner), 1)
+    before, state = learner.weights(), [p["exp_avg"].clone() for p in learner.optimizer.state.values()]
+    metrics, _ = learner.update([broken(groups[0]), *groups[1:]], 2)
+    assert metrics.skipped == 1
+    assert metrics.skipped_prompts == tuple(PromptKey(3, f"q{i}") for i in range(4))
+    assert (learner.weights() == before).all()
+    assert all(torch.equal(a, b["exp_avg"]) for a, b in zip(state, learner.optimizer.state.values(), strict=True))
+    assert learner.update(groups, 3)[0].skipped == 0
+
+
+def test_weights_that_are_not_finite_skip_the_step():
+    learner = new_learner(GRPO)
+    groups = groups_of(learner)
+    with torch.no_grad():
+        learner.policy.model.decoder.final_layer_norm.weight[0] = math.nan
+    before = learner.weights()
+    metrics, _ = learner.update(groups, 1)
+    assert metrics.skipped == 1 and len(metrics.skipped_prompts) == 4
+    assert np.array_equal(learner.weights(), before, equal_nan=True)
+
+
+@pytest.mark.parametrize("of_stage", [SUPERVISED, GRPO], ids=["supervised", "grpo"])
+def test_a_restored_learner_goes_on_bit_for_bit(of_stage, tmp_path):
+    learner = new_learner(of_stage)
+    batches = [groups_of(learner, epoch) for epoch in range(4)]
+    for step in (1, 2):
+        learner.update(batches[step - 1], step)
+    learner.save(tmp_path)
+    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS)
+    restored.restore(tmp_path, of_stage)
+    assert (restored.weights() == learner.weights()).all()
+    for step in (3, 4):
+        expected, advantages = learner.update(batches[step - 1], step)
+        metrics, again = restored.update(batches[step - 1], step)
+        assert without_memory(metrics) == without_memory(expected)
+        assert torch.equal(advantages, again)
+        assert (restored.weights() == learner.weights()).all()
+
+
+def test_a_learner_saved_before_its_first_update_is_restored(tmp_path):
+    learner = new_learner(GRPO)
+    groups = groups_of(learner)
+    learner.save(tmp_path)
+    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS)
+    restored.restore(tmp_path, GRPO)
+    assert without_memory(restored.update(groups, 1)[0]) == without_memory(learner.update(groups, 1)[0])
+
+
+def test_a_restored_reference_does_not_need_the_folder_it_came_from(tmp_path):
+    tiny_policy(1).save(tmp_path / "reference")
+    learner = new_learner(GRPO, reference_path=str(tmp_path / "reference"))
+    learner.save(tmp_path / "saved")
+    (tmp_path / "reference").rename(tmp_path / "gone")
+    restored = Learner(tiny_policy(), learner.settings, ROLLOUT, SETTINGS)
+    restored.restore(tmp_path / "saved", GRPO)
+    assert (flatten(restored.reference.model, torch.float32) == flatten(learner.reference.model, torch.float32)).all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
+def test_a_damaged_optimizer_file_is_refused(content, tmp_path):
+    learner = new_learner(SUPERVISED)
+    learner.update(groups_of(learner), 1)
+    learner.save(tmp_path)
+    path = tmp_path / "optimizer.safetensors"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="optimizer.safetensors: cannot be read"):
+        learner.restore(tmp_path, SUPERVISED)
+
+
+def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
+    settings = SETTINGS.model_copy(update={"dtype": "bfloat16"})
+    learner = Learner(tiny_policy(), LearnerSettings(), ROLLOUT, settings)
+    learner.begin(SUPERVISED)
+    learner.update(groups_of(learner), 1)
+    assert learner.policy.model.dtype == torch.float32 and learner.weights().dtype == np.int16
+    bits = flatten(learner.policy.model, torch.bfloat16)
+    assert (learner.weights() == bits).all()

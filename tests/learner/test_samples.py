@@ -1,0 +1,30 @@
+import pyarrow.parquet as pq
+import pytest
+
+from learner.samples import write_samples
+from tests.learner.examples import GRPO, SUPERVISED, groups_of, new_learner
+
+
+def test_every_response_is_a_row_with_its_reward_and_advantage(tmp_path):
+    learner = new_learner(GRPO)
+    groups = groups_of(learner, epoch=2)
+    _, advantages = learner.update(groups, 1)
+    write_samples(tmp_path / "new" / "step-1.parquet", groups, advantages)
+    rows = pq.read_table(tmp_path / "new" / "step-1.parquet").to_pylist()
+    assert len(rows) == 16
+    row, group = rows[5], groups[1]  # the second response of the second group
+    assert (row["id"], row["epoch"], row["answers"]) == ("q1", 2, list(group.prompt.answers))
+    assert (row["passage_ids"], row["version"]) == (["s1"], [0, 0])
+    assert (row["response"], row["finished"]) == (group.responses[1].text, group.responses[1].finished)
+    assert row["tokens"] == len(group.responses[1].token_ids)
+    assert row["reward"] == pytest.approx(group.rewards[1]) and row["f1"] == pytest.approx(group.rewards[1] / 2)
+    assert row["advantage"] == pytest.approx(float(advantages[1, 1]))
+
+
+def test_gold_answers_have_no_reward(tmp_path):
+    learner = new_learner(SUPERVISED)
+    groups = groups_of(learner)
+    _, advantages = learner.update(groups, 1)
+    write_samples(tmp_path / "step-1.parquet", groups, advantages)
+    rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()
+    assert [(row["reward"], row["advantage"]) for row in rows] == [(None, 1.0)] * 4
