@@ -55,15 +55,15 @@ class Learner:
         self.dtype = DTYPES[policy_settings.dtype]
         self.reference: Policy | None = None
 
-    def begin(self, stage: Stage) -> None:
+    def begin(self, stage: Stage, reference: str | Path | None = None) -> None:
         """Start a stage: a new optimiser, and for GRPO the reference, which is the policy as it stands now."""
         self.stage = stage
         self.switches = SUPERVISED if stage.mode == "gold" else self.settings.switches()
         self.optimizer = new_optimizer(self.policy.model, self.settings.weight_decay)
         if stage.mode == "gold" or self.switches.kl_coef == 0:
             self.reference = None
-        elif self.settings.reference_path is not None:
-            self.reference = self._load(self.settings.reference_path)
+        elif (path := reference or self.settings.reference_path) is not None:
+            self.reference = self._load(path)
         else:
             self.reference = copy.copy(self.policy)
             self.reference.model = copy.deepcopy(self.policy.model).requires_grad_(False)
@@ -117,9 +117,7 @@ class Learner:
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
         self.policy = self._load(folder / "policy")
-        self.begin(stage)
-        if self.reference is not None:
-            self.reference = self._load(folder / "reference")
+        self.begin(stage, folder / "reference")
         load_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
 
     def _advantages(self, groups: Sequence[Group]) -> tuple[torch.Tensor | None, torch.Tensor]:

@@ -96,13 +96,14 @@ def policy_loss(
         clipped = ratio.clamp(1 - switches.eps_low, 1 + switches.eps_high)
         per_token = -torch.minimum(ratio * advantage, clipped * advantage)
         outside = (clipped * advantage < ratio * advantage) & mask
-        ratio_max = float(ratio.detach().max())
+        ratio_max = float(ratio.detach().masked_fill(~mask, 0.0).max())
     else:
         per_token = -policy_logprobs * advantage
         outside, ratio_max = torch.zeros_like(mask), 1.0
     kl_sum = 0.0
     if reference_logprobs is not None:
-        kl = kl_divergence(policy_logprobs, reference_logprobs, switches.kl_estimator).masked_fill(~mask, 0.0)
+        policy, reference = (x.masked_fill(~mask, 0.0) for x in (policy_logprobs, reference_logprobs))  # exp(d) may overflow
+        kl = kl_divergence(policy, reference, switches.kl_estimator)
         per_token = per_token + switches.kl_coef * kl
         kl_sum = float(kl.detach().sum())
     loss = (per_token.masked_fill(~mask, 0.0) * weights[:, None]).sum()

@@ -84,4 +84,8 @@ def check_template(template: str, required: set[str], optional: frozenset[str] |
         raise ValueError(f"lacks {{{sorted(missing)[0]}}}; put it where that text belongs")
     if unknown := named - required - set(optional):
         raise ValueError(f"has {{{sorted(unknown)[0]}}}; only {sorted(required | set(optional))} can be filled in")
+    try:
+        template.format(**dict.fromkeys(named, "text"))
+    except (ValueError, LookupError) as error:
+        raise ValueError(f"cannot be filled with text: {error}; name the fields alone") from error
     return template

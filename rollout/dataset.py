@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from rollout.errors import DataError
 from rollout.types import Passage, Prompt
@@ -17,7 +17,16 @@ Row = TypeVar("Row", bound=BaseModel)
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
-class PassageRow(BaseModel):
+class Line(BaseModel):
+    """A null stands for an absent key, as parquet has it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, row: Any) -> Any:
+        return {key: value for key, value in row.items() if value is not None} if isinstance(row, dict) else row
+
+
+class PassageRow(Line):
     id: Text
     title: str = ""
     text: Text
@@ -26,7 +35,7 @@ class PassageRow(BaseModel):
         return Passage(id=self.id, title=self.title, text=self.text)
 
 
-class ExampleRow(BaseModel):
+class ExampleRow(Line):
     """One line of an example file; other columns are ignored."""
 
     question: Text
@@ -80,7 +89,7 @@ def _jsonl_lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
-                line = raw.decode()
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError.at(path, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
             if line.strip():
@@ -96,7 +105,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for batch in table.to_batches():
         for row in batch.to_pylist():
             number += 1
-            yield number, {key: value for key, value in row.items() if value is not None}
+            yield number, row
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -112,7 +121,8 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _keys(error: ValidationError) -> list[str]:
-    kind = PassageRow if error.title == "PassageRow" else ExampleRow
+    nested = len(error.errors()[0]["loc"]) > 1  # passages.0.text
+    kind = PassageRow if nested or error.title == "PassageRow" else ExampleRow
     return list(kind.model_fields)
 
 

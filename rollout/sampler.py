@@ -33,6 +33,7 @@ class Sampler:
         """One group per prompt. `sample`: G responses; `greedy`: the most probable one; `gold`: a gold answer."""
         retrievals = self.retriever.retrieve(prompts)
         contexts = self.policy.contexts([p.question for p in prompts], [r.passages for r in retrievals])
+        self.kept_mass = 1.0
         match mode:
             case "gold":
                 responses = [[self._gold(prompt)] for prompt in prompts]

@@ -5,6 +5,7 @@ cross-attention has neither a mask between queries nor a position bias, so the r
 query length [P, G*T] without changing any result.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,8 @@ class FidPolicy(Policy):
         self._renderer = Renderer(tokenizer, settings)
         self._response_template = settings.response_template
         self._heads, self._head_width = model.config.num_heads, model.config.d_kv
-        self._end: int = model.config.eos_token_id
-        start = model.config.decoder_start_token_id
+        end, start = model.config.eos_token_id, model.config.decoder_start_token_id
+        self._end: int = end[0] if isinstance(end, list) else end
         self._start: int = model.config.pad_token_id if start is None else start
 
     def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
@@ -97,6 +98,8 @@ class FidPolicy(Policy):
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        if self.model.lm_head.weight is not self.model.shared.weight:
+            _untie(folder / "config.json")
 
     def _encode(self, contexts: Sequence[Context]) -> Memory:
         """Encode each row once, padded to the longest only, and project the cross-attention K/V of every layer."""
@@ -166,3 +169,9 @@ class FidPolicy(Policy):
             Response(text=text.strip(), token_ids=ids, sampler_logprobs=scores[:length].copy(), finished=done)
             for text, ids, scores, length, done in zip(texts, kept, logprobs, lengths, finished, strict=True)
         ]
+
+
+def _untie(config: Path) -> None:
+    """Say that the head is the model's own: transformers 5 finds out by itself, but writes the opposite."""
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps(settings | {"tie_word_embeddings": False}, indent=2) + "\n", encoding="utf-8")

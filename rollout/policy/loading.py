@@ -1,11 +1,11 @@
 """Policies from a folder or hub name, or built small from the settings."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
@@ -13,7 +13,7 @@ from rollout.config import PolicySettings
 from rollout.errors import PolicyError
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
-from rollout.policy.tokenizer import train_tokenizer
+from rollout.policy.tokenizer import EXTRA_IDS, train_tokenizer
 
 transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
 
@@ -24,10 +24,14 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     """Load model and tokenizer. Raises PolicyError if `path` is no T5 model or is incomplete."""
     check_policy(path)
     try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=dtype)
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise PolicyError(f"policy {path}: cannot be loaded ({_first_line(error)}); give a complete model folder") from error
+    if missing := sorted(report["missing_keys"]):
+        raise PolicyError(f"policy {path}: its weights lack {missing[0]}; give a complete model folder")
+    if len(tokenizer) <= EXTRA_IDS + 4:  # what transformers makes up where there is no tokenizer file
+        raise PolicyError(f"policy {path}: has no tokenizer; put its tokenizer.json or spiece.model there")
     if not tokenizer.is_fast:
         raise PolicyError(f"policy {path}: its tokenizer tells no offsets; save it as tokenizer.json")
     return FidPolicy(model.to(device), tokenizer, settings)
@@ -37,7 +41,7 @@ def check_policy(path: str | Path) -> None:
     """Raise PolicyError unless `path` names a model of transformers' t5 type."""
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         raise PolicyError(f"policy {path}: is no model folder or hub name ({_first_line(error)}); check the path") from error
     if config.model_type != "t5":
         raise PolicyError(f"policy {path}: is of type {config.model_type!r}; give a model of type 't5'")

@@ -30,4 +30,4 @@ def _persona(question: str) -> str:
 def _last_turn(question: str) -> str:
     found = CONTEXT.match(question)
     turns = [turn for turn in TURN.split(found[1] if found else question) if turn.strip()]
-    return turns[-1].strip() if turns else question.strip()
+    return turns[-1].strip() if turns and (found or not PERSONA.match(question)) else _persona(question)

@@ -14,9 +14,7 @@ def group(number, rows, responses):
         prompt=Prompt(id=str(number), question="?", answers=("!",)),
         retrieval=Retrieval(passages=(), scores=()),
         context_ids=tuple(np.full(length, number, np.int32) for length in rows),
-        responses=tuple(
-            Response(text="", token_ids=x, sampler_logprobs=-x.astype(np.float32), finished=True) for x in ids
-        ),
+        responses=tuple(Response(text="", token_ids=x, sampler_logprobs=-x.astype(np.float32), finished=True) for x in ids),
         version=Version(0, 0),
     )
 

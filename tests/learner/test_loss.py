@@ -91,9 +91,7 @@ def test_masked_positions_never_count(garbage, where, importance_ratio):
     def result(values):
         policy = values["policy"].clone().requires_grad_()
         advantages, weights = torch.tensor([1.0, -2.0]), torch.tensor([0.25, 0.5])
-        loss, statistics = policy_loss(
-            policy, values["sampler"], values["reference"], advantages, weights, mask, switches
-        )
+        loss, statistics = policy_loss(policy, values["sampler"], values["reference"], advantages, weights, mask, switches)
         loss.backward()
         return loss.detach(), policy.grad, statistics
 

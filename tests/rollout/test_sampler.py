@@ -34,9 +34,7 @@ def same(a, b):
         (a.prompt, a.retrieval, a.version) == (b.prompt, b.retrieval, b.version)
         and all(np.array_equal(x, y) for x, y in zip(a.context_ids, b.context_ids, strict=True))
         and tokens(a) == tokens(b)
-        and all(
-            np.array_equal(x.sampler_logprobs, y.sampler_logprobs) for x, y in zip(a.responses, b.responses, strict=True)
-        )
+        and all(np.array_equal(x.sampler_logprobs, y.sampler_logprobs) for x, y in zip(a.responses, b.responses, strict=True))
     )
 
 
