@@ -9,13 +9,14 @@ from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Prompt, Version
 
+FIRST = Version(0, 0)
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
 
 
 class AnsweringPool:
     """Stands in for both pools: `version` is what a sampler reports, calls end when `gate` lets them."""
 
-    def __init__(self, version: Version = Version(0, 0)):
+    def __init__(self, version: Version = FIRST):
         self.version, self.calls = version, 0
         self.gates: deque[asyncio.Event] = deque()
 
