@@ -49,11 +49,11 @@ def train_command(argv: Sequence[str]) -> None:
     """Supervised training, then GRPO; without data on the embedded demo."""
     given = parse_flags("train", train_command.__doc__, [TrainOptions, Settings], argv)
     options, values = split(TrainOptions, given)
+    if options.config is not None:
+        values = read_yaml(options.config, Settings) | values
     if options.resume is not None:
         resume_run(options.resume, values)
         return
-    if options.config is not None:
-        values = read_yaml(options.config, Settings) | values
     is_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if is_demo else values)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if is_demo else "run")
