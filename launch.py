@@ -15,12 +15,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import checkpoint, evaluation
+from cluster import checkpoint, held_out
 from cluster.config import ConvertOptions, EvaluateOptions, Settings, TrainOptions
 from cluster.flags import Values, build, parse_flags, read_yaml, split
-from cluster.inputs import check_retrieval, load_inputs, policy_folder, with_demo
-from cluster.pipeline import Weights
+from cluster.inputs import check_models_and_rewards, check_retrieval, load_inputs, policy_folder, with_demo
+from cluster.pipeline import PublishedWeights
 from cluster.replicas import reward_pool, sampler_pool
+from cluster.resume import check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings, writable
 from cluster.session import session
 from cluster.terminal import evaluation_table
@@ -41,7 +42,6 @@ async def train(trainer: Trainer) -> None:
         while trainer.goes_on(stage):
             batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
             await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
-            await trainer.evaluate_and_save_if_due()
     print(trainer.report())
 
 
@@ -57,32 +57,36 @@ def train_command(argv: Sequence[str]) -> None:
     is_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if is_demo else values)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if is_demo else "run")
-    settings = settings.model_copy(update={"run_dir": path})
+    settings = settings.model_copy(update={"run_dir": path}).resolved()
+    check_models_and_rewards(settings)
     inputs = None if is_demo else load_inputs(settings)
     with session(settings.cluster, path.name) as shares:
         folder = RunFolder.create(path)
-        if inputs is None:
-            settings = with_demo(settings, folder.data)
-            inputs = load_inputs(settings)
-        folder.write_settings(settings)
-        policy_path = policy_folder(settings, inputs.train, folder.policy)
-        run(Trainer(settings, inputs, folder, policy_path, shares))
+        try:
+            if inputs is None:
+                settings = with_demo(settings, folder.data)
+                inputs = load_inputs(settings)
+            folder.write_settings(settings)
+            policy_path = policy_folder(settings, inputs.train, folder.policy)
+            run(Trainer(settings, inputs, folder, policy_path, shares))
+        except LapdogError:
+            folder.remove_if_nothing_was_trained()
+            raise
 
 
 def resume_run(path: Path, values: Values) -> None:
     """Go on with the run in `path`; what it was told stays, but for `values`."""
     folder = RunFolder.existing(path)
     before = read_settings(folder.path / "config.yaml")
-    settings = build(Settings, read_yaml(folder.path / "config.yaml", Settings) | values)
-    for fixed in ("run_dir", "seed", "data", "policy"):
-        if getattr(settings, fixed) != getattr(before, fixed):
-            raise SettingsError(f"{fixed}: differs from the run's own, which a resumed run keeps; leave it out")
-    state = checkpoint.newest(folder.checkpoints)
+    settings = build(Settings, read_yaml(folder.path / "config.yaml", Settings) | values).resolved()
+    newest, state = checkpoint.newest(folder.checkpoints)
+    check_models_and_rewards(settings)
     inputs = load_inputs(settings)
+    check_resumable(before, settings, inputs, newest, state)
     with session(settings.cluster, folder.path.name) as shares:
         folder.write_settings(settings)
         trainer = Trainer(settings, inputs, folder, settings.policy.path or str(folder.policy), shares)
-        trainer.resume(state)
+        trainer.resume(newest, state)
         run(trainer)
 
 
@@ -108,22 +112,25 @@ def evaluate_command(argv: Sequence[str]) -> None:
         values = read_yaml(options.config, Settings) | values
     elif state is not None:
         values = read_yaml(folder / "config.yaml", Settings) | values
-    settings = build(Settings, values)
-    if options.passages is not None:
-        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": options.passages})})
+    settings = build(Settings, values).resolved()
+    cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
+    data = (
+        settings.data if options.passages is None else settings.data.model_copy(update={"passages": options.passages.resolve()})
+    )
+    settings = settings.model_copy(update={"cluster": cluster, "data": data})
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
     policy_path = str(folder / "policy") if state is not None else str(folder)
     check_policy(policy_path)
 
-    async def figures_and_rows() -> evaluation.Result:
+    async def figures_and_rows() -> held_out.Result:
         samplers = sampler_pool(settings, shares, "evaluate", policy_path)
         rewards = reward_pool(settings, shares, "evaluate")
         try:
             samplers.start()
             rewards.start()
             constant_reply = state.constant_reply if state is not None else None
-            return await evaluation.evaluate(samplers, rewards, prompts, Weights(Version(0, 0)), constant_reply)
+            return await held_out.evaluate(samplers, rewards, prompts, PublishedWeights(Version(0, 0)), constant_reply)
         finally:
             samplers.close()
             rewards.close()
@@ -163,6 +170,14 @@ def main(argv: Sequence[str]) -> int:
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
         print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the newest checkpoint of the run, if there is one, is whole", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
         return 2
     return 0
 

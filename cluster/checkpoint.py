@@ -1,5 +1,7 @@
 """Checkpoints: written beside, checked by size and checksum, put in place by a rename; `latest` and `best` point at one."""
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -16,11 +18,13 @@ MANIFEST, STATE = "manifest.json", "state.json"
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Where a run stands, apart from what the learner holds. pending: (epoch, id) of prompts taken but not trained on."""
+    """Where a run stands, apart from what the learner holds. pending: (epoch, id) of prompts taken but not trained on;
+    train_data: digest of the training prompts."""
 
     step: int = 0
     incarnation: int = 0
     stage: str = ""
+    train_data: str = ""
     order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
     pending: list[list[Any]] = field(default_factory=list)
     constant_reply: str | None = None
@@ -39,26 +43,38 @@ class Checkpoints:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         await write(draft)
-        self._share_reference(draft)
         shutil.copy(config, draft / "config.yaml")
         (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-        files = {str(file.relative_to(draft)): _fingerprint(file) for file in sorted(draft.rglob("*")) if file.is_file()}
-        (draft / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(draft, target)
+        await asyncio.to_thread(self._seal, draft)
+        _put_in_place(draft, target)
         self._point("latest", target)
         if state.best_step == state.step:
             self._point("best", target)
         self._prune()
         return target
 
+    def exist(self) -> bool:
+        return (self.folder / "latest").exists()
+
+    def discard_after(self, step: int) -> None:
+        """Remove drafts and checkpoints of later steps: a resumed run writes its own."""
+        for folder in [*self.folder.glob(".step-*"), *(c for c in self.folder.glob("step-*") if _step_of(c) > step)]:
+            shutil.rmtree(folder)
+
+    def _seal(self, draft: Path) -> None:
+        """Share the reference with the checkpoint before, then write down size and checksum of every file."""
+        self._share_reference(draft)
+        files = {str(file.relative_to(draft)): _fingerprint(file) for file in sorted(draft.rglob("*")) if file.is_file()}
+        (draft / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+
     def _share_reference(self, draft: Path) -> None:
         """The reference does not change within a stage: link it to the one that the newest checkpoint holds."""
         for file in (draft / "reference").glob("*"):
             older = self.folder / "latest" / "reference" / file.name
             if older.is_file() and older.stat().st_size == file.stat().st_size and _fingerprint(older) == _fingerprint(file):
-                file.unlink()
-                os.link(older.resolve(), file)
+                with contextlib.suppress(OSError):  # not every file system has hard links: then the copy stays
+                    os.link(older.resolve(), file.with_suffix(".link"))
+                    file.with_suffix(".link").replace(file)
 
     def _point(self, name: str, target: Path) -> None:
         link = self.folder / f".{name}.tmp"
@@ -67,9 +83,9 @@ class Checkpoints:
         link.replace(self.folder / name)
 
     def _prune(self) -> None:
-        best = (self.folder / "best").resolve()
+        kept = {(self.folder / name).resolve() for name in ("latest", "best")}
         for old in sorted(self.folder.glob("step-*"), key=_step_of)[: -self.keep]:
-            if old.resolve() != best:
+            if old.resolve() not in kept:
                 shutil.rmtree(old)
 
 
@@ -89,6 +105,8 @@ def open_for_evaluation(path: Path) -> tuple[Path, TrainState | None]:
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such checkpoint; give a run folder, a checkpoints/step-N or a model folder")
     path = path.resolve()
+    if path.name == "policy" and (path.parent / STATE).exists():
+        path = path.parent
     return path, verify(path) if (path / STATE).exists() or (path / MANIFEST).exists() else None
 
 
@@ -100,8 +118,18 @@ def verify(folder: Path) -> TrainState:
             if not (folder / name).is_file() or _fingerprint(folder / name) != fingerprint:
                 raise CheckpointError(f"{folder}: {name} is missing or damaged; resume from another checkpoint")
         return TrainState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: is no complete checkpoint ({error}); resume from another one") from error
+
+
+def _put_in_place(draft: Path, target: Path) -> None:
+    """Rename `draft` to `target`; one of the same step moves aside first, so that there is always a whole one."""
+    aside = target.with_name(f".{target.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(draft, target)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The whole tree of settings and the checks that no single section can make."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
@@ -11,7 +12,16 @@ from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, 
 
 STEPS_FROM_SCRATCH = 1000
 Seconds = Annotated[float, Field(gt=0)]
-Amount = Annotated[float, Field(ge=0)]
+
+
+def whole_above_one(amount: float) -> float:
+    """Ray shares a CPU or GPU out in parts, but gives several of them whole only."""
+    if amount > 1 and amount != int(amount):
+        raise ValueError("above 1 it must be a whole number")
+    return amount
+
+
+Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
 
 
 class ClusterSettings(Section):
@@ -67,6 +77,21 @@ class Settings(Section):
             return self.supervised.steps
         return 0 if self.policy.path is not None else STEPS_FROM_SCRATCH
 
+    def resolved(self) -> "Settings":
+        """The same settings with absolute paths and no default left open: what a run uses, wherever its actors run."""
+        data = {name: Path(path).expanduser().resolve() for name, path in self.data if isinstance(path, Path)}
+        learner = self.learner.model_dump() | asdict(self.learner.switches())
+        learner |= {"scale_rewards": self.learner.advantage_scale(), "reference_path": _absolute(self.learner.reference_path)}
+        del learner["importance_ratio"]
+        return self.model_copy(
+            update={
+                "data": self.data.model_copy(update=data),
+                "policy": self.policy.model_copy(update={"path": _absolute(self.policy.path)}),
+                "supervised": self.supervised.model_copy(update={"steps": self.supervised_steps}),
+                "learner": LearnerSettings(**learner),
+            }
+        )
+
     def stages(self) -> list[Stage]:
         """The stages that have steps, in order."""
         supervised = Stage(
@@ -88,6 +113,11 @@ class Settings(Section):
             lr_warmup_steps=self.learner.lr_warmup_steps,
         )
         return [stage for stage in (supervised, grpo) if stage.steps]
+
+
+def _absolute(model: str | None) -> str | None:
+    """A folder's absolute path; a hub name stays."""
+    return str(Path(model).expanduser().resolve()) if model is not None and Path(model).expanduser().is_dir() else model
 
 
 class TrainOptions(Section):

@@ -66,9 +66,12 @@ def read_yaml(path: Path, model: type[BaseModel]) -> Values:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError(f"{path}:{line}: is not YAML ({error.problem}); correct the line") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct it") from error
     if tree is not None and not isinstance(tree, dict):
         raise SettingsError(f"{path}: holds {type(tree).__name__}, not settings; write one 'name: value' a line")
-    values, known = dict(_flatten(tree or {})), [name for name, _ in fields(model)]
+    known = [name for name, _ in fields(model)]
+    values = {name: value for name, value in _flatten(tree or {}) if not (value is None and _is_section(name, known))}
     for name in values:
         if name not in known:
             raise SettingsError(f"{path}: {name}: unknown setting{_nearest(name, known)}")
@@ -102,6 +105,11 @@ def _flatten(tree: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _is_section(name: str, known: Sequence[str]) -> bool:
+    """A section whose settings are all commented out reads as null."""
+    return any(other.startswith(f"{name}.") for other in known)
 
 
 def _value(field: FieldInfo, value: Any, name: str) -> Any:

@@ -1,5 +1,6 @@
 """What a run reads, loaded and checked before anything is started or written."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,23 +20,31 @@ class Inputs:
     train: list[Prompt]
     valid: list[Prompt]
 
+    def digest(self) -> str:
+        """Tells whether a resumed run still trains on the same prompts in the same order."""
+        return hashlib.sha256("\n".join(prompt.id for prompt in self.train).encode()).hexdigest()
+
 
 def load_inputs(settings: Settings) -> Inputs:
-    """Read and check data, passages, model folders and the user's rewards; builds the passages' index if it is new.
+    """Read and check examples and passages; builds the passages' index if it is new.
 
     Raises the LapdogError of the first thing that is wrong.
     """
     data = settings.data
     if data.train is None:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
-    for path in (settings.policy.path, settings.learner.reference_path):
-        if path is not None:
-            check_policy(path)
-    Scorer(settings.reward)
     train = read_prompts(data.train)
     valid = read_prompts(data.valid)[: settings.eval_limit] if data.valid is not None else []
     check_retrieval(settings, [*train, *valid])
     return Inputs(train, valid)
+
+
+def check_models_and_rewards(settings: Settings) -> None:
+    """Raise PolicyError for a model folder that is none, RewardError for a reward that cannot be imported."""
+    for path in (settings.policy.path, settings.learner.reference_path):
+        if path is not None:
+            check_policy(path)
+    Scorer(settings.reward)
 
 
 def check_retrieval(settings: Settings, prompts: list[Prompt]) -> None:

@@ -6,8 +6,7 @@ from cluster.checkpoint import TrainState
 from cluster.pipeline import Batch
 from learner.config import Stage
 from learner.learner import UpdateMetrics
-
-REWARD_PARTS = ("f1", "rougeL", "bleu")
+from reward.config import METRICS
 
 
 def metrics_row(
@@ -23,7 +22,7 @@ def metrics_row(
         "loss": update.loss,
         "reward": update.reward,
         "reward_std": update.reward_std,
-        **dict.fromkeys(REWARD_PARTS),
+        **dict.fromkeys(METRICS),
         **update.reward_parts,
         "kl": update.kl,
         "clip_fraction": update.clip_fraction,

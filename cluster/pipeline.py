@@ -20,7 +20,7 @@ from rollout.types import CallReport, Mode, Prompt, Version
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class PublishedWeights:
     """references: the flat array's, or none while the samplers' own folder holds this version."""
 
     version: Version
@@ -28,7 +28,7 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ScoredCall:
     """The scored groups of one call, by reference, with what making them took."""
 
     prompts: tuple[Prompt, ...]
@@ -39,7 +39,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    calls: list[Made]
+    calls: list[ScoredCall]
     staleness: list[int]
 
     @property
@@ -55,16 +55,17 @@ class Batch:
 class Pipeline:
     samplers: Pool
     rewards: Pool
-    weights: Weights
+    weights: PublishedWeights
     stage: Stage
     order: PromptOrder
     prompts_per_call: int
     max_staleness: int
+    prompts_left: int  # that the stage is still to be trained on
     queue: deque[Prompt] = field(default_factory=deque)
     requeued: int = 0
 
     def __post_init__(self) -> None:
-        self._running: deque[tuple[tuple[Prompt, ...], asyncio.Task[Made]]] = deque()
+        self._running: deque[tuple[tuple[Prompt, ...], asyncio.Task[ScoredCall]]] = deque()
         self._untrained = 0
 
     @property
@@ -73,18 +74,18 @@ class Pipeline:
         return self.max_staleness == 0 or self.stage.mode == "gold"
 
     def admit(self) -> None:
-        """Send prompts to the samplers while slots are free, in calls that never straddle two batches."""
+        """Send prompts to the samplers while slots are free, never more than the stage still trains on."""
         ahead = 3 if self.stage.mode == "gold" else self.max_staleness
         slots = (ahead + 1) * self.stage.prompts_per_step
-        while self._untrained < slots:
-            for size in _call_sizes(self.stage.prompts_per_step, self.prompts_per_call):
-                prompts = tuple(self._next(size))
-                self._running.append((prompts, asyncio.create_task(self._make(prompts))))
-                self._untrained += size
+        size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
+        while self._untrained + size <= min(slots, self.prompts_left):
+            prompts = tuple(self._next(size))
+            self._running.append((prompts, asyncio.create_task(self._make(prompts))))
+            self._untrained += size
 
     async def batch(self) -> Batch:
         """The next full batch; groups that became too old are counted and their prompts queued again."""
-        calls: list[Made] = []
+        calls: list[ScoredCall] = []
         staleness: list[int] = []
         while sum(len(made.prompts) for made in calls) < self.stage.prompts_per_step:
             made = await self._next_made()
@@ -96,10 +97,11 @@ class Pipeline:
             staleness += [lag if self.stage.mode == "sample" else 0] * len(made.prompts)
         return Batch(calls, staleness)
 
-    def trained(self, batch: Batch, weights: Weights | None) -> None:
+    def trained(self, batch: Batch, weights: PublishedWeights | None) -> None:
         """Free the batch's slots; groups admitted from now on are sampled with `weights`."""
         self.weights = weights or self.weights
         self._untrained -= len(batch.prompts)
+        self.prompts_left -= len(batch.prompts)
 
     def unfinished(self) -> list[Prompt]:
         """Prompts taken from the order and not yet trained on, in admission order."""
@@ -113,7 +115,7 @@ class Pipeline:
         queued = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
         return queued + self.order.take(count - len(queued))
 
-    async def _next_made(self) -> Made:
+    async def _next_made(self) -> ScoredCall:
         if not self.in_admission_order:
             await asyncio.wait([task for _, task in self._running], return_when=asyncio.FIRST_COMPLETED)
             done = next(i for i, (_, task) in enumerate(self._running) if task.done())
@@ -132,27 +134,27 @@ class Pipeline:
         self._untrained -= len(prompts)
         self.admit()
 
-    async def _make(self, prompts: tuple[Prompt, ...]) -> Made:
+    async def _make(self, prompts: tuple[Prompt, ...]) -> ScoredCall:
+        if self.stage.mode == "gold":  # says the same under any weights, so none are sent
+            version = PublishedWeights(self.weights.version)
+            sampled, groups = await sample(self.samplers, prompts, self.stage.mode, lambda: version)
+            return ScoredCall(prompts, groups, sampled, None)
         sampled, groups = await sample(self.samplers, prompts, self.stage.mode, lambda: self.weights)
-        if self.stage.mode == "gold":
-            return Made(prompts, groups, sampled, None)
         scored, groups = await self.rewards.call(lambda actor: actor.score.options(num_returns=1 + len(groups)).remote(*groups))
-        return Made(prompts, groups, sampled, scored)
+        return ScoredCall(prompts, groups, sampled, scored)
 
 
 async def sample(samplers: Pool, prompts: Sequence[Prompt], mode: Mode, weights: Any) -> tuple[CallReport, list[Any]]:
     """One call to a sampler -> its report and references to its groups; `weights()` is asked when a sampler is free."""
 
     def invoke(actor: Any) -> list[Any]:
-        current: Weights = weights()
+        current: PublishedWeights = weights()
         options = actor.groups.options(num_returns=1 + len(prompts))
         return options.remote(list(prompts), mode, current.version, current.references)
 
     return await samplers.call(invoke)
 
 
-def _call_sizes(prompts_per_step: int, prompts_per_call: int) -> list[int]:
-    """Equal sizes of the calls that make up one batch: any calls then fill one exactly, in whatever order they end."""
-    least = -(-prompts_per_step // prompts_per_call)
-    calls = next(n for n in range(least, prompts_per_step + 1) if prompts_per_step % n == 0)
-    return [prompts_per_step // calls] * calls
+def call_size(prompts_per_step: int, prompts_per_call: int) -> int:
+    """The largest size within the limit that divides a batch: any calls then fill one exactly, in whatever order they end."""
+    return next(size for size in range(min(prompts_per_call, prompts_per_step), 0, -1) if prompts_per_step % size == 0)

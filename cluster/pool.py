@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from rollout.errors import ClusterError
+from rollout.errors import ClusterError, first_line
 
 LOST = (RayActorError, ObjectLostError, asyncio.TimeoutError)
 START_ATTEMPTS = 3
@@ -49,6 +49,11 @@ class Pool:
             references = invoke(actor)
             try:
                 first = await asyncio.wait_for(awaited(references[0]), self._call_deadline_s)
+            except RayTaskError as error:  # the replica answered: what it met is not its own death
+                self._idle.put_nowait(actor)
+                if isinstance(error, LOST):
+                    raise ClusterError(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
+                raise
             except LOST as error:
                 self._remove(actor)
                 self.restarts += 1
@@ -70,9 +75,14 @@ class Pool:
         free = asyncio.ensure_future(self._idle.get())
         try:
             await asyncio.wait([free, self._failure], return_when=asyncio.FIRST_COMPLETED)
-            return free.result() if free.done() else self._failure.result()
-        finally:
-            free.cancel()
+        except asyncio.CancelledError:
+            if not free.cancel():
+                self._idle.put_nowait(free.result())
+            raise
+        if free.done():
+            return free.result()
+        free.cancel()
+        return self._failure.result()
 
     def _start_replica(self) -> None:
         task = asyncio.create_task(self._bring_up())
@@ -128,7 +138,3 @@ def forget(future: "asyncio.Future[Any]") -> None:
 
 async def awaited(reference: "ray.ObjectRef[Any]") -> Any:
     return await reference
-
-
-def first_line(error: object) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

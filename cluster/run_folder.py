@@ -1,7 +1,9 @@
 """The folder a run lives in: settings, metrics, evaluations, samples, checkpoints."""
 
 import json
+import math
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -49,15 +51,21 @@ class RunFolder:
             raise CheckpointError(f"{path}: holds no run (no config.yaml); give the folder of a run")
         return cls(path.resolve())
 
+    def remove_if_nothing_was_trained(self) -> None:
+        if not self.metrics.exists():
+            shutil.rmtree(self.path)
+
     def write_settings(self, settings: Settings) -> None:
-        (self.path / "config.yaml").write_text(dump(settings), encoding="utf-8")
+        _replace(self.path / "config.yaml", dump(settings))
 
     def sample_log(self, step: int) -> Path:
         return self.path / "samples" / f"step-{step}.parquet"
 
     def append(self, file: Path, row: Row) -> None:
+        """Add one line; JSON knows no NaN and no infinity, so they are written as null."""
+        finite = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()}
         with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row) + "\n")
+            out.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def cut_back(self, step: int) -> None:
         """Remove what the per-step files hold of steps after `step`."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.config import ClusterSettings
-from rollout.errors import ClusterError
+from rollout.errors import ClusterError, first_line
 
 PROJECT = Path(__file__).resolve().parent.parent
 PROBE_SECONDS = 5.0
@@ -48,39 +49,35 @@ def session(settings: ClusterSettings, namespace: str) -> Iterator[Shares]:
 
 def _connect(settings: ClusterSettings, namespace: str) -> None:
     address = os.environ.get("RAY_ADDRESS")
-    common = {"namespace": namespace, "logging_level": "warning"}
+    arguments: dict[str, Any] = {"namespace": namespace, "logging_level": "warning"}
     if in_job():
-        context = ray.init(address="auto", **common)
+        place = "the job's cluster"
+        arguments |= {"address": "auto"}
     elif address in (None, "", "local"):
-        context = ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, _needed_cpus(settings)),  # a laptop's actors take turns, Ray need not
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            **({"dashboard_port": settings.dashboard_port} if settings.dashboard_port else {}),
-            **common,
-        )
-        _protect_token()
+        place = "a local Ray"
+        arguments |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        arguments |= {"num_cpus": max(os.cpu_count() or 1, _needed_cpus(settings))}  # a laptop's actors take turns
+        arguments |= {"dashboard_port": settings.dashboard_port} if settings.dashboard_port else {}
     else:
-        context = _join(str(address), common)
+        place = f"RAY_ADDRESS={address}"
+        _probe(str(address))
+        # nodes of a running cluster need not have our code: take it along
+        arguments |= {"address": address, "runtime_env": {"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}}
+    try:
+        context = ray.init(**arguments)
+    except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
+        hint = "if the cluster asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+        raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
+    _protect_token()
     print(
         f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard", flush=True
     )
 
 
-def _join(address: str, common: dict[str, str]) -> Any:
-    """Join a cluster that runs already, taking our code along: its nodes need not have it."""
-    if address != "auto":
-        _probe(address)
-    try:
-        return ray.init(address=address, runtime_env={"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        hint = "export RAY_AUTH_MODE=token if the cluster asks for a token"
-        raise ClusterError(f"RAY_ADDRESS={address}: Ray refused ({str(error).splitlines()[0]}); {hint}") from error
-
-
 def _probe(address: str) -> None:
-    """Ray itself waits for minutes on an address where nobody answers."""
+    """Ray itself waits for minutes on an address where nobody answers. Raises ClusterError."""
+    if address == "auto":
+        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:
         raise ClusterError(f"RAY_ADDRESS={address}: is no HOST:PORT; give the address that 'ray start --head' printed")

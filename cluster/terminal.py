@@ -10,8 +10,8 @@ EVALUATION_COLUMNS = ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct
 
 
 class Terminal:
-    def __init__(self, total_steps: int, done: int):
-        self._bar = tqdm(total=total_steps, initial=done, unit="step", disable=not sys.stderr.isatty(), leave=False)
+    def __init__(self, total_steps: int):
+        self._bar = tqdm(total=total_steps, unit="step", disable=not sys.stderr.isatty(), leave=False)
 
     def say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
@@ -19,7 +19,7 @@ class Terminal:
 
     def step(self, row: dict[str, Any]) -> None:
         self.say(step_line(row))
-        self._bar.update()
+        self._bar.update(row["step"] - self._bar.n)
 
     def close(self) -> None:
         self._bar.close()

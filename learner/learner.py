@@ -1,7 +1,6 @@
 """The learner: policy, frozen reference and optimiser; update, weights, save, restore."""
 
 import contextlib
-import copy
 import math
 import resource
 from collections.abc import Sequence
@@ -15,12 +14,11 @@ import torch
 from learner.advantage import group_advantages, keep_largest, zero_variance
 from learner.batch import MicroBatch, micro_batches, response_lengths
 from learner.config import LearnerSettings, Stage
-from learner.loss import LossStatistics, LossSwitches, policy_loss, response_weights
+from learner.loss import LossStatistics, LossSwitches, policy_loss, token_weights
 from learner.optimizer import load_optimizer, new_optimizer, save_optimizer
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.policy.interface import Policy
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.policy.weights import flatten
 from rollout.types import Group, PromptKey
 
 SUPERVISED = LossSwitches(importance_ratio=False, aggregation="token")
@@ -65,8 +63,7 @@ class Learner:
         elif (path := reference or self.settings.reference_path) is not None:
             self.reference = self._load(path)
         else:
-            self.reference = copy.copy(self.policy)
-            self.reference.model = copy.deepcopy(self.policy.model).requires_grad_(False)
+            self.reference = self.policy.frozen_copy()
 
     def update(self, groups: Sequence[Group], step: int) -> tuple[UpdateMetrics, torch.Tensor]:
         """One optimiser step on a batch of groups; also the advantages [P, G].
@@ -105,7 +102,7 @@ class Learner:
 
     def weights(self) -> np.ndarray:
         """The policy as one flat array in the samplers' dtype."""
-        return flatten(self.policy.model, self.dtype)
+        return self.policy.weights(self.dtype)
 
     def save(self, folder: Path) -> None:
         """Write policy/, reference/ (if there is one) and the optimiser's state."""
@@ -124,13 +121,13 @@ class Learner:
         """Rewards and advantages [P, G]; a gold answer has no reward and advantage 1."""
         if self.stage.mode == "gold":
             return None, torch.ones(len(groups), 1)
-        rewards = torch.from_numpy(np.stack([group.rewards for group in groups if group.rewards is not None]))
+        rewards = torch.from_numpy(np.stack([_scored(group) for group in groups]))
         advantages = group_advantages(rewards, self.settings.advantage_scale())
         return rewards, keep_largest(advantages, self.settings.top_k_ratio)
 
     def _gradients(self, groups: Sequence[Group], advantages: torch.Tensor) -> tuple[float, LossStatistics]:
         """Accumulate the whole batch's gradient; its loss and statistics."""
-        weights = response_weights(response_lengths(groups), self.switches.aggregation, self.rollout.max_new_tokens)
+        weights = token_weights(response_lengths(groups), self.switches.aggregation, self.rollout.max_new_tokens)
         self.optimizer.zero_grad(set_to_none=True)
         loss, statistics = 0.0, LossStatistics()
         for micro in micro_batches(groups, advantages, weights, self.settings.token_budget, self.device):
@@ -172,6 +169,11 @@ def _peak_memory_mb(device: str) -> float:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def _scored(group: Group) -> np.ndarray:
+    assert group.rewards is not None, f"prompt {group.prompt.key} came without rewards"
+    return group.rewards
 
 
 def _mean_parts(groups: Sequence[Group]) -> dict[str, float]:

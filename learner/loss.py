@@ -44,7 +44,7 @@ class LossStatistics:
         return total / self.tokens if self.tokens else 0.0
 
 
-def response_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: int) -> torch.Tensor:
+def token_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: int) -> torch.Tensor:
     """Weight [N] of every token of a response, from the lengths [N] of the WHOLE batch: micro-batches then just add up.
 
     sequence  1 / (N * length)        mean over responses of their token means   GRPO, arXiv:2402.03300

@@ -9,6 +9,24 @@ import torch
 
 from rollout.types import Group
 
+TEXTS = pa.list_(pa.string())
+COLUMNS = [
+    ("id", pa.string()),
+    ("epoch", pa.int64()),
+    ("question", pa.string()),
+    ("answers", TEXTS),
+    ("gold", TEXTS),
+    ("passages", TEXTS),
+    ("passage_ids", TEXTS),
+    ("retrieval_scores", pa.list_(pa.float64())),
+    ("response", pa.string()),
+    ("reward", pa.float32()),
+    ("advantage", pa.float32()),
+    ("tokens", pa.int64()),
+    ("finished", pa.bool_()),
+    ("version", pa.list_(pa.int64())),
+]
+
 
 def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor) -> None:
     """Write every response of scored groups with its reward parts; advantages [P, G]."""
@@ -33,5 +51,6 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
         for p, group in enumerate(groups)
         for i, response in enumerate(group.responses)
     ]
+    parts = [(name, pa.float32()) for name in groups[0].reward_parts]
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), path, compression="zstd")

@@ -3,15 +3,15 @@
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from rollout.config import Section
 
 METRICS = ("f1", "rougeL", "bleu")
 
 
-class ExtraReward(BaseModel):
+class ExtraReward(Section):
     """A user's own reward function; `Scorer` tells how it is called."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     function: str = Field(description="the function to import, written module:function")
     weight: float = Field(1.0, description="weight of its value in the reward")
@@ -25,13 +25,11 @@ class ExtraReward(BaseModel):
 
     @property
     def name(self) -> str:
-        """The function's own name, under which its values are logged."""
-        return self.function.partition(":")[2]
+        """Under which its values are logged: no column of ours begins so."""
+        return "extra/" + self.function.partition(":")[2]
 
 
-class RewardSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+class RewardSettings(Section):
     f1: float = Field(1.0, description="weight of F1")
     rouge: float = Field(1.0, description="weight of ROUGE-L")
     bleu: float = Field(1.0, description="weight of BLEU")
@@ -41,9 +39,9 @@ class RewardSettings(BaseModel):
     @field_validator("extra")
     @classmethod
     def _has_distinct_names(cls, value: tuple[ExtraReward, ...]) -> tuple[ExtraReward, ...]:
-        taken = set(METRICS)
+        taken: set[str] = set()
         for extra in value:
             if extra.name in taken:
-                raise ValueError(f"the name {extra.name!r} of {extra.function!r} is taken: rename the function")
+                raise ValueError(f"two functions are logged as {extra.name!r}: rename {extra.function!r}")
             taken.add(extra.name)
         return value

@@ -22,7 +22,7 @@ class Scorer:
 
     sum: `w_f1*F1 + w_rouge*ROUGE-L + w_bleu*BLEU`, each part in [0, 1], F1 on SQuAD-normalised tokens.
     lapdog: the LAPDOG paper's score for comparison, F1 on raw tokens and BLEU divided by its L2 norm over the group (0 if
-    all are 0), so that BLEU depends on the group. An extra reward is called once a group as
+    all are 0); a lone greedy reply has no group and keeps its BLEU. An extra reward is called once a group as
     `function(prompt, passages, responses) -> [number] * G` and its weighted values are added.
     """
 
@@ -41,7 +41,7 @@ class Scorer:
         texts = [response.text for response in group.responses]
         parts = self._measure(texts, group.prompt.answers)
         paid_bleu = parts["bleu"]
-        if self.settings.mode == "lapdog" and (norm := np.linalg.norm(paid_bleu)) > 0:
+        if self.settings.mode == "lapdog" and len(texts) > 1 and (norm := np.linalg.norm(paid_bleu)) > 0:
             paid_bleu = paid_bleu / norm
         rewards = self.settings.f1 * parts["f1"] + self.settings.rouge * parts["rougeL"] + self.settings.bleu * paid_bleu
         for extra, function in self._extra:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from rollout.dataset import text_lines
 from rollout.errors import DataError
 
 NUMBERED = re.compile(r"^(\d+) (.*)$")
@@ -29,7 +30,7 @@ def _examples(source: Path, history: int | None) -> Iterator[dict[str, object]]:
     persona: list[str] = []
     turns: list[str] = []
     dialogue = -1
-    for number, line in _lines(source):
+    for number, line in text_lines(source):
         found = NUMBERED.match(line)
         if not found:
             raise DataError.at(source, number, f"{line[:40]!r} begins with no number and space; give ParlAI text")
@@ -54,15 +55,3 @@ def _turn(source: Path, number: int, text: str) -> tuple[str, str]:
     if len(fields) < 2 or not fields[0] or not fields[1]:
         raise DataError.at(source, number, f"{text[:40]!r} is no turn; write the partner's turn, a tab, and the reply")
     return fields[0], fields[1]
-
-
-def _lines(source: Path) -> Iterator[tuple[int, str]]:
-    if not source.is_file():
-        raise DataError(f"{source}: no such file; check the path")
-    for number, raw in enumerate(source.read_bytes().splitlines(), 1):
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError as error:
-            raise DataError.at(source, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
-        if line.strip():
-            yield number, line

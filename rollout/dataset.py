@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +73,7 @@ def read_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
     rows: Iterator[tuple[int, str]] | Iterator[tuple[int, dict[str, Any]]]
     match path.suffix:
         case ".jsonl":
-            rows = _jsonl_lines(path)
+            rows = text_lines(path)
         case ".parquet":
             rows = _parquet_rows(path)
         case other:
@@ -85,7 +85,10 @@ def read_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
             raise DataError.at(path, line, _first_problem(error)) from error
 
 
-def _jsonl_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number, text) of the lines that are not blank. Raises DataError naming a line that is not UTF-8."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; check the path")
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -93,7 +96,7 @@ def _jsonl_lines(path: Path) -> Iterator[tuple[int, str]]:
             except UnicodeDecodeError as error:
                 raise DataError.at(path, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
             if line.strip():
-                yield number, line
+                yield number, line.rstrip("\r\n")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -140,7 +143,7 @@ class PromptOrder:
         """The next `count` prompts, each stamped with its epoch."""
         taken: list[Prompt] = []
         while len(taken) < count:
-            if self.position == len(self.prompts):
+            if self.position >= len(self.prompts):
                 self.epoch, self.position = self.epoch + 1, 0
                 self._permutation = self._shuffled()
             chosen = self._permutation[self.position : self.position + count - len(taken)]
@@ -150,10 +153,6 @@ class PromptOrder:
 
     def state(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
-
-    @classmethod
-    def restored(cls, prompts: list[Prompt], seed: int, state: dict[str, int]) -> Self:
-        return cls(prompts, seed, state["epoch"], state["position"])
 
     def _shuffled(self) -> np.ndarray:
         return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.prompts))

@@ -42,3 +42,8 @@ class RewardError(LapdogError):
 
 class ClusterError(LapdogError):
     pass
+
+
+def first_line(error: object) -> str:
+    """What another library's error says first, to be quoted in one of ours."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -8,7 +8,6 @@ import numpy as np
 from rollout.config import RolloutSettings
 from rollout.policy.decoding import Decoding
 from rollout.policy.interface import Policy
-from rollout.policy.weights import load_flat
 from rollout.retrieval.retriever import Retriever
 from rollout.types import Group, Mode, Prompt, PromptKey, Response, Version
 
@@ -26,7 +25,7 @@ class Sampler:
         self.kept_mass = 1.0
 
     def load_weights(self, weights: np.ndarray, version: Version) -> None:
-        load_flat(self.policy.model, weights)
+        self.policy.load_weights(weights)
         self.version = version
 
     def groups(self, prompts: Sequence[Prompt], mode: Mode, version: Version) -> list[Group]:

@@ -77,4 +77,4 @@ def train(ray_session: None, tiny_flags: list[str], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def finished_run(train: Callable[..., Path]) -> Path:
-    return train()
+    return train("--keep_checkpoints", 9)

@@ -1,15 +1,18 @@
 """What is sampled and trained: the one interface of all policies."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from rollout.policy.decoding import Decoding
+from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
 
 Context = tuple[np.ndarray, ...]
@@ -43,6 +46,20 @@ class Policy(ABC):
     @abstractmethod
     def score(self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float) -> TokenScores:
         """Differentiable scores of given responses, int64 [P, G, T], padded on the right with any token."""
+
+    def weights(self, dtype: torch.dtype) -> np.ndarray:
+        """All that training changes, as one flat array."""
+        return flatten(self.model, dtype)
+
+    def load_weights(self, weights: np.ndarray) -> None:
+        """Take over an array made by another policy's `weights`."""
+        load_flat(self.model, weights)
+
+    def frozen_copy(self) -> Self:
+        """The policy as it stands now, which no training changes."""
+        frozen = copy.copy(self)
+        frozen.model = copy.deepcopy(self.model).requires_grad_(False)
+        return frozen
 
     @abstractmethod
     def save(self, folder: Path) -> None:

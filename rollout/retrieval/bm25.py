@@ -2,6 +2,7 @@
 
 import bm25s
 
+from rollout.errors import DataError
 from rollout.retrieval.corpus import Corpus, build_once
 
 STOPWORDS = "english"
@@ -27,6 +28,9 @@ class Bm25:
 
 
 def _index(corpus: Corpus) -> bm25s.BM25:
+    tokens = bm25s.tokenize(corpus.texts(), stopwords=STOPWORDS, show_progress=False)
+    if not tokens.vocab.keys() - {""}:
+        raise DataError("data.passages: the passages hold nothing but stop words; there is nothing to search in them")
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(corpus.texts(), stopwords=STOPWORDS, show_progress=False), show_progress=False)
+    index.index(tokens, show_progress=False)
     return index

@@ -1,6 +1,7 @@
 """A passage file as an Arrow table that all processes of a node map into memory, stored once under its content's hash."""
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ import pyarrow as pa
 from rollout.dataset import PassageRow, read_rows
 from rollout.errors import DataError
 from rollout.types import Passage
+
+log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 10_000
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string())])
@@ -76,9 +79,8 @@ def _write_arrow(path: Path, target: Path) -> None:
     chunk: list[dict[str, str]] = []
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for line, row in read_rows(path, PassageRow):
-            if row.id in lines:
-                raise DataError.at(path, line, f"id {row.id!r} stands on line {lines[row.id]} already; give each its own")
-            lines[row.id] = line
+            if (first := lines.setdefault(row.id, line)) != line:  # ids only measure recall, so both can be found
+                log.warning("%s:%d: passage id %r stands on line %d already; both are kept", path, line, row.id, first)
             chunk.append(row.model_dump())
             if len(chunk) == ROWS_PER_CHUNK:
                 writer.write(pa.RecordBatch.from_pylist(chunk, SCHEMA))

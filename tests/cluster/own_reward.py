@@ -1,3 +1,5 @@
+import ray
+
 from rollout.types import Passage, Prompt
 
 
@@ -7,3 +9,12 @@ def one_each(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]
 
 def never_a_number(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     return [float("nan")] * len(responses)
+
+
+def kill_samplers_at_times(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    """Kills every sampler whenever one of a few prompts is scored."""
+    if int(prompt.id.split("-")[1]) % 8 == 0:
+        for actor in ray.util.list_named_actors(all_namespaces=True):
+            if actor["name"].startswith("sampler-"):
+                ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
+    return [0.0] * len(responses)

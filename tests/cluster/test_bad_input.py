@@ -127,17 +127,13 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: c.flags(data__passages=c.jsonl("p.jsonl", {"id": "1"})),
         "p.jsonl:1: lacks the key 'text'",
     ),
-    "passage id twice": (
-        lambda c: c.flags(data__passages=c.jsonl("p.jsonl", PASSAGE, PASSAGE)),
-        "p.jsonl:2: id 'p' stands on line 1",
-    ),
     "no passage": (lambda c: c.flags(data__passages=c.file("p.jsonl", "\n")), "p.jsonl: holds no passage"),
     "cache that is a file": (lambda c: c.flags(data__cache=c.train), "let data.cache name a folder"),
     "model folder missing": (lambda c: c.flags(policy__path=c.folder / "no"), "no: is no model folder or hub name"),
     "model folder without a model": (lambda c: c.flags(policy__path=c.folder), "is no model folder or hub name"),
     "model of another type": (
         lambda c: c.flags(policy__path=c.file("bert/config.json", '{"model_type": "bert"}').parent),
-        "is of type 'bert'; give a model of type 't5'",
+        "is of type 'bert'; give a model of type t5",
     ),
     "run folder taken": (lambda c: c.flags(run_dir=c.file("old/config.yaml", "").parent), "holds a run already; go on with"),
     "run folder not empty": (lambda c: c.flags(run_dir=c.file("x/notes.txt", "").parent), "is not empty; choose another"),
@@ -147,6 +143,18 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: ["train", "--resume", str(c.file("old/config.yaml", "seed: 1\n").parent)],
         "holds no checkpoint yet",
     ),
+    "settings file with a control character": (lambda c: yaml(c, "seed: 1\x00\n"), "is not YAML"),
+    "settings file with an impossible date": (lambda c: yaml(c, "run_dir: 2024-99-99\n"), "is not YAML"),
+    "CPUs in parts above one": (lambda c: c.flags(cluster__sampler_cpus=1.5), "above 1 it must be a whole number"),
+    "demo with a model folder that is none": (
+        lambda c: ["train", "--policy.path", str(c.folder), "--run_dir", str(c.run)],
+        "is no model folder or hub name",
+    ),
+    "passages of stop words": (
+        lambda c: c.flags(data__passages=c.jsonl("p.jsonl", PASSAGE | {"title": "", "text": "the"})),
+        "nothing but stop words",
+    ),
+    "file name too long": (lambda c: c.flags(run_dir=c.folder / ("x" * 300)), "File name too long"),
     "evaluate without data": (lambda c: ["evaluate", "--checkpoint", str(c.folder)], "data: is missing; give it"),
     "evaluate of nothing": (
         lambda c: ["evaluate", "--checkpoint", "no", "--data", str(c.train)],
@@ -222,3 +230,41 @@ def test_a_reward_that_returns_nan_is_named(
     extra = ["--reward.extra", '[{function: "tests.cluster.own_reward:never_a_number"}]', "--supervised.steps", "0"]
     assert main(["train", *tiny_flags, *extra, "--run_dir", str(tmp_path / "run")]) == 2
     assert "tests.cluster.own_reward:never_a_number" in capsys.readouterr().err
+
+
+def test_truncated_model_weights_leave_no_run_behind(
+    ray_session: None, finished_run: Path, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(finished_run / "policy", tmp_path / "model")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert main(["train", *tiny_flags, "--policy.path", str(model), "--run_dir", str(tmp_path / "run")]) == 2
+    assert "give a complete model folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--supervised.steps", "9"], "supervised: differs from the run's own"),
+        (["--learner.steps", "0"], "learner.steps: 0 would remove the stage that the run is in"),
+    ],
+)
+def test_a_resumed_run_keeps_its_stages(
+    finished_run: Path, flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["train", "--resume", str(finished_run), *flags]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_resumed_run_demands_its_training_file(
+    finished_run: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    shorter = tmp_path / "train.jsonl"
+    shorter.write_text("".join((data_dir / "train.jsonl").read_text().splitlines(keepends=True)[:20]))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(data_dir / "train.jsonl"), str(shorter)))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert f"{shorter}: is not what the run was trained on" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from cluster.pipeline import Pipeline, Weights, _call_sizes
+from cluster.pipeline import Pipeline, PublishedWeights, call_size
 from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Prompt, Version
@@ -32,11 +32,12 @@ def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) ->
     arguments: dict[str, Any] = dict(
         samplers=samplers,
         rewards=AnsweringPool(),
-        weights=Weights(Version(0, 0)),
+        weights=PublishedWeights(Version(0, 0)),
         stage=stage,
         order=PromptOrder(PROMPTS, seed=0),
         prompts_per_call=2,
         max_staleness=max_staleness,
+        prompts_left=100,
     )
     return Pipeline(**(arguments | changed))
 
@@ -46,10 +47,10 @@ def ids(prompts: list[Prompt]) -> list[str]:
 
 
 def test_calls_of_a_batch_are_equal_and_fill_it_exactly() -> None:
-    assert _call_sizes(16, 8) == [8, 8]
-    assert _call_sizes(10, 8) == [5, 5]
-    assert _call_sizes(7, 4) == [1] * 7
-    assert _call_sizes(4, 8) == [4]
+    assert call_size(16, 8) == 8
+    assert call_size(10, 8) == 5
+    assert call_size(7, 4) == 1
+    assert call_size(4, 8) == 4
 
 
 def test_no_more_than_staleness_plus_one_batches_are_admitted() -> None:
@@ -102,16 +103,28 @@ def test_asynchronous_batches_take_calls_as_they_end() -> None:
 def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> None:
     async def run() -> tuple[int, list[str]]:
         samplers = AnsweringPool(Version(0, 0))
-        flow = pipeline(samplers, max_staleness=1, weights=Weights(Version(0, 2)))
+        flow = pipeline(samplers, max_staleness=1, weights=PublishedWeights(Version(0, 2)))
         flow.admit()
         waiting = asyncio.ensure_future(flow.batch())
         while flow.requeued < 8:
             await asyncio.sleep(0)
+            assert len(flow.unfinished()) <= 8
         samplers.version = Version(0, 2)
         return flow.requeued, ids((await waiting).prompts)
 
     requeued, prompts = asyncio.run(run())
-    assert requeued % 2 == 0 and len(prompts) == 4
+    assert requeued >= 8 and set(prompts) <= set(ids(PromptOrder(PROMPTS, seed=0).take(8)))
+
+
+def test_no_prompt_is_admitted_beyond_the_last_step() -> None:
+    async def run() -> int:
+        flow = pipeline(AnsweringPool(), max_staleness=3, prompts_left=8)
+        flow.admit()
+        flow.trained(await flow.batch(), None)
+        flow.admit()
+        return len(flow.unfinished())
+
+    assert asyncio.run(run()) == 4
 
 
 def test_queued_prompts_go_before_the_order() -> None:

@@ -34,6 +34,16 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert name == other_name and torch.equal(a, b)
 
 
+def copy_as_of(run: Path, target: Path, step: int) -> Path:
+    """The run as a kill at `step` could have left it: the newest checkpoint is older than the files."""
+    shutil.copytree(run, target, symlinks=True)
+    (target / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(run), str(target)))
+    latest = target / "checkpoints" / "latest"
+    latest.unlink()
+    latest.symlink_to(f"step-{step}")
+    return target
+
+
 def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
     metrics = rows(finished_run / "metrics.jsonl")
     assert [row["step"] for row in metrics] == list(range(1, 9))
@@ -49,11 +59,9 @@ def test_the_ratio_is_one_while_sampler_and_learner_hold_equal_weights(finished_
 
 def test_the_reference_is_the_policy_after_stage_1(finished_run: Path) -> None:
     assert rows(finished_run / "metrics.jsonl")[4]["kl"] == pytest.approx(0, abs=1e-6)
-    reference = load_file(finished_run / "checkpoints" / "latest" / "reference" / "model.safetensors")
-    after_stage_1 = finished_run / "checkpoints" / "latest" / ".." / "step-4"
-    assert not after_stage_1.exists() or torch.equal(
-        reference["shared.weight"], load_file(after_stage_1 / "policy" / "model.safetensors")["shared.weight"]
-    )
+    reference = load_file(finished_run / "checkpoints" / "step-8" / "reference" / "model.safetensors")
+    after_stage_1 = policy_weights(finished_run, "step-4")
+    assert all(torch.equal(reference[name], after_stage_1[name]) for name in after_stage_1)
 
 
 def test_evaluations_come_before_between_and_after_the_stages(finished_run: Path) -> None:
@@ -88,24 +96,36 @@ def test_three_samplers_give_bitwise_what_one_gives(finished_run: Path, train: T
     assert_same_weights(other, finished_run)
 
 
-def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path, train: Train) -> None:
-    run = train("--learner.steps", 2, "--learner.lr_warmup_steps", 100)
-    whole = train("--learner.lr_warmup_steps", 100)
+@pytest.mark.parametrize("step", [2, 4, 6])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path, tmp_path: Path, step: int) -> None:
+    """From within stage 1, where gold answers were fetched ahead; from between the stages; from within GRPO."""
+    run = copy_as_of(finished_run, tmp_path / "run", step)
+    pending = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())["pending"]
+    assert bool(pending) == (step == 2)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert [row["incarnation"] for row in rows(run / "metrics.jsonl")] == [0] * step + [1] * (8 - step)
+    assert rows(run / "evaluations.jsonl") == rows(finished_run / "evaluations.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+def test_a_finished_run_goes_on_to_more_steps(train: Train) -> None:
+    warming_up = ("--learner.lr_warmup_steps", 100)  # before the decay begins, the rate does not depend on the last step
+    run, whole = train("--learner.steps", 2, *warming_up), train(*warming_up)
     assert main(["train", "--resume", str(run), "--learner.steps", "4"]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
     assert_same_weights(run, whole)
 
 
-def test_resume_cuts_the_files_back_to_the_checkpoint(train: Train) -> None:
-    run = train("--learner.steps", 3, "--checkpoint_every", 0, "--keep_checkpoints", 9)
-    checkpoints = run / "checkpoints"
-    (checkpoints / "latest").unlink()
-    (checkpoints / "latest").symlink_to("step-4")
-    assert main(["train", "--resume", str(run)]) == 0
-    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 8))
-    assert [row["incarnation"] for row in rows(run / "metrics.jsonl")] == [0] * 4 + [1] * 3
-    steps = [row["step"] for row in rows(run / "evaluations.jsonl")]
-    assert steps == sorted(set(steps))
+def test_a_sampler_that_dies_changes_nothing_but_the_count_of_restarts(finished_run: Path, train: Train) -> None:
+    extra = '[{function: "tests.cluster.own_reward:kill_samplers_at_times", weight: 0}]'
+    run = train("--reward.extra", extra)
+    metrics = rows(run / "metrics.jsonl")
+    assert sum(row["restarts"] for row in metrics) >= 1
+    own = "extra/kill_samplers_at_times"
+    assert [{k: v for k, v in row.items() if k != own} for row in without_clock(run / "metrics.jsonl")] == without_clock(
+        finished_run / "metrics.jsonl"
+    )
 
 
 def test_staleness_stays_within_its_bound(train: Train) -> None:
@@ -113,10 +133,11 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
     assert 0 < max(row["staleness_max"] for row in metrics) <= 2
 
 
-def test_old_checkpoints_go_and_the_best_stays(finished_run: Path) -> None:
-    kept = {path.name for path in (finished_run / "checkpoints").glob("step-*")}
-    assert (finished_run / "checkpoints" / "best").exists()
-    best = (finished_run / "checkpoints" / "best").resolve().name
+def test_old_checkpoints_go_and_the_best_stays(train: Train) -> None:
+    run = train()
+    kept = {path.name for path in (run / "checkpoints").glob("step-*")}
+    assert (run / "checkpoints" / "best").exists()
+    best = (run / "checkpoints" / "best").resolve().name
     assert kept == {"step-6", "step-8", best}
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from learner import advantage, loss
-from learner.loss import LossStatistics, LossSwitches, kl_divergence, policy_loss, response_weights
+from learner.loss import LossStatistics, LossSwitches, kl_divergence, policy_loss, token_weights
 
 ONE = torch.tensor([1.0])
 
@@ -64,8 +64,8 @@ def test_kl_is_weighed_into_the_loss_and_summed_apart():
     ("aggregation", "expected"),
     [("sequence", [1 / 6, 1 / 3, 1 / 12]), ("token", [1 / 7] * 3), ("constant", [1 / 30] * 3)],
 )
-def test_response_weights(aggregation, expected):
-    weights = response_weights(torch.tensor([2, 1, 4]), aggregation, 10)
+def test_token_weights(aggregation, expected):
+    weights = token_weights(torch.tensor([2, 1, 4]), aggregation, 10)
     assert weights.shape == (3,)
     assert weights.tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -73,7 +73,7 @@ def test_response_weights(aggregation, expected):
 @pytest.mark.parametrize(("aggregation", "value"), [("sequence", -(3 + 5) / 2), ("token", -(3 * 3 + 5) / 4)])
 def test_aggregations_weigh_a_long_and_a_short_response(aggregation, value):
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    weights = response_weights(mask.sum(1), aggregation, 3)
+    weights = token_weights(mask.sum(1), aggregation, 3)
     zeros = torch.zeros(2, 3)
     loss, _ = policy_loss(zeros, zeros, None, torch.tensor([3.0, 5.0]), weights, mask, LossSwitches())
     assert float(loss) == pytest.approx(value, rel=1e-6)
@@ -112,7 +112,7 @@ def test_padding_does_not_raise_the_largest_ratio():
 def test_equal_weights_have_ratio_one_no_kl_and_no_clipping():
     logprobs = -torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(3, 4, dtype=torch.bool)
-    weights = response_weights(mask.sum(1), "sequence", 4)
+    weights = token_weights(mask.sum(1), "sequence", 4)
     advantages = torch.tensor([1.0, -1.0, 0.5])
     loss, statistics = policy_loss(logprobs, logprobs, logprobs, advantages, weights, mask, LossSwitches(kl_coef=0.04))
     assert statistics == LossStatistics(tokens=12, kl=0, clipped=0, ratio_max=1)
@@ -122,7 +122,7 @@ def test_equal_weights_have_ratio_one_no_kl_and_no_clipping():
 def test_at_the_sampling_policy_the_gradient_is_that_of_minus_advantage_times_logprob():
     sampler = -torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(4) < torch.tensor([[4], [2], [1]])
-    weights, advantages = response_weights(mask.sum(1), "sequence", 4), torch.tensor([1.0, -1.0, 0.5])
+    weights, advantages = token_weights(mask.sum(1), "sequence", 4), torch.tensor([1.0, -1.0, 0.5])
     gradients = []
     for importance_ratio in (True, False):
         policy = sampler.clone().requires_grad_()
@@ -171,7 +171,7 @@ def test_the_loss_equals_its_slow_ground_truth(aggregation, estimator):
         policy, reference = sampler + rng.normal(0, 0.4, (8, 6)), sampler + rng.normal(0, 0.4, (8, 6))
         advantages, mask = rng.normal(size=8), np.arange(6) < lengths[:, None]
         switches = LossSwitches(True, 0.1, 0.3, aggregation, 0.7, estimator)
-        weights = response_weights(torch.from_numpy(lengths), aggregation, 6).double()
+        weights = token_weights(torch.from_numpy(lengths), aggregation, 6).double()
         tensors = [torch.from_numpy(x) for x in (policy, sampler, reference, advantages)]
         value, statistics = policy_loss(*tensors, weights, torch.from_numpy(mask), switches)
         total, kl, clipped, ratio_max = slow_loss(policy, sampler, reference, advantages, lengths, switches, 6)

@@ -38,7 +38,10 @@ def test_function_must_look_like_module_and_function(name):
         ExtraReward(function=name)
 
 
-@pytest.mark.parametrize("names", [["my.rewards:bleu"], ["one:length", "two:length"]])
-def test_extra_names_must_be_distinct(names):
+def test_extra_names_must_be_distinct():
     with pytest.raises(ValidationError, match="rename"):
-        RewardSettings(extra=tuple(ExtraReward(function=name) for name in names))
+        RewardSettings(extra=(ExtraReward(function="one:length"), ExtraReward(function="two:length")))
+
+
+def test_an_extra_reward_never_takes_the_name_of_a_column_of_ours():
+    assert ExtraReward(function="my.rewards:reward").name == "extra/reward"

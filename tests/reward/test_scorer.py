@@ -91,7 +91,7 @@ def test_extra_reward_is_weighted_and_added(scorer_with):
     group = scorer_with(own).score(make_group(["no", "maybe", "no"], ("yes",)))
     plain = Scorer(RewardSettings()).score(make_group(["no", "maybe", "no"], ("yes",)))
     np.testing.assert_allclose(group.rewards, plain.rewards + [1, 2.5, 1], rtol=1e-6)
-    assert group.reward_parts["own"].tolist() == [2, 5, 2]
+    assert group.reward_parts["extra/own"].tolist() == [2, 5, 2]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_extra_reward_is_weighted_and_added(scorer_with):
 )
 def test_extra_reward_may_return_any_row_of_numbers(scorer_with, values):
     group = scorer_with(lambda prompt, passages, responses: values).score(make_group(["no", "yes"], ("yes",)))
-    assert group.reward_parts["own"].tolist() == [float(value) for value in values]
+    assert group.reward_parts["extra/own"].tolist() == [float(value) for value in values]
 
 
 @pytest.mark.parametrize(

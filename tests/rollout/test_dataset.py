@@ -200,7 +200,7 @@ def test_a_restored_order_goes_on_exactly(before):
     order = PromptOrder(prompts, 1)
     order.take(before)
     state = json.loads(json.dumps(order.state()))
-    assert PromptOrder.restored(prompts, 1, state).take(9) == order.take(9)
+    assert PromptOrder(prompts, 1, **state).take(9) == order.take(9)
 
 
 def test_the_state_in_the_middle_of_an_epoch_is_two_numbers():

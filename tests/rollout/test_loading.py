@@ -77,7 +77,7 @@ def test_a_config_with_a_value_of_the_wrong_type_is_refused(folder):
 
 def test_another_model_type_is_refused_before_its_weights_are_read(tmp_path):
     BertConfig().save_pretrained(tmp_path)
-    assert "is of type 'bert'; give a model of type 't5'" in refused(tmp_path)
+    assert "is of type 'bert'; give a model of type t5" in refused(tmp_path)
     with pytest.raises(PolicyError, match="'bert'"):
         check_policy(tmp_path)
 

@@ -141,7 +141,6 @@ def test_the_slower_of_two_builders_keeps_what_the_faster_built(tmp_path):
 @pytest.mark.parametrize(
     ("line", "shown"),
     [
-        ('{"id": "a", "text": "again"}', "id 'a' stands on line 1 already"),
         ('{"id": "b"}', "lacks the key 'text'"),
         ('{"id": "b", "text": " "}', "'text' is empty"),
         ('{"id": 3, "text": "x"}', "'id' is 3"),
@@ -236,3 +235,11 @@ def test_more_context_than_passages_is_refused(corpus):
     assert len(Retriever(corpus, "all", 30).retrieve([ask("zebra")])[0].passages) == 30
     with pytest.raises(DataError, match="policy.n_context: 31 .* holds 30; lower it"):
         Retriever(corpus, "all", 31)
+
+
+def test_passages_of_one_id_are_both_kept_and_said(tmp_path, caplog):
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n')
+    corpus = Corpus.open(file, tmp_path / "cache")
+    assert [corpus[0].text, corpus[1].text] == ["one", "two"]
+    assert "p.jsonl:2: passage id 'a' stands on line 1 already; both are kept" in caplog.text

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.pipeline import Weights, sample
+from cluster.pipeline import PublishedWeights, sample
 from cluster.pool import Pool
 from rollout.types import Prompt
 
@@ -14,7 +14,7 @@ Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 async def evaluate(
-    samplers: Pool, rewards: Pool, prompts: Sequence[Prompt], weights: Weights, constant_reply: str | None
+    samplers: Pool, rewards: Pool, prompts: Sequence[Prompt], weights: PublishedWeights, constant_reply: str | None
 ) -> Result:
     """Figures as in `reward.evaluation`, and one row per prompt with reply and passages."""
     calls = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]

@@ -1,0 +1,26 @@
+"""What must not change between a run and its resumption."""
+
+from pathlib import Path
+
+from cluster.checkpoint import TrainState
+from cluster.config import Settings
+from cluster.inputs import Inputs
+from rollout.errors import DataError, SettingsError
+
+FIXED = ("run_dir", "seed", "data", "policy")
+
+
+def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkpoint: Path, state: TrainState) -> None:
+    """Raise SettingsError or DataError where a resumed run would not go on with what the checkpoint holds."""
+    fixed = FIXED if state.stage == "supervised" else (*FIXED, "supervised")
+    for name in fixed:
+        if getattr(settings, name) != getattr(before, name):
+            raise SettingsError(f"{name}: differs from the run's own, which a resumed run keeps; leave it out")
+    if state.stage not in [stage.name for stage in settings.stages()]:
+        steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
+        raise SettingsError(f"{steps}: 0 would remove the stage that the run is in; give {state.step} or more")
+    needs_reference = state.stage == "grpo" and settings.learner.switches().kl_coef > 0
+    if needs_reference and not (checkpoint / "reference").is_dir():
+        raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")
+    if state.train_data != inputs.digest():
+        raise DataError(f"{settings.data.train}: is not what the run was trained on; put that file back, or start anew")
