@@ -42,7 +42,7 @@ def check_policy(path: str | Path) -> None:
     """Raise PolicyError unless `path` names a model of a type that we train."""
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise PolicyError(f"policy {path}: is no model folder or hub name ({first_line(error)}); check the path") from error
     if config.model_type not in FAMILIES:
         raise PolicyError(f"policy {path}: is of type {config.model_type!r}; give a model of type {', '.join(FAMILIES)}")
