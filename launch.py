@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import checkpoint, held_out
-from cluster.config import ConvertOptions, EvaluateOptions, Settings, TrainOptions
+from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import check_models_and_rewards, check_retrieval, load_inputs, policy_folder, with_demo
 from cluster.pipeline import PublishedWeights
@@ -102,7 +102,7 @@ def run(trainer: Trainer) -> None:
 
 def evaluate_command(argv: Sequence[str]) -> None:
     """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
-    given = parse_flags("evaluate", evaluate_command.__doc__, [EvaluateOptions, Settings], argv)
+    given = parse_flags("evaluate", evaluate_command.__doc__, [EvaluateOptions, Settings], argv, only=USED_IN_EVALUATION)
     options, values = split(EvaluateOptions, given)
     for path in (options.output, options.predictions):
         if path is not None:

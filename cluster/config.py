@@ -135,6 +135,27 @@ class EvaluateOptions(Section):
     config: Path | None = Field(None, description="YAML file of settings; default: the checkpoint's own")
 
 
+USED_IN_EVALUATION = (
+    "data.query",
+    "data.cache",
+    "policy.dtype",
+    "policy.n_context",
+    "policy.max_passage_tokens",
+    "policy.prompt_template",
+    "policy.passage_template",
+    "rollout.max_new_tokens",
+    "reward.",
+    "cluster.samplers",
+    "cluster.rewards",
+    "cluster.threads",
+    "cluster.sampler_",
+    "cluster.reward_",
+    "cluster.start_deadline_s",
+    "cluster.call_deadline_s",
+    "cluster.dashboard_port",
+)
+
+
 class ConvertOptions(Section):
     input: Path = Field(description="ConvAI2 or ParlAI text: 'your persona:' lines and tab-separated turns")
     output: Path = Field(description="jsonl file to write")

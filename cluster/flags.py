@@ -30,16 +30,22 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message}; see --help")
 
 
-def parse_flags(command: str, about: str | None, models: Sequence[type[BaseModel]], argv: Sequence[str]) -> Values:
-    """Flags of one command -> {dotted name: text}. Raises SettingsError for an unknown or incomplete flag."""
-    parser = _Parser(prog=f"launch.py {command}", description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    names = []
-    for model in models:
-        for name, field in fields(model):
-            default = "" if field.default is None or field.is_required() else f" [{field.default}]"
-            text = f"{field.description}{default}".replace("%", "%%")
-            parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
-            names.append(name)
+def parse_flags(
+    command: str, about: str | None, models: Sequence[type[BaseModel]], argv: Sequence[str], only: tuple[str, ...] = ("",)
+) -> Values:
+    """Flags of one command -> {dotted name: text}; of the last model only settings that begin as in `only`.
+
+    Raises SettingsError for an unknown or incomplete flag.
+    """
+    usage = f"python launch.py {command} [--name value ...]"
+    parser = _Parser(usage=usage, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    used = [pair for model in models[:-1] for pair in fields(model)]
+    used += [(name, field) for name, field in fields(models[-1]) if name.startswith(only)]
+    for name, field in used:
+        default = "" if field.default is None or field.is_required() else f" [{field.default}]"
+        text = f"{field.description}{default}".replace("%", "%%")
+        parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
+    names = [name for name, _ in used]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         given = unknown[0].split("=")[0]

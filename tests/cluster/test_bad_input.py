@@ -155,6 +155,10 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         "nothing but stop words",
     ),
     "file name too long": (lambda c: c.flags(run_dir=c.folder / ("x" * 300)), "File name too long"),
+    "evaluate with a setting of training": (
+        lambda c: ["evaluate", "--checkpoint", "x", "--data", "y", "--learner.lr", "1"],
+        "--learner.lr: unknown setting",
+    ),
     "evaluate without data": (lambda c: ["evaluate", "--checkpoint", str(c.folder)], "data: is missing; give it"),
     "evaluate of nothing": (
         lambda c: ["evaluate", "--checkpoint", "no", "--data", str(c.train)],
