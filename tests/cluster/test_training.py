@@ -133,6 +133,12 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
     assert 0 < max(row["staleness_max"] for row in metrics) <= 2
 
 
+def test_in_bfloat16_the_ratio_is_near_one_and_logged(train: Train) -> None:
+    run = train("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2)
+    assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl"))
+    assert policy_weights(run)["shared.weight"].dtype == torch.float32
+
+
 def test_old_checkpoints_go_and_the_best_stays(train: Train) -> None:
     run = train()
     kept = {path.name for path in (run / "checkpoints").glob("step-*")}
