@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster import checkpoint, held_out
+from cluster import checkpoint, held_out, seed_flags
 from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import check_models_and_rewards, check_retrieval, load_inputs, policy_folder, with_demo
@@ -47,8 +47,10 @@ async def train(trainer: Trainer) -> None:
 
 def train_command(argv: Sequence[str]) -> None:
     """Supervised training, then GRPO; without data on the embedded demo."""
-    given = parse_flags("train", train_command.__doc__, [TrainOptions, Settings], argv)
-    options, values = split(TrainOptions, given)
+    given = parse_flags(
+        "train", train_command.__doc__, [TrainOptions, Settings], argv, switches=[*seed_flags.SWITCHES], others=seed_flags.HELP
+    )
+    options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
         values = read_yaml(options.config, Settings) | values
     if options.resume is not None:
@@ -78,7 +80,10 @@ def resume_run(path: Path, values: Values) -> None:
     """Go on with the run in `path`; what it was told stays, but for `values`."""
     folder = RunFolder.existing(path)
     before = read_settings(folder.path / "config.yaml")
-    settings = build(Settings, read_yaml(folder.path / "config.yaml", Settings) | values).resolved()
+    told = read_yaml(folder.path / "config.yaml", Settings)
+    if "learner.loss" in values:
+        told = {name: value for name, value in told.items() if name not in before.learner.follow_preset()}
+    settings = build(Settings, told | values).resolved()
     newest, state = checkpoint.newest(folder.checkpoints)
     check_models_and_rewards(settings)
     inputs = load_inputs(settings)

@@ -18,8 +18,8 @@ MANIFEST, STATE = "manifest.json", "state.json"
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Where a run stands, apart from what the learner holds. pending: (epoch, id) of prompts taken but not trained on;
-    train_data: digest of the training prompts."""
+    """Where a run stands, apart from what the learner holds. pending, set_aside: (epoch, id, attempt) of prompts taken but
+    not trained on, and of those whose group taught nothing (`Pipeline`); train_data: digest of the training prompts."""
 
     step: int = 0
     incarnation: int = 0
@@ -27,6 +27,7 @@ class TrainState:
     train_data: str = ""
     order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
     pending: list[list[Any]] = field(default_factory=list)
+    set_aside: list[list[Any]] = field(default_factory=list)
     constant_reply: str | None = None
     best_reward: float | None = None
     best_step: int | None = None

@@ -1,6 +1,5 @@
 """The whole tree of settings and the checks that no single section can make."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +60,22 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _groups_can_be_compared(self) -> "Settings":
-        if self.learner.steps > 0 and self.rollout.group_size < 2:
+        if self.learner.steps > 0 and self.learner.compares_within_group() and self.rollout.group_size < 2:
             raise ValueError("rollout.group_size: 1 response a prompt has no group to be compared with; give 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _every_setting_has_an_effect(self) -> "Settings":
+        for name, cause in self.learner.without_effect():
+            value = getattr(self.learner, name)
+            raise ValueError(f"learner.{name}: {value} has no effect with {cause}; leave it out or change that")
+        return self
+
+    @model_validator(mode="after")
+    def _overlong_responses_exist(self) -> "Settings":
+        buffer, longest = self.learner.overlong_buffer, self.rollout.max_new_tokens
+        if buffer >= longest:
+            raise ValueError(f"learner.overlong_buffer: {buffer} tokens must be fewer than rollout.max_new_tokens, {longest}")
         return self
 
     @model_validator(mode="after")
@@ -80,15 +93,13 @@ class Settings(Section):
     def resolved(self) -> "Settings":
         """The same settings with absolute paths and no default left open: what a run uses, wherever its actors run."""
         data = {name: Path(path).expanduser().resolve() for name, path in self.data if isinstance(path, Path)}
-        learner = self.learner.model_dump() | asdict(self.learner.switches())
-        learner |= {"scale_rewards": self.learner.advantage_scale(), "reference_path": _absolute(self.learner.reference_path)}
-        del learner["importance_ratio"]
+        reference_path = _absolute(self.learner.reference_path)
         return self.model_copy(
             update={
                 "data": self.data.model_copy(update=data),
                 "policy": self.policy.model_copy(update={"path": _absolute(self.policy.path)}),
                 "supervised": self.supervised.model_copy(update={"steps": self.supervised_steps}),
-                "learner": LearnerSettings(**learner),
+                "learner": self.learner.resolved().model_copy(update={"reference_path": reference_path}),
             }
         )
 
@@ -105,7 +116,7 @@ class Settings(Section):
         )
         grpo = Stage(
             name="grpo",
-            mode="sample",
+            mode="gold" if self.learner.loss == "sft" else "sample",
             first=supervised.last + 1,
             steps=self.learner.steps,
             prompts_per_step=self.rollout.prompts_per_step,

@@ -2,8 +2,9 @@
 
 import argparse
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
@@ -31,11 +32,18 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_flags(
-    command: str, about: str | None, models: Sequence[type[BaseModel]], argv: Sequence[str], only: tuple[str, ...] = ("",)
+    command: str,
+    about: str | None,
+    models: Sequence[type[BaseModel]],
+    argv: Sequence[str],
+    only: tuple[str, ...] = ("",),
+    switches: Sequence[str] = (),
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> Values:
     """Flags of one command -> {dotted name: text}; of the last model only settings that begin as in `only`.
 
-    Raises SettingsError for an unknown or incomplete flag.
+    switches take no value; others are flags beside the settings, with their help. Raises SettingsError for an unknown or
+    incomplete flag.
     """
     usage = f"python launch.py {command} [--name value ...]"
     parser = _Parser(usage=usage, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
@@ -45,7 +53,11 @@ def parse_flags(
         default = "" if field.default is None or field.is_required() else f" [{field.default}]"
         text = f"{field.description}{default}".replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
-    names = [name for name, _ in used]
+    for name in switches:
+        parser.add_argument(f"--{name}", action="store_true", help="the patch's switch")
+    for name, text in others.items():
+        parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
+    names = [*(name for name, _ in used), *switches, *others]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         given = unknown[0].split("=")[0]

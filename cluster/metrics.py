@@ -5,7 +5,7 @@ from typing import Any
 from cluster.checkpoint import TrainState
 from cluster.pipeline import Batch
 from learner.config import Stage
-from learner.learner import UpdateMetrics
+from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS
 
 
@@ -25,17 +25,21 @@ def metrics_row(
         **dict.fromkeys(METRICS),
         **update.reward_parts,
         "kl": update.kl,
+        "kl_coef": update.kl_coef,
+        "kl_to_sampler": update.kl_to_sampler,
         "clip_fraction": update.clip_fraction,
+        "corrected": update.corrected,
         "entropy": update.entropy,
-        "ratio_max": update.ratio_max,
+        **update.ratios,
         "grad_norm": update.grad_norm,
         "lr": update.lr,
         "staleness_mean": sum(batch.staleness) / len(batch.staleness),
         "staleness_max": max(batch.staleness),
         "zero_variance": update.zero_variance,
+        "set_aside": batch.set_aside,
         "truncated": update.truncated,
         "response_tokens": update.response_tokens,
-        "kept_mass": min(made.sampled.kept_mass for made in batch.calls),
+        "kept_mass": min((made.sampled.kept_mass for made in batch.calls), default=None),
         "tokens_per_s": update.response_tokens / seconds_step,
         "groups_per_s": len(batch.groups) / seconds_step,
         "seconds_sample": sum(made.sampled.seconds for made in batch.calls),

@@ -46,4 +46,4 @@ def learner_actor(settings: Settings, shares: Shares, namespace: str, policy_pat
         name="learner", namespace=namespace, num_cpus=shares.learner_cpus, num_gpus=shares.learner_gpus, max_restarts=0
     )
     sections = settings.learner, settings.rollout, settings.policy
-    return actor.remote(policy_path, *sections, settings.cluster.threads)
+    return actor.remote(policy_path, *sections, settings.reward.weights(), settings.cluster.threads)

@@ -19,7 +19,7 @@ def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkp
     if state.stage not in [stage.name for stage in settings.stages()]:
         steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
         raise SettingsError(f"{steps}: 0 would remove the stage that the run is in; give {state.step} or more")
-    needs_reference = state.stage == "grpo" and settings.learner.switches().kl_coef > 0
+    needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():
         raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")
     if state.train_data != inputs.digest():

@@ -29,8 +29,9 @@ def step_line(row: dict[str, Any]) -> str:
     """`row` is a line of metrics.jsonl."""
     parts = [f"{row['stage']:>10} {row['step']:>6}", f"loss {row['loss']:8.4f}"]
     if row["reward"] is not None:
-        parts += [f"reward {row['reward']:6.3f} ± {row['reward_std']:5.3f}", f"kl {row['kl']:7.4f}"]
-        parts += [f"entropy {row['entropy']:5.2f}", f"lag {row['staleness_mean']:3.1f}"]
+        kl = "" if row["kl"] is None else f"kl {row['kl']:7.4f}  "
+        parts += [f"reward {row['reward']:6.3f} ± {row['reward_std']:5.3f}"]
+        parts += [f"{kl}entropy {row['entropy']:5.2f}", f"lag {row['staleness_mean']:3.1f}"]
     parts += [f"grad {row['grad_norm']:6.2f}", f"lr {row['lr']:.1e}", f"{row['seconds_step']:6.2f} s"]
     return "  ".join(parts)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cluster import held_out
 from cluster.checkpoint import Checkpoints, TrainState
@@ -22,9 +23,9 @@ from cluster.session import Shares
 from cluster.stop import heed_stop_signals
 from cluster.terminal import Terminal, evaluation_line, evaluation_table
 from learner.config import Stage
-from learner.learner import UpdateMetrics
+from learner.update_metrics import UpdateMetrics
 from rollout.dataset import PromptOrder
-from rollout.types import Version
+from rollout.types import Prompt, Version
 
 FIRST_POSITION = {"epoch": 0, "position": 0}
 
@@ -85,6 +86,7 @@ class Trainer:
         if self.state.stage != stage.name:
             await self.learner.ask("begin", stage)
             self.state.stage, self.state.order, self.state.pending = stage.name, dict(FIRST_POSITION), []
+            self.state.set_aside = []
             self._publish()
         self.pipeline = self._new_pipeline(stage)
         if self.stop_reason is not None:
@@ -104,9 +106,9 @@ class Trainer:
         """One step of the learner, and of the run: metrics, fresh weights, evaluation and checkpoint where they are due."""
         assert self.pipeline is not None, "begin() comes first"
         stage, self.state.step = self.pipeline.stage, self.state.step + 1
-        log = self.folder.sample_log(self.state.step) if stage.mode == "sample" else None
-        update, seconds = await self.learner.ask("update", self.state.step, log, *batch.groups)
-        if stage.mode == "sample":
+        log = self.folder.sample_log(self.state.step) if stage.sampled else None
+        update, seconds = await self.learner.ask("update", self.state.step, log, *batch.references)
+        if stage.sampled:
             self._publish()
         self.pipeline.trained(batch, self.weights)
         self._record(self.pipeline, batch, update, seconds)
@@ -146,7 +148,9 @@ class Trainer:
             prompts_per_call=self.settings.rollout.prompts_per_call,
             max_staleness=self.settings.cluster.max_staleness,
             prompts_left=(stage.last - self.state.step) * stage.prompts_per_step,
-            queue=deque(replace(by_id[id], epoch=epoch) for epoch, id in self.state.pending),
+            dynamic_sampling=self.settings.rollout.dynamic_sampling if stage.sampled else 0,
+            queue=deque(replace(by_id[id], epoch=epoch, attempt=attempt) for epoch, id, attempt in self.state.pending),
+            set_aside=deque(replace(by_id[id], epoch=epoch, attempt=attempt) for epoch, id, attempt in self.state.set_aside),
         )
 
     def _publish(self) -> None:
@@ -169,12 +173,12 @@ class Trainer:
         if step:
             self._note_best(stage, figures["reward"])
 
-    def _note_best(self, stage: Stage, reward: float) -> None:
+    def _note_best(self, stage: Stage, reward: float | None) -> None:
         """Remember the best held-out reward of training; stop where GRPO has not raised it for `patience` evaluations."""
         state, patience = self.state, self.settings.patience
-        if state.best_reward is None or reward > state.best_reward:
+        if reward is not None and (state.best_reward is None or reward > state.best_reward):
             state.best_reward, state.best_step, state.evaluations_without_rise = reward, state.step, 0
-        elif stage.mode == "sample":
+        elif stage.sampled:
             state.evaluations_without_rise += 1
             if patience and state.evaluations_without_rise >= patience:
                 self.stop_reason = f"held-out reward has not risen for {patience} evaluations"
@@ -187,7 +191,8 @@ class Trainer:
     async def _save(self, pipeline: Pipeline) -> None:
         self.state.constant_reply = await self._constant_reply
         self.state.order = pipeline.order.state()
-        self.state.pending = [[prompt.epoch, prompt.id] for prompt in pipeline.unfinished()]
+        self.state.pending = [_saved(prompt) for prompt in pipeline.unfinished()]
+        self.state.set_aside = [_saved(prompt) for prompt in pipeline.set_aside]
 
         async def write(folder: Path) -> None:
             await self.learner.ask("save", folder)
@@ -219,3 +224,7 @@ class Trainer:
 
     def _every(self, steps: int) -> bool:
         return steps > 0 and self.state.step % steps == 0
+
+
+def _saved(prompt: Prompt) -> list[Any]:
+    return [prompt.epoch, prompt.id, prompt.attempt]

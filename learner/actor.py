@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from learner.config import LearnerSettings, Stage
-from learner.learner import Learner, UpdateMetrics
+from learner.learner import Learner
 from learner.samples import write_samples
+from learner.update_metrics import UpdateMetrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.policy.loading import load_policy
 from rollout.types import Group
@@ -22,10 +23,12 @@ class LearnerActor:
         settings: LearnerSettings,
         rollout: RolloutSettings,
         policy: PolicySettings,
+        reward_weights: dict[str, float],
         threads: int | None,
     ):
         self._policy_path, self._threads = policy_path, threads
         self._settings, self._rollout, self._policy = settings, rollout, policy
+        self._reward_weights = reward_weights
 
     def __repr__(self) -> str:
         return "Learner"
@@ -35,7 +38,7 @@ class LearnerActor:
         torch.set_num_threads(self._threads or os.cpu_count() or 1)  # Ray starts actors with OMP_NUM_THREADS=1
         device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = load_policy(self._policy_path, self._policy, torch.float32, device)
-        self._learner = Learner(policy, self._settings, self._rollout, self._policy)
+        self._learner = Learner(policy, self._settings, self._rollout, self._policy, self._reward_weights)
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)

@@ -1,4 +1,4 @@
-"""Rewards of groups -> group-relative advantages. P prompts, G responses each. Torch only."""
+"""Rewards of groups -> advantages. P prompts, G responses each; NaN stands where a reward does not apply. Torch only."""
 
 from typing import Literal
 
@@ -7,32 +7,73 @@ import torch
 EPSILON = 1e-4
 SAME_REWARD = 1e-6
 
+Baseline = Literal["group", "leave_one_out", "batch", "none"]
 Scale = Literal["group", "batch", "none"]
+RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
 
 def zero_variance(rewards: torch.Tensor) -> torch.Tensor:
-    """bool [P]: groups whose rewards [P, G] spread less than 1e-6, which teach nothing."""
-    return rewards.amax(-1) - rewards.amin(-1) < SAME_REWARD
+    """bool [P]: groups whose rewards [P, G] spread less than 1e-6 (or of which one at most applies): nothing to compare."""
+    highest = rewards.nan_to_num(nan=-torch.inf).amax(-1)
+    lowest = rewards.nan_to_num(nan=torch.inf).amin(-1)
+    return highest - lowest < SAME_REWARD
 
 
-def group_advantages(rewards: torch.Tensor, scale: Scale) -> torch.Tensor:
-    """Advantages [P, G] of rewards [P, G], G >= 2; 0 throughout a group without variance.
+def reward_std(rewards: torch.Tensor) -> torch.Tensor:
+    """Unbiased std along the last axis, which is kept, of the rewards that apply; 0 of a single one, NaN of none."""
+    squares = (rewards - rewards.nanmean(-1, keepdim=True)).square().nansum(-1, keepdim=True)
+    squares = squares.masked_fill(_present(rewards) == 0, torch.nan)
+    return (squares / (_present(rewards) - 1).clamp(min=1)).sqrt()
 
-    group  (r - mean) / (std + 1e-4), unbiased std over the group   GRPO, Shao et al. 2024 (arXiv:2402.03300)
-    batch  (r - mean) / (std + 1e-4), std over the whole batch      Lite PPO, Liu et al. 2025 (arXiv:2508.08221)
-    none   r - mean                                                 Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783)
+
+def group_advantages(rewards: torch.Tensor, baseline: Baseline = "group", scale: Scale = "group") -> torch.Tensor:
+    """Advantages [P, G] of rewards [P, G]: what a response earned beyond a baseline, over a scale. n rewards r apply.
+
+    baseline  group          r - mean of the group                   GRPO, Shao et al. 2024 (arXiv:2402.03300)
+              leave_one_out  r - mean of the group's other rewards   RLOO, Ahmadian et al. 2024 (arXiv:2402.14740)
+              batch          r - mean of all rewards                 REINFORCE with a baseline, Williams 1992
+              none           r                                       REINFORCE, Williams 1992
+    scale     group          / (std of the group + 1e-4)             GRPO
+              batch          / (std of all rewards + 1e-4)           Lite PPO, Liu et al. 2025 (arXiv:2508.08221)
+              none                                                   Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783)
+
+    std is unbiased. 0 where a reward does not apply, and throughout a group without variance if it is compared with itself.
+    Raises ValueError if a group that is compared with itself has one response only.
     """
-    if rewards.shape[-1] < 2:
+    within_group = baseline in ("group", "leave_one_out") or scale == "group"
+    if within_group and rewards.shape[-1] < 2:
         raise ValueError(f"group_advantages: rewards of shape {tuple(rewards.shape)} need two or more responses a group")
-    centred = rewards - rewards.mean(-1, keepdim=True)
+    match baseline:
+        case "group":
+            advantages = rewards - rewards.nanmean(-1, keepdim=True)
+        case "leave_one_out":
+            n = _present(rewards)
+            advantages = (rewards - rewards.nanmean(-1, keepdim=True)) * n / (n - 1).clamp(min=1)
+        case "batch":
+            advantages = rewards - rewards.nanmean()
+        case "none":
+            advantages = rewards
     match scale:
         case "group":
-            advantages = centred / (rewards.std(-1, keepdim=True) + EPSILON)
+            advantages = advantages / (reward_std(rewards) + EPSILON)
         case "batch":
-            advantages = centred / (rewards.std() + EPSILON)
-        case "none":
-            advantages = centred
-    return advantages.masked_fill(zero_variance(rewards)[:, None], 0.0)
+            advantages = advantages / (reward_std(rewards.flatten()) + EPSILON)
+    if within_group:
+        advantages = advantages.masked_fill(zero_variance(rewards)[:, None], 0.0)
+    return advantages.nan_to_num(nan=0.0)
+
+
+def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Advantages [P, G] of R rewards, parts [R, P, G] with weights [R], each compared within its group before they are summed.
+
+    sum_k w_k (r_k - mean) / (std + 1e-4), then centred and scaled over the batch: a reward of small spread is not drowned.
+    GDPO, Liu et al. 2026 (arXiv:2601.05242).
+    """
+    total = (weights[:, None, None] * torch.stack([group_advantages(part) for part in parts])).sum(0)
+    total = total.masked_fill(parts.isnan().all(0), torch.nan)
+    scaled = (total - total.nanmean()) / (reward_std(total.flatten()) + EPSILON)
+    idle = torch.stack([zero_variance(part) for part in parts]).all(0)
+    return scaled.masked_fill(idle[:, None], 0.0).nan_to_num(nan=0.0)
 
 
 def keep_largest(advantages: torch.Tensor, ratio: float) -> torch.Tensor:
@@ -43,3 +84,13 @@ def keep_largest(advantages: torch.Tensor, ratio: float) -> torch.Tensor:
         return advantages
     chosen = advantages.abs().topk(kept, -1).indices
     return torch.zeros_like(advantages).scatter(-1, chosen, advantages.gather(-1, chosen))
+
+
+def overlong_penalty(lengths: torch.Tensor, max_length: int, buffer: int) -> torch.Tensor:
+    """What is added to the reward of responses of these lengths (tokens, any shape): 0 up to max_length - buffer, then down
+    linearly to -1 at max_length. Soft overlong punishment of DAPO, Yu et al. 2025 (arXiv:2503.14476, eq. 13)."""
+    return ((max_length - buffer - lengths) / buffer).clamp(-1.0, 0.0)
+
+
+def _present(rewards: torch.Tensor) -> torch.Tensor:
+    return (~rewards.isnan()).sum(-1, keepdim=True)

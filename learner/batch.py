@@ -12,29 +12,30 @@ from rollout.types import Group
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """P groups of G responses, N = P*G. response_ids int64 [P, G, T]; mask bool and sampler_logprobs [N, T], padded on the
-    right; advantages and weights [N]."""
+    """P groups of G responses, N = P*G. rows int64 [N]: where they stand in the whole batch. response_ids int64 [P, G, T];
+    mask bool and sampler_logprobs [N, T], padded on the right; mask is False for all of a response that does not count."""
 
+    rows: torch.Tensor
     contexts: list[Context]
     response_ids: torch.Tensor
     mask: torch.Tensor
     sampler_logprobs: torch.Tensor
-    advantages: torch.Tensor
-    weights: torch.Tensor
 
 
-def response_lengths(groups: Sequence[Group]) -> torch.Tensor:
-    """int64 [N], N = P*G in the groups' order."""
-    return torch.tensor([len(r.token_ids) for group in groups for r in group.responses])
+def counted_lengths(groups: Sequence[Group], mask_truncated: bool) -> torch.Tensor:
+    """Tokens that count of every response, int64 [N] in the groups' order: 0 of a cut one if those are masked."""
+    responses = [r for group in groups for r in group.responses]
+    return torch.tensor([0 if mask_truncated and not r.finished else len(r.token_ids) for r in responses])
 
 
-def micro_batches(
-    groups: Sequence[Group], advantages: torch.Tensor, weights: torch.Tensor, token_budget: int, device: str
-) -> Iterator[MicroBatch]:
-    """Cut the batch, shortest contexts first so that little is padding. advantages [P, G], weights [N] of all groups."""
-    per_group = weights.view(len(groups), -1)
-    for chosen in _within_budget(groups, token_budget):
-        yield _pack([groups[i] for i in chosen], advantages[chosen].flatten(), per_group[chosen].flatten(), device)
+def micro_batches(groups: Sequence[Group], lengths: torch.Tensor, token_budget: int, device: str) -> list[MicroBatch]:
+    """Cut the batch, shortest contexts first so that little is padding; `lengths` as from `counted_lengths`."""
+    size = len(groups[0].responses)
+    rows = torch.arange(len(groups) * size).view(len(groups), size)
+    return [
+        _pack([groups[i] for i in chosen], rows[chosen].flatten(), lengths, device)
+        for chosen in _within_budget(groups, token_budget)
+    ]
 
 
 def _within_budget(groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:
@@ -60,15 +61,14 @@ def _longest_row(group: Group) -> int:
     return max(len(row) for row in group.context_ids)
 
 
-def _pack(groups: Sequence[Group], advantages: torch.Tensor, weights: torch.Tensor, device: str) -> MicroBatch:
+def _pack(groups: Sequence[Group], rows: torch.Tensor, lengths: torch.Tensor, device: str) -> MicroBatch:
     responses = [r for group in groups for r in group.responses]
-    ids, mask = pad([r.token_ids for r in responses], np.int64)
+    ids, real = pad([r.token_ids for r in responses], np.int64)
     sampler_logprobs, _ = pad([r.sampler_logprobs for r in responses], np.float32)
     return MicroBatch(
+        rows=rows.to(device),
         contexts=[group.context_ids for group in groups],
         response_ids=ids.view(len(groups), -1, ids.shape[1]).to(device),
-        mask=mask.to(device),
+        mask=(real & (lengths[rows] > 0)[:, None]).to(device),
         sampler_logprobs=sampler_logprobs.to(device),
-        advantages=advantages.to(device),
-        weights=weights.to(device),
     )

@@ -1,22 +1,43 @@
 """Settings of the learner, and the stages a run trains in."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from learner.advantage import Scale
-from learner.loss import Aggregation, KlEstimator, LossSwitches
+from learner.advantage import Baseline, RewardAggregation, Scale
+from learner.loss import Aggregation, Correction, CorrectionLevel, Importance, KlEstimator, LossSwitches, Surrogate
 from rollout.config import NonNegative, Positive, Section
 from rollout.types import Mode
 
+AtLeastZero = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+AboveOne = Annotated[float, Field(gt=1)]
 
+Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce", "sft"]
+
+GRPO: dict[str, Any] = {
+    "importance": "token",
+    "surrogate": "clip",
+    "aggregation": "sequence",
+    "eps_low": 0.2,
+    "eps_high": 0.2,
+    "kl_coef": 0.04,
+    "baseline": "group",
+    "scale_rewards": "group",
+}
+WITHOUT_RATIO = {"importance": "none", "baseline": "none", "scale_rewards": "none", "kl_coef": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {
-    "grpo": {"aggregation": "sequence", "scale_rewards": "group"},
-    "dapo": {"aggregation": "token", "scale_rewards": "group", "eps_high": 0.28, "kl_coef": 0.0},
-    "dr_grpo": {"aggregation": "constant", "scale_rewards": "none", "kl_coef": 0.0},
+    "grpo": GRPO,
+    "dapo": GRPO | {"aggregation": "token", "eps_high": 0.28, "kl_coef": 0.0},
+    "dr_grpo": GRPO | {"aggregation": "constant", "scale_rewards": "none", "kl_coef": 0.0},
+    "bnpo": GRPO | {"aggregation": "token"},
+    "cispo": GRPO | {"surrogate": "cispo", "aggregation": "token", "eps_low": 1.0, "eps_high": 4.0, "kl_coef": 0.0},
+    "gspo": GRPO | {"importance": "sequence", "eps_low": 3e-4, "eps_high": 4e-4, "kl_coef": 0.0},
+    "reinforce": GRPO | WITHOUT_RATIO,
+    "sft": GRPO | WITHOUT_RATIO | {"aggregation": "token"},
 }
 
 
@@ -28,39 +49,110 @@ class SupervisedSettings(Section):
 
 
 class LearnerSettings(Section):
-    """`loss` names a preset of the switches below it; a switch that is set itself wins."""
+    """`loss` names a preset of switches (those without a default here); a switch that is set itself wins."""
 
     steps: NonNegative = Field(200, description="GRPO updates")
     lr: Rate = Field(1e-4, description="peak learning rate of GRPO")
     lr_warmup_steps: NonNegative = Field(5, description="steps of linear warm-up")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW's decoupled weight decay")
+    weight_decay: AtLeastZero = Field(0.01, description="AdamW's decoupled weight decay")
     max_grad_norm: Rate = Field(1.0, description="gradients are clipped to this norm")
-    loss: Literal["grpo", "dapo", "dr_grpo"] = Field("grpo", description="preset of the switches below")
-    aggregation: Aggregation | None = Field(None, description="mean over sequences, all tokens, or a constant length")
-    eps_low: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="ratios are clipped below 1 - eps_low; 0.2")
-    eps_high: Rate | None = Field(None, description="ratios are clipped above 1 + eps_high; 0.2")
-    kl_coef: Annotated[float, Field(ge=0)] | None = Field(None, description="weight of the KL to the reference; 0.04")
-    kl_estimator: KlEstimator = Field("k3", description="estimator of the KL")
-    scale_rewards: Scale | None = Field(None, description="divide advantages by the group's std, the batch's, or not")
-    top_k_ratio: Share = Field(1.0, description="share of a group, largest advantages first, that keeps its advantage")
-    reference_path: str | None = Field(None, description="folder of the frozen reference; default: the policy after stage 1")
+    passes: Positive = Field(1, description="optimiser steps on one batch")
     token_budget: Positive = Field(16384, description="encoder and response tokens in one micro-batch")
 
-    def switches(self) -> LossSwitches:
+    loss: Loss = Field("grpo", description=f"preset of switches: {', '.join(PRESETS)}; sft trains on gold answers")
+    importance: Importance | None = Field(None, description="ratio to the sampler of a token, of a sequence (GSPO), or none")
+    surrogate: Surrogate | None = Field(None, description="clip (PPO) or cispo: clip the ratio, keep every token's gradient")
+    aggregation: Aggregation | None = Field(None, description="mean over sequences, all tokens, or a constant length")
+    eps_low: Share | None = Field(None, description="ratios are clipped below 1 - eps_low")
+    eps_high: Rate | None = Field(None, description="ratios are clipped above 1 + eps_high")
+    dual_clip: AboveOne | None = Field(None, description="bound of the ratio where the advantage is negative")
+    entropy_coef: AtLeastZero = Field(0.0, description="weight of the entropy bonus")
+    mask_truncated: bool = Field(False, description="responses cut at rollout.max_new_tokens do not count in the loss")
+
+    kl_coef: AtLeastZero | None = Field(None, description="weight of the KL to the reference; 0.04 in grpo and bnpo, else 0")
+    kl_estimator: KlEstimator = Field("k3", description="estimator of the KL")
+    kl_weighted: bool = Field(False, description="weigh the KL in the loss by the ratio: unbiased, also for stale samples")
+    kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or take it from the reward")
+    kl_target: Rate | None = Field(None, description="nats a token; kl_coef is adapted until the KL lies there")
+    reference_path: str | None = Field(None, description="folder of the frozen reference; default: the policy after stage 1")
+    reference_every: NonNegative = Field(0, description="updates after which the reference becomes the policy; 0 never")
+
+    baseline: Baseline | None = Field(None, description="what advantages are counted from: group, leave_one_out, batch, none")
+    scale_rewards: Scale | None = Field(None, description="divide advantages by the group's std, the batch's, or not")
+    reward_aggregation: RewardAggregation = Field(
+        "sum_then_normalize", description="or normalize_then_sum: each reward is normalised in its group first (GDPO)"
+    )
+    top_k_ratio: Share = Field(1.0, description="share of a group, largest advantages first, that keeps its advantage")
+    overlong_buffer: NonNegative = Field(0, description="last tokens before rollout.max_new_tokens that cost reward; 0: none")
+    overlong_penalty: Rate = Field(1.0, description="reward that a response of full length costs")
+
+    correction: Correction = Field("none", description="importance weights of stale samples: none, truncate or mask")
+    correction_level: CorrectionLevel = Field("token", description="weights of tokens, or their product over the sequence")
+    correction_cap: Rate = Field(2.0, description="weights above it are truncated or masked")
+
+    def switch(self, name: str) -> Any:
+        """The setting, or what the preset says where it is not set."""
+        own = getattr(self, name)
+        return PRESETS[self.loss][name] if own is None else own
+
+    def loss_switches(self) -> LossSwitches:
+        from_preset = ("importance", "surrogate", "aggregation", "eps_low", "eps_high")
+        plain = ("dual_clip", "kl_estimator", "kl_weighted", "entropy_coef", "correction", "correction_level", "correction_cap")
         return LossSwitches(
-            eps_low=self._switch("eps_low", 0.2),
-            eps_high=self._switch("eps_high", 0.2),
-            aggregation=self._switch("aggregation", "sequence"),
-            kl_coef=self._switch("kl_coef", 0.04),
-            kl_estimator=self.kl_estimator,
+            **{name: self.switch(name) for name in from_preset},
+            **{name: getattr(self, name) for name in plain},
+            kl_coef=self.switch("kl_coef") if self.kl_in == "loss" else 0.0,
         )
 
-    def advantage_scale(self) -> Scale:
-        return self._switch("scale_rewards", "group")
+    def supervised(self) -> "LearnerSettings":
+        """What stage 1 is trained with: cross-entropy on gold answers, whatever the second stage's loss."""
+        shared = {name: getattr(self, name) for name in ("weight_decay", "max_grad_norm", "token_budget")}
+        return LearnerSettings(loss="sft", **shared)
 
-    def _switch(self, name: str, default: Any) -> Any:
-        own = getattr(self, name)
-        return PRESETS[self.loss].get(name, default) if own is None else own
+    def needs_reference(self) -> bool:
+        return self.loss != "sft" and self.switch("kl_coef") > 0
+
+    def compares_within_group(self) -> bool:
+        """Whether advantages need two responses of a prompt or more."""
+        own = self.switch("baseline") in ("group", "leave_one_out") or self.switch("scale_rewards") == "group"
+        return self.loss != "sft" and (own or self.reward_aggregation == "normalize_then_sum")
+
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        """Settings that were changed and that nothing will read, each with what takes its effect away."""
+        for names, effective, cause in self._conditions():
+            for name in names if not effective else ():
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    yield name, cause
+
+    def resolved(self) -> "LearnerSettings":
+        """The same with the preset's switches written out, but for those without effect."""
+        idle = {name for names, effective, _ in self._conditions() if not effective for name in names}
+        return self.model_copy(update={name: self.switch(name) for name in GRPO if name not in idle})
+
+    def follow_preset(self) -> set[str]:
+        """Dotted names of the switches that say what the preset says: another preset would change them."""
+        return {f"learner.{name}" for name, value in PRESETS[self.loss].items() if getattr(self, name) in (None, value)}
+
+    def _conditions(self) -> Iterator[tuple[tuple[str, ...], bool, str]]:
+        """Settings, whether they have an effect, and if not, because of what."""
+        rewarded = tuple(name for name in type(self).model_fields if name not in OF_ANY_LOSS)
+        yield rewarded, self.loss != "sft", "learner.loss sft"
+        clipped = self.switch("importance") != "none"
+        yield ("surrogate", "eps_low", "eps_high", "dual_clip"), clipped, "learner.importance none"
+        yield ("dual_clip",), self.switch("surrogate") == "clip", "learner.surrogate cispo"
+        with_reference = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
+        yield with_reference, self.needs_reference(), "learner.kl_coef 0"
+        yield ("kl_weighted",), self.kl_in == "loss", "learner.kl_in reward"
+        summed = self.reward_aggregation == "sum_then_normalize"
+        yield ("baseline", "scale_rewards", "kl_in"), summed, "learner.reward_aggregation normalize_then_sum"
+        yield ("overlong_penalty",), self.overlong_buffer > 0, "learner.overlong_buffer 0"
+        yield ("correction_level", "correction_cap"), self.correction != "none", "learner.correction none"
+
+
+OF_ANY_LOSS = {
+    *("steps", "lr", "lr_warmup_steps", "weight_decay", "max_grad_norm", "passes", "token_budget"),
+    *("loss", "aggregation", "entropy_coef", "mask_truncated"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +166,11 @@ class Stage:
     prompts_per_step: int
     lr: float
     lr_warmup_steps: int
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the policy draws the responses, which are then rewarded; gold answers do not depend on it."""
+        return self.mode == "sample"
 
     @property
     def last(self) -> int:

@@ -1,64 +1,56 @@
 """The learner: policy, frozen reference and optimiser; update, weights, save, restore."""
 
 import contextlib
+import json
 import math
-import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from learner.advantage import group_advantages, keep_largest, zero_variance
-from learner.batch import MicroBatch, micro_batches, response_lengths
+from learner.batch import MicroBatch, counted_lengths, micro_batches
 from learner.config import LearnerSettings, Stage
-from learner.loss import LossStatistics, LossSwitches, policy_loss, token_weights
+from learner.loss import TokenStatistics, adapted_kl_coef, policy_loss, token_weights
 from learner.optimizer import load_optimizer, new_optimizer, save_optimizer
+from learner.shaping import advantages_of, rewards_of, sequence_kl
+from learner.update_metrics import PassOutcome, UpdateMetrics, peak_memory_mb, update_metrics
 from rollout.config import PolicySettings, RolloutSettings
+from rollout.errors import CheckpointError
 from rollout.policy.interface import Policy
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.types import Group, PromptKey
+from rollout.types import Group
 
-SUPERVISED = LossSwitches(importance_ratio=False, aggregation="token")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateMetrics:
-    """What one update did. Means over the batch's tokens (kl, clip_fraction, entropy) or groups; None where undefined."""
-
-    loss: float
-    reward: float | None
-    reward_std: float | None
-    reward_parts: dict[str, float]
-    kl: float
-    clip_fraction: float
-    entropy: float
-    ratio_max: float
-    grad_norm: float
-    lr: float
-    zero_variance: float
-    truncated: float
-    response_tokens: int
-    skipped: int
-    peak_memory_mb: float
-    skipped_prompts: tuple[PromptKey, ...] = ()
+STATE = "learner.json"
 
 
 class Learner:
-    def __init__(self, policy: Policy, settings: LearnerSettings, rollout: RolloutSettings, policy_settings: PolicySettings):
+    """reward_weights: those of the reward's parts, which normalize_then_sum normalises one by one."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: LearnerSettings,
+        rollout: RolloutSettings,
+        policy_settings: PolicySettings,
+        reward_weights: Mapping[str, float],
+    ):
         self.policy, self.settings, self.rollout, self.policy_settings = policy, settings, rollout, policy_settings
+        self.reward_weights = reward_weights
         self.device = str(policy.model.device)
         self.dtype = DTYPES[policy_settings.dtype]
         self.reference: Policy | None = None
 
     def begin(self, stage: Stage, reference: str | Path | None = None) -> None:
-        """Start a stage: a new optimiser, and for GRPO the reference, which is the policy as it stands now."""
+        """Start a stage: a new optimiser, and the reference where one is needed, which is the policy as it stands now."""
         self.stage = stage
-        self.switches = SUPERVISED if stage.mode == "gold" else self.settings.switches()
+        self.algorithm = self.settings.supervised() if stage.name == "supervised" else self.settings
+        self.switches = self.algorithm.loss_switches()
+        self.kl_coef: float = self.algorithm.switch("kl_coef")
         self.optimizer = new_optimizer(self.policy.model, self.settings.weight_decay)
-        if stage.mode == "gold" or self.switches.kl_coef == 0:
+        if not self.algorithm.needs_reference():
             self.reference = None
         elif (path := reference or self.settings.reference_path) is not None:
             self.reference = self._load(path)
@@ -66,38 +58,33 @@ class Learner:
             self.reference = self.policy.frozen_copy()
 
     def update(self, groups: Sequence[Group], step: int) -> tuple[UpdateMetrics, torch.Tensor]:
-        """One optimiser step on a batch of groups; also the advantages [P, G].
+        """Train on a batch of groups, `passes` optimiser steps; also the advantages [P, G].
 
-        A loss or gradient that is not finite leaves the weights as they are: `skipped` is 1 and the prompts are named.
+        A pass whose loss or gradient is not finite leaves the weights as they are: `skipped` is 1 and the prompts are named.
         """
-        rewards, advantages = self._advantages(groups)
-        loss, statistics = self._gradients(groups, advantages)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.settings.max_grad_norm))
-        lr = self.stage.lr_at(step)
-        finite = math.isfinite(loss) and math.isfinite(grad_norm)
-        if finite:
-            for parameters in self.optimizer.param_groups:
-                parameters["lr"] = lr
-            self.optimizer.step()
-        responses = [r for group in groups for r in group.responses]
-        metrics = UpdateMetrics(
-            loss=loss,
-            reward=None if rewards is None else float(rewards.mean()),
-            reward_std=None if rewards is None else float(rewards.std(-1).mean()),
-            reward_parts=_mean_parts(groups),
-            kl=statistics.mean(statistics.kl),
-            clip_fraction=statistics.mean(statistics.clipped),
-            entropy=statistics.mean(statistics.entropy),
-            ratio_max=statistics.ratio_max,
-            grad_norm=grad_norm,
-            lr=lr,
-            zero_variance=0.0 if rewards is None else float(zero_variance(rewards).float().mean()),
-            truncated=sum(not r.finished for r in responses) / len(responses),
-            response_tokens=int(statistics.tokens),
-            skipped=int(not finite),
-            peak_memory_mb=_peak_memory_mb(self.device),
-            skipped_prompts=() if finite else tuple(group.prompt.key for group in groups),
+        lengths = counted_lengths(groups, self.algorithm.mask_truncated)
+        batches = micro_batches(groups, lengths, self.settings.token_budget, self.device)
+        reference = [self._reference_logprobs(micro) for micro in batches]
+        advantages = self._advantages(groups, batches, reference)
+        passes: list[PassOutcome] = []
+        proximal: list[torch.Tensor] = []
+        for _ in range(self.algorithm.passes):
+            outcome, logprobs = self._gradients(batches, reference, proximal, advantages, lengths)
+            passes.append(outcome)
+            if not outcome.finite:
+                break
+            self._step(self.stage.lr_at(step))
+            proximal = proximal or logprobs
+        metrics = update_metrics(
+            groups,
+            passes,
+            rewards_of(groups) if self.stage.sampled else None,
+            self.kl_coef if self.reference is not None else None,
+            self.stage.lr_at(step),
+            peak_memory_mb(self.device),
         )
+        self._follow_kl(metrics.kl)
+        self._refresh_reference(step)
         return metrics, advantages
 
     def weights(self) -> np.ndarray:
@@ -105,56 +92,92 @@ class Learner:
         return self.policy.weights(self.dtype)
 
     def save(self, folder: Path) -> None:
-        """Write policy/, reference/ (if there is one) and the optimiser's state."""
+        """Write policy/, reference/ (if there is one), the optimiser's state and what else an update changes."""
         self.policy.save(folder / "policy")
         if self.reference is not None:
             self.reference.save(folder / "reference")
         save_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
+        (folder / STATE).write_text(json.dumps({"kl_coef": self.kl_coef}), encoding="utf-8")
 
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
         self.policy = self._load(folder / "policy")
         self.begin(stage, folder / "reference")
         load_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
+        if self.algorithm.kl_target is not None:
+            self.kl_coef = _saved_kl_coef(folder / STATE)
 
-    def _advantages(self, groups: Sequence[Group]) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Rewards and advantages [P, G]; a gold answer has no reward and advantage 1."""
-        if self.stage.mode == "gold":
-            return None, torch.ones(len(groups), 1)
-        rewards = torch.from_numpy(np.stack([_scored(group) for group in groups]))
-        advantages = group_advantages(rewards, self.settings.advantage_scale())
-        return rewards, keep_largest(advantages, self.settings.top_k_ratio)
+    def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor | None:
+        if self.reference is None:
+            return None
+        with torch.no_grad(), self._autocast():
+            return self.reference.score(micro.contexts, micro.response_ids, self._temperature()).logprobs.view(micro.mask.shape)
 
-    def _gradients(self, groups: Sequence[Group], advantages: torch.Tensor) -> tuple[float, LossStatistics]:
-        """Accumulate the whole batch's gradient; its loss and statistics."""
-        weights = token_weights(response_lengths(groups), self.switches.aggregation, self.rollout.max_new_tokens)
+    def _advantages(
+        self, groups: Sequence[Group], batches: Sequence[MicroBatch], reference: Sequence[torch.Tensor | None]
+    ) -> torch.Tensor:
+        """[P, G]; that of a gold answer is 1."""
+        if not self.stage.sampled:
+            return torch.ones(len(groups), 1)
+        kl = None
+        if self.algorithm.kl_in == "reward":
+            known = [logprobs for logprobs in reference if logprobs is not None]
+            kl = self.kl_coef * sequence_kl(batches, known, self.algorithm).view(len(groups), -1)
+        return advantages_of(groups, self.algorithm, self.reward_weights, self.rollout.max_new_tokens, kl)
+
+    def _gradients(
+        self,
+        batches: Sequence[MicroBatch],
+        reference: Sequence[torch.Tensor | None],
+        proximal: Sequence[torch.Tensor],
+        advantages: torch.Tensor,
+        lengths: torch.Tensor,
+    ) -> tuple[PassOutcome, list[torch.Tensor]]:
+        """Accumulate the whole batch's gradient; also the policy's log-probs, one tensor a micro-batch."""
+        weights = token_weights(lengths, self.switches.aggregation, self.rollout.max_new_tokens).to(self.device)
+        flat = advantages.flatten().to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, statistics = 0.0, LossStatistics()
-        for micro in micro_batches(groups, advantages, weights, self.settings.token_budget, self.device):
-            part, counted = self._backward(micro)
-            loss, statistics = loss + part, statistics + counted
-        return loss, statistics
+        total, parts, logprobs = 0.0, [], []
+        for i, micro in enumerate(batches):
+            with self._autocast():
+                scores = self.policy.score(
+                    micro.contexts, micro.response_ids, self._temperature(), self.switches.entropy_coef > 0
+                )
+            loss, statistics = policy_loss(
+                scores.logprobs.view(micro.mask.shape),
+                micro.sampler_logprobs,
+                flat[micro.rows],
+                weights[micro.rows],
+                micro.mask,
+                self.switches if self.algorithm.kl_in == "reward" else replace(self.switches, kl_coef=self.kl_coef),
+                reference_logprobs=reference[i],
+                proximal_logprobs=proximal[i] if proximal else None,
+                entropy=scores.entropy.view(micro.mask.shape),
+            )
+            loss.backward()
+            total += float(loss.detach())
+            parts.append(statistics)
+            logprobs.append(scores.logprobs.detach().view(micro.mask.shape))
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.settings.max_grad_norm)
+        return PassOutcome(total, float(norm), TokenStatistics.concatenated(parts)), logprobs
 
-    def _backward(self, micro: MicroBatch) -> tuple[float, LossStatistics]:
-        shape, temperature = micro.mask.shape, 1.0 if self.stage.mode == "gold" else self.rollout.temperature
-        with self._autocast():
-            scores = self.policy.score(micro.contexts, micro.response_ids, temperature)
-            reference = None
-            if self.reference is not None:
-                with torch.no_grad():
-                    reference = self.reference.score(micro.contexts, micro.response_ids, temperature).logprobs.view(shape)
-        loss, statistics = policy_loss(
-            scores.logprobs.view(shape),
-            micro.sampler_logprobs,
-            reference,
-            micro.advantages,
-            micro.weights,
-            micro.mask,
-            self.switches,
-        )
-        loss.backward()
-        entropy = float(scores.entropy.view(shape).masked_fill(~micro.mask, 0.0).sum())
-        return float(loss.detach()), replace(statistics, entropy=entropy)
+    def _step(self, lr: float) -> None:
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
+        self.optimizer.step()
+
+    def _follow_kl(self, kl: float | None) -> None:
+        target = self.algorithm.kl_target
+        if target is not None and kl is not None and math.isfinite(kl):
+            self.kl_coef = adapted_kl_coef(self.kl_coef, kl, target)
+
+    def _refresh_reference(self, step: int) -> None:
+        every = self.algorithm.reference_every
+        if self.reference is not None and every and (step - self.stage.first + 1) % every == 0:
+            self.reference = self.policy.frozen_copy()
+
+    def _temperature(self) -> float:
+        return self.rollout.temperature if self.stage.sampled else 1.0
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:
@@ -165,16 +188,8 @@ class Learner:
         return load_policy(path, self.policy_settings, torch.float32, self.device)
 
 
-def _peak_memory_mb(device: str) -> float:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _scored(group: Group) -> np.ndarray:
-    assert group.rewards is not None, f"prompt {group.prompt.key} came without rewards"
-    return group.rewards
-
-
-def _mean_parts(groups: Sequence[Group]) -> dict[str, float]:
-    return {name: float(np.mean([group.reward_parts[name] for group in groups])) for name in groups[0].reward_parts}
+def _saved_kl_coef(path: Path) -> float:
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["kl_coef"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint") from error

@@ -1,70 +1,164 @@
-"""Log-probs of sampled responses -> loss and its statistics. N responses, T tokens, padded on the right. Torch only."""
+"""Log-probs of sampled responses -> loss and its statistics. N responses, T tokens, padded on the right. Torch only.
 
-from dataclasses import dataclass
+Per token, to be minimised, and summed with the weights of `token_weights`:
+
+    correction * surrogate(ratio, A) + kl_coef * KL - entropy_coef * entropy
+
+Every named loss of `learner.config.PRESETS` is one choice of the switches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Literal, Self
 
 import torch
 
+Importance = Literal["token", "sequence", "none"]
+Surrogate = Literal["clip", "cispo"]
 Aggregation = Literal["sequence", "token", "constant"]
 KlEstimator = Literal["k1", "k2", "k3"]
+Correction = Literal["none", "truncate", "mask"]
+CorrectionLevel = Literal["token", "sequence"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossSwitches:
-    """importance_ratio: weigh by policy / sampler and clip; without it the loss is -A * logp (REINFORCE, supervised)."""
+    """What `policy_loss` computes; each switch is explained by the function that takes it."""
 
-    importance_ratio: bool = True
+    importance: Importance = "token"
+    surrogate: Surrogate = "clip"
     eps_low: float = 0.2
     eps_high: float = 0.2
+    dual_clip: float | None = None
     aggregation: Aggregation = "sequence"
     kl_coef: float = 0.0
     kl_estimator: KlEstimator = "k3"
+    kl_weighted: bool = False
+    entropy_coef: float = 0.0
+    correction: Correction = "none"
+    correction_level: CorrectionLevel = "token"
+    correction_cap: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class LossStatistics:
-    """Sums over tokens, so that micro-batches add up; `ratio_max` is the largest ratio seen."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStatistics:
+    """Of every token that counts, float32 [tokens]: log_ratio to the sampler; 1 where the ratio was clipped, where the
+    correction bound it; KL to the reference, empty without one; entropy, empty if it was not given."""
 
-    tokens: float = 0.0
-    kl: float = 0.0
-    clipped: float = 0.0
-    entropy: float = 0.0
-    ratio_max: float = 0.0
+    log_ratio: torch.Tensor
+    clipped: torch.Tensor
+    corrected: torch.Tensor
+    kl: torch.Tensor
+    entropy: torch.Tensor
 
-    def __add__(self, other: Self) -> "LossStatistics":
-        return LossStatistics(
-            self.tokens + other.tokens,
-            self.kl + other.kl,
-            self.clipped + other.clipped,
-            self.entropy + other.entropy,
-            max(self.ratio_max, other.ratio_max),
-        )
-
-    def mean(self, total: float) -> float:
-        return total / self.tokens if self.tokens else 0.0
+    @classmethod
+    def concatenated(cls, parts: Sequence[Self]) -> Self:
+        return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})
 
 
-def token_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: int) -> torch.Tensor:
-    """Weight [N] of every token of a response, from the lengths [N] of the WHOLE batch: micro-batches then just add up.
+def policy_loss(
+    policy_logprobs: torch.Tensor,
+    sampler_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    mask: torch.Tensor,
+    switches: LossSwitches,
+    *,
+    reference_logprobs: torch.Tensor | None = None,
+    proximal_logprobs: torch.Tensor | None = None,
+    entropy: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, TokenStatistics]:
+    """The loss of N responses, a scalar, with the statistics of their tokens.
 
-    sequence  1 / (N * length)        mean over responses of their token means   GRPO, arXiv:2402.03300
-    token     1 / sum of lengths      mean over all tokens                       DAPO, arXiv:2503.14476
-    constant  1 / (N * max_length)    no bias towards length                     Dr. GRPO, arXiv:2503.20783
+    Log-probs, entropy and mask [N, T], advantages and weights [N]. The ratio is policy / sampler; with a correction it is
+    policy / proximal, where proximal_logprobs are the policy's own before the batch's first step (by default: those given
+    as policy_logprobs), and the correction bears proximal / sampler: the decoupled objective of Hilton et al. 2021
+    (arXiv:2110.00641). With kl_weighted the KL is multiplied by the ratio, and differentiated through it too: its expected
+    gradient is then that of KL(policy || reference), also off-policy, DeepSeek-AI 2025 (arXiv:2512.02556). Where the mask is
+    False nothing counts, whatever stands there.
     """
-    lengths = lengths.float()
-    match aggregation:
-        case "sequence":
-            return 1.0 / (len(lengths) * lengths)
-        case "token":
-            return (1.0 / lengths.sum()).expand(len(lengths))
-        case "constant":
-            return torch.full_like(lengths, 1.0 / (len(lengths) * max_length))
+    policy, sampler = policy_logprobs.masked_fill(~mask, 0.0), sampler_logprobs.masked_fill(~mask, 0.0)
+    behind, corrected = sampler, torch.zeros_like(mask)
+    if switches.correction != "none":
+        behind = policy.detach() if proximal_logprobs is None else proximal_logprobs.masked_fill(~mask, 0.0)
+    ratio = importance_ratio(policy - behind, mask, switches.importance)
+    per_token, clipped = surrogate(policy, ratio, advantages[:, None], switches)
+    if switches.correction != "none":
+        correction, corrected = off_policy_correction(behind - sampler, mask, switches)
+        per_token = correction * per_token
+    kl = policy[:0]
+    if reference_logprobs is not None:
+        kl = kl_divergence(policy, reference_logprobs.masked_fill(~mask, 0.0), switches.kl_estimator)
+        kl = ratio * kl if switches.kl_weighted else kl
+        per_token = per_token + switches.kl_coef * kl
+    if entropy is not None:
+        per_token = per_token - switches.entropy_coef * entropy.masked_fill(~mask, 0.0)
+    loss = (per_token.masked_fill(~mask, 0.0) * weights[:, None]).sum()
+    statistics = TokenStatistics(
+        log_ratio=(policy - sampler).detach()[mask],
+        clipped=clipped[mask].float(),
+        corrected=corrected[mask].float(),
+        kl=kl.detach()[mask[: len(kl)]],
+        entropy=policy.detach()[:0].flatten() if entropy is None else entropy.detach()[mask],
+    )
+    return loss, statistics
+
+
+def importance_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, level: Importance) -> torch.Tensor:
+    """exp(log_ratio) of every token [N, T]; at the level of sequences exp(mean log_ratio) for all tokens of one: the ratio of
+    the sequences' probabilities, normalised by their length, of GSPO, Zheng et al. 2025 (arXiv:2507.18071)."""
+    if level == "sequence":
+        log_ratio = (log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)).expand_as(log_ratio)
+    return log_ratio.exp()
+
+
+def surrogate(
+    policy_logprobs: torch.Tensor, ratio: torch.Tensor, advantage: torch.Tensor, switches: LossSwitches
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The surrogate's loss [N, T] and where clipping bounds it, bool [N, T]. ratio r [N, T], advantage A [N, 1].
+
+    clip   -min(r A, clip(r, 1 - eps_low, 1 + eps_high) A)   PPO, Schulman et al. 2017 (arXiv:1707.06347); eps_high > eps_low
+           is DAPO's clip-higher (arXiv:2503.14476); with dual_clip = c > 1 the loss of A < 0 is at most -c A, Ye et al. 2020
+           (arXiv:1912.09729)
+    cispo  -stop_gradient(clip(r, 1 - eps_low, 1 + eps_high)) A log p: no token loses its gradient, MiniMax 2025
+           (arXiv:2506.13585)
+    With importance none the loss is -A log p: REINFORCE (Williams 1992), and cross-entropy where A is 1.
+    """
+    if switches.importance == "none":
+        return -policy_logprobs * advantage, torch.zeros_like(ratio, dtype=torch.bool)
+    bounded = ratio.clamp(1 - switches.eps_low, 1 + switches.eps_high)
+    if switches.surrogate == "cispo":
+        return -bounded.detach() * advantage * policy_logprobs, bounded != ratio
+    gain = torch.minimum(ratio * advantage, bounded * advantage)
+    if switches.dual_clip is not None:
+        gain = torch.where(advantage < 0, torch.maximum(gain, switches.dual_clip * advantage), gain)
+    return -gain, gain != ratio * advantage
+
+
+def off_policy_correction(
+    log_ratio: torch.Tensor, mask: torch.Tensor, switches: LossSwitches
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Importance weights [N, T] or [N, 1] of sampled tokens under the proximal policy, log_ratio = proximal - sampler, and
+    where the cap C bound them, bool [N, T].
+
+    w = exp(log_ratio) of each token, or their product over the sequence. truncate: min(w, C), as in V-trace, Espeholt et al.
+    2018 (arXiv:1802.01561), and TIS, Yao et al. 2025; mask: w where w <= C, else 0, as in IcePop, Ling Team 2025
+    (arXiv:2510.18855).
+    """
+    if switches.correction_level == "sequence":
+        log_ratio = log_ratio.sum(-1, keepdim=True)
+    weight = log_ratio.detach().exp()
+    above = weight > switches.correction_cap
+    kept = weight.clamp(max=switches.correction_cap) if switches.correction == "truncate" else weight.masked_fill(above, 0.0)
+    return kept, above.expand_as(mask)
 
 
 def kl_divergence(policy: torch.Tensor, reference: torch.Tensor, estimator: KlEstimator) -> torch.Tensor:
     """Estimate KL(policy || reference) per token from log-probs of sampled tokens (Schulman 2020), d = reference - policy.
 
-    k1: -d.   k2: d^2 / 2.   k3: exp(d) - d - 1, never negative, and the one of low variance whose gradient pulls back.
+    k1: -d.   k2: d^2 / 2.   k3: exp(d) - d - 1, never negative. As a loss k1 does not pull back: at the sampling policy its
+    expected gradient is 0. That of k2 is the gradient of KL(policy || reference), that of k3 of KL(reference || policy)
+    (Tang & Munos 2025, arXiv:2506.09477).
     """
     d = reference - policy
     match estimator:
@@ -76,36 +170,28 @@ def kl_divergence(policy: torch.Tensor, reference: torch.Tensor, estimator: KlEs
             return d.exp() - d - 1
 
 
-def policy_loss(
-    policy_logprobs: torch.Tensor,
-    sampler_logprobs: torch.Tensor,
-    reference_logprobs: torch.Tensor | None,
-    advantages: torch.Tensor,
-    weights: torch.Tensor,
-    mask: torch.Tensor,
-    switches: LossSwitches,
-) -> tuple[torch.Tensor, LossStatistics]:
-    """Clipped surrogate with a KL penalty (arXiv:1707.06347, arXiv:2402.03300), summed with `weights`; minimise it.
+def adapted_kl_coef(kl_coef: float, kl: float, target: float) -> float:
+    """The next step's coefficient: raised by at most 2 % where the KL lies above its target, lowered where below.
 
-    Log-probs and mask [N, T], advantages and weights [N]. Per token: -min(r A, clip(r, 1 - eps_low, 1 + eps_high) A)
-    + kl_coef * KL with r = exp(policy - sampler). Where the mask is False nothing counts, whatever stands there.
+    beta (1 + 0.1 clip(KL / target - 1, -0.2, 0.2)), Ziegler et al. 2019 (arXiv:1909.08593, section 2.2).
     """
-    advantage = advantages[:, None]
-    if switches.importance_ratio:
-        ratio = (policy_logprobs - sampler_logprobs).masked_fill(~mask, 0.0).exp()
-        clipped = ratio.clamp(1 - switches.eps_low, 1 + switches.eps_high)
-        per_token = -torch.minimum(ratio * advantage, clipped * advantage)
-        outside = (clipped * advantage < ratio * advantage) & mask
-        ratio_max = float(ratio.detach().masked_fill(~mask, 0.0).max())
-    else:
-        per_token = -policy_logprobs * advantage
-        outside, ratio_max = torch.zeros_like(mask), 1.0
-    kl_sum = 0.0
-    if reference_logprobs is not None:
-        policy, reference = (x.masked_fill(~mask, 0.0) for x in (policy_logprobs, reference_logprobs))  # exp(d) may overflow
-        kl = kl_divergence(policy, reference, switches.kl_estimator)
-        per_token = per_token + switches.kl_coef * kl
-        kl_sum = float(kl.detach().sum())
-    loss = (per_token.masked_fill(~mask, 0.0) * weights[:, None]).sum()
-    tokens, clipped_tokens = float(mask.sum()), float(outside.sum())
-    return loss, LossStatistics(tokens=tokens, kl=kl_sum, clipped=clipped_tokens, ratio_max=ratio_max)
+    return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, kl / target - 1)))
+
+
+def token_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: int) -> torch.Tensor:
+    """Weight [N] of every token of a response, from the lengths [N] of the WHOLE batch: micro-batches then just add up.
+
+    sequence  1 / (N * length)        mean over responses of their token means   GRPO, arXiv:2402.03300
+    token     1 / sum of lengths      mean over all tokens                       DAPO, arXiv:2503.14476
+    constant  1 / (N * max_length)    no bias towards length                     Dr. GRPO, arXiv:2503.20783
+
+    The length of a response that is masked as a whole is 0; it counts in N.
+    """
+    lengths = lengths.float()
+    match aggregation:
+        case "sequence":
+            return 1.0 / (len(lengths) * lengths.clamp(min=1))
+        case "token":
+            return (1.0 / lengths.sum().clamp(min=1)).expand(len(lengths))
+        case "constant":
+            return torch.full_like(lengths, 1.0 / (len(lengths) * max_length))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -41,8 +42,8 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
             "passage_ids": [passage.id for passage in group.retrieval.passages],
             "retrieval_scores": list(group.retrieval.scores),
             "response": response.text,
-            "reward": None if group.rewards is None else float(group.rewards[i]),
-            **{name: float(part[i]) for name, part in group.reward_parts.items()},
+            "reward": _value(group.rewards, i),
+            **{name: _value(part, i) for name, part in group.reward_parts.items()},
             "advantage": float(advantages[p, i]),
             "tokens": len(response.token_ids),
             "finished": response.finished,
@@ -54,3 +55,8 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
     parts = [(name, pa.float32()) for name in groups[0].reward_parts]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), path, compression="zstd")
+
+
+def _value(values: np.ndarray | None, i: int) -> float | None:
+    """Null where a reward does not apply."""
+    return None if values is None or np.isnan(values[i]) else float(values[i])

@@ -6,7 +6,7 @@ from typing import Any
 from reward.config import RewardSettings
 from reward.constant_reply import best_constant_reply
 from reward.evaluation import evaluate
-from reward.scorer import Scorer
+from reward.scorer import Scorer, spread
 from rollout.types import CallReport, Group, Prompt
 
 
@@ -25,7 +25,8 @@ class RewardActor:
         """A report, then every group with its rewards."""
         start = time.perf_counter()
         scored = [self._scorer.score(group) for group in groups]
-        return CallReport(seconds=time.perf_counter() - start), *scored
+        report = CallReport(seconds=time.perf_counter() - start, spreads=tuple(spread(group) for group in scored))
+        return report, *scored
 
     def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The figures of a file's greedy replies, and a row for every reply with its passages."""

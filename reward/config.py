@@ -45,3 +45,8 @@ class RewardSettings(Section):
                 raise ValueError(f"two functions are logged as {extra.name!r}: rename {extra.function!r}")
             taken.add(extra.name)
         return value
+
+    def weights(self) -> dict[str, float]:
+        """Weight of every part that counts, by the name it is logged under."""
+        own = {"f1": self.f1, "rougeL": self.rouge, "bleu": self.bleu}
+        return {name: weight for name, weight in (own | {e.name: e.weight for e in self.extra}).items() if weight}

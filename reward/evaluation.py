@@ -15,18 +15,18 @@ RECALL_DEPTHS = (1, 5, 20)
 def evaluate(groups: Sequence[Group], scorer: Scorer, constant_reply: str | None) -> dict[str, Any]:
     """Figures of N >= 1 groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
 
-    `reward` is in the training reward's units, everything from f1 on a percentage in [0, 100], except mean_words. The text
-    metrics take the best answer of an example and the mean over examples; bleu is corpus BLEU with all answers as
-    references. recall@n: examples with gold passages of which one is among the first n retrieved; None where no example has
-    gold. constant_reply: what that text would reach as the reply to every example, the floor below which a policy has
-    learnt nothing.
+    `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
+    f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
+    over examples; bleu is corpus BLEU with all answers as references. recall@n: examples with gold passages of which one is
+    among the first n retrieved; None where no example has gold. constant_reply: what that text would reach as the reply to
+    every example, the floor below which a policy has learnt nothing.
     """
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]
     rouges = [rouge(text, own) for text, own in zip(texts, answers, strict=True)]
     return {
         "examples": len(groups),
-        "reward": float(np.mean([scorer.score(group).rewards for group in groups])),
+        "reward": _mean_reward(groups, scorer),
         "f1": _percent(best(f1, text, own) for text, own in zip(texts, answers, strict=True)),
         **{name: _percent(scores[name] for scores in rouges) for name in ("rouge1", "rouge2", "rougeL")},
         "bleu": 100 * corpus_bleu(texts, answers),
@@ -38,6 +38,11 @@ def evaluate(groups: Sequence[Group], scorer: Scorer, constant_reply: str | None
         **{f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS},
         "constant_reply": None if constant_reply is None else _floor(constant_reply, answers),
     }
+
+
+def _mean_reward(groups: Sequence[Group], scorer: Scorer) -> float | None:
+    rewards = np.concatenate([scorer.score(group).rewards for group in groups])
+    return None if np.isnan(rewards).all() else float(np.nanmean(rewards))
 
 
 def _floor(text: str, answers: Sequence[tuple[str, ...]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from reward.metrics import best, bleu, f1, raw_f1, rouge_l
 from rollout.errors import RewardError
 from rollout.types import Group, Passage, Prompt
 
-RewardFunction = Callable[[Prompt, tuple[Passage, ...], list[str]], Sequence[float]]
+RewardFunction = Callable[[Prompt, tuple[Passage, ...], list[str]], Sequence[float | None]]
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -23,7 +23,8 @@ class Scorer:
     sum: `w_f1*F1 + w_rouge*ROUGE-L + w_bleu*BLEU`, each part in [0, 1], F1 on SQuAD-normalised tokens.
     lapdog: the LAPDOG paper's score for comparison, F1 on raw tokens and BLEU divided by its L2 norm over the group (0 if
     all are 0); a lone greedy reply has no group and keeps its BLEU. An extra reward is called once a group as
-    `function(prompt, passages, responses) -> [number] * G` and its weighted values are added.
+    `function(prompt, passages, responses) -> [number or None] * G` and its weighted values are added; None says that the
+    reward does not apply to a response: it is left out of the sum and of every mean.
     """
 
     def __init__(self, settings: RewardSettings) -> None:
@@ -35,19 +36,18 @@ class Scorer:
     def score(self, group: Group) -> Group:
         """Returns the group with rewards float32 [G] and reward_parts: f1, rougeL, bleu and each extra's name, unweighted.
 
-        reward_parts are float32 [G]; bleu is sentence BLEU / 100 in both modes. With several answers each metric takes its
-        own maximum; equal texts are measured once. Raises RewardError if an extra reward fails.
+        reward_parts are float32 [G], NaN where one does not apply; bleu is sentence BLEU / 100 in both modes. A reward is NaN
+        where no part that has a weight applies. With several answers each metric takes its own maximum; equal texts are
+        measured once. Raises RewardError if an extra reward fails.
         """
         texts = [response.text for response in group.responses]
         parts = self._measure(texts, group.prompt.answers)
-        paid_bleu = parts["bleu"]
-        if self.settings.mode == "lapdog" and len(texts) > 1 and (norm := np.linalg.norm(paid_bleu)) > 0:
-            paid_bleu = paid_bleu / norm
-        rewards = self.settings.f1 * parts["f1"] + self.settings.rouge * parts["rougeL"] + self.settings.bleu * paid_bleu
         for extra, function in self._extra:
-            values = call_function(function, extra.function, group.prompt, group.retrieval.passages, texts)
-            parts[extra.name] = values
-            rewards = rewards + extra.weight * values
+            parts[extra.name] = call_function(function, extra.function, group.prompt, group.retrieval.passages, texts)
+        paid = {name: weight * parts[name] for name, weight in self.settings.weights().items()}
+        if self.settings.mode == "lapdog" and len(texts) > 1 and (norm := np.linalg.norm(parts["bleu"])) > 0:
+            paid["bleu"] = self.settings.bleu * parts["bleu"] / norm
+        rewards = _sum_of_present(list(paid.values()), len(texts))
         return replace(
             group,
             rewards=rewards.astype(np.float32),
@@ -78,9 +78,9 @@ def load_function(name: str) -> RewardFunction:
 def call_function(
     function: RewardFunction, name: str, prompt: Prompt, passages: tuple[Passage, ...], texts: list[str]
 ) -> np.ndarray:
-    """The user's values for the texts, float64 [G]. Raises RewardError unless they are G finite numbers."""
+    """The user's values for the texts, float64 [G], NaN for None. Raises RewardError unless they are G numbers or None."""
     place = f"reward.extra: {name!r} on prompt {prompt.id!r}"
-    remedy = f"return a list of {len(texts)} finite numbers, one per response"
+    remedy = f"return a list of {len(texts)} finite numbers (or None), one per response"
     try:
         values = function(prompt, passages, list(texts))
         values = values.tolist() if isinstance(values, np.ndarray) else values
@@ -91,9 +91,24 @@ def call_function(
     if len(values) != len(texts):
         raise RewardError(f"{place} returned {len(values)} values: {remedy}")
     for value in values:
-        if not _is_finite(value):
+        if value is not None and not _is_finite(value):
             raise RewardError(f"{place} returned {_one_line(short(value))} among its values: {remedy}")
-    return np.array([float(value) for value in values], np.float64)
+    return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+
+
+def spread(group: Group) -> float:
+    """Highest minus lowest reward of a scored group; 0 if one at most applies: nothing can be learnt from comparing them."""
+    assert group.rewards is not None, f"prompt {group.prompt.key} came without rewards"
+    applying = group.rewards[~np.isnan(group.rewards)]
+    return float(np.ptp(applying)) if len(applying) else 0.0
+
+
+def _sum_of_present(parts: list[np.ndarray], size: int) -> np.ndarray:
+    """NaN where all are NaN; 0 if there are no parts."""
+    if not parts:
+        return np.zeros(size)
+    stacked = np.stack(parts)
+    return np.where(np.isnan(stacked).all(0), np.nan, np.nansum(stacked, 0))
 
 
 def _is_finite(value: object) -> bool:

@@ -71,6 +71,9 @@ class RolloutSettings(Section):
     prompts_per_call: Positive = Field(8, description="prompts that one call to a sampler decodes together")
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampler and learner both take log-probs at it")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; below 1 the kept mass is logged")
+    dynamic_sampling: NonNegative = Field(
+        0, description="batches of prompts a step may sample in addition, in place of groups whose rewards are all equal"
+    )
     max_new_tokens: Positive = Field(32, description="longest response in tokens, its end token included")
 
 

@@ -151,6 +151,11 @@ class PromptOrder:
             self.position += len(chosen)
         return taken
 
+    @property
+    def epoch_is_over(self) -> bool:
+        """Whether the next prompt begins a new epoch."""
+        return self.position >= len(self.prompts)
+
     def state(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
 

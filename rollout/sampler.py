@@ -9,13 +9,13 @@ from rollout.config import RolloutSettings
 from rollout.policy.decoding import Decoding
 from rollout.policy.interface import Policy
 from rollout.retrieval.retriever import Retriever
-from rollout.types import Group, Mode, Prompt, PromptKey, Response, Version
+from rollout.types import Group, Mode, Prompt, Response, Version
 
 
 class Sampler:
     """Turns prompts into groups: a pure function of the weights, the prompts of one call and the run's seed.
 
-    Every random choice comes from a generator seeded by (seed, epoch, prompt id), so it does not matter who computes a
+    Every random choice comes from a generator seeded by (seed, epoch, attempt, prompt id), so it does not matter who computes a
     call, or whether it is computed twice.
     """
 
@@ -48,18 +48,19 @@ class Sampler:
     def _decoding(self, prompts: Sequence[Prompt]) -> Decoding:
         settings = self.settings
         shape = (settings.group_size, settings.max_new_tokens)
-        uniforms = np.concatenate([generator(self.seed, prompt.key).random(shape) for prompt in prompts])
+        uniforms = np.concatenate([generator(self.seed, prompt).random(shape) for prompt in prompts])
         return Decoding(settings.max_new_tokens, settings.temperature, settings.top_p, uniforms)
 
     def _gold(self, prompt: Prompt) -> Response:
-        answer = prompt.answers[generator(self.seed, prompt.key).integers(len(prompt.answers))]
+        answer = prompt.answers[generator(self.seed, prompt).integers(len(prompt.answers))]
         target = self.policy.target(answer)
         ids = target[: self.settings.max_new_tokens]
         finished = len(ids) == len(target)
         return Response(text=answer, token_ids=ids, sampler_logprobs=np.zeros(len(ids), np.float32), finished=finished)
 
 
-def generator(seed: int, key: PromptKey) -> np.random.Generator:
-    """The prompt's own source of randomness in this epoch."""
-    digest = hashlib.sha256(f"{seed}/{key.epoch}/{key.id}".encode()).digest()
+def generator(seed: int, prompt: Prompt) -> np.random.Generator:
+    """The prompt's own source of randomness in this epoch; a second attempt draws afresh."""
+    attempt = f"#{prompt.attempt}" if prompt.attempt else ""
+    digest = hashlib.sha256(f"{seed}/{prompt.epoch}{attempt}/{prompt.id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))

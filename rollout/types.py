@@ -32,7 +32,8 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One example: `passages` replaces retrieval where the data supplies it, `gold` (passage ids) only measures recall."""
+    """One example: `passages` replaces retrieval where the data supplies it, `gold` (passage ids) only measures recall;
+    `attempt` counts the groups that were set aside in this epoch because their rewards were all equal."""
 
     id: str
     question: str
@@ -40,6 +41,7 @@ class Prompt:
     passages: tuple[Passage, ...] | None = None
     gold: tuple[str, ...] = ()
     epoch: int = 0
+    attempt: int = 0
 
     @property
     def key(self) -> PromptKey:
@@ -70,7 +72,7 @@ class Group:
     """A prompt, what was retrieved for it, and G responses drawn under one version of the weights.
 
     context_ids: the encoder's K token rows, int32 [L_k] each. rewards float32 [G] and reward_parts (name -> float32 [G])
-    stay None and empty until the group is scored.
+    stay None and empty until the group is scored; NaN stands where one does not apply.
     """
 
     prompt: Prompt
@@ -84,9 +86,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallReport:
-    """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references."""
+    """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references.
+
+    spreads: highest minus lowest reward of each scored group.
+    """
 
     seconds: float
     version: Version | None = None
     sync_seconds: float = 0.0
     kept_mass: float = 1.0
+    spreads: tuple[float, ...] = ()

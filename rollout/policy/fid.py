@@ -84,13 +84,15 @@ class FidPolicy(Policy):
         responses = self._responses(decoded)
         return [responses[i : i + group_size] for i in range(0, len(responses), group_size)], decoded.kept_mass
 
-    def score(self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float) -> TokenScores:
+    def score(
+        self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool = False
+    ) -> TokenScores:
         groups, size, length = response_ids.shape
         labels = response_ids.view(groups * size, length)
         inputs = torch.cat([torch.full_like(labels[:, :1], self._start), labels[:, :-1]], 1)
         hidden = self._decode(self._encode(contexts), inputs, self._causal_bias(length))
         logprobs = torch.log_softmax(self._logits(hidden).float() / temperature, -1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = -(logprobs.exp() * logprobs).sum(-1)
         picked = logprobs.gather(-1, labels[..., None])[..., 0]
         return TokenScores(picked.view(response_ids.shape), entropy.view(response_ids.shape))

@@ -44,8 +44,11 @@ class Policy(ABC):
         """Draw `group_size` responses for each context; also the mean mass kept by top_p."""
 
     @abstractmethod
-    def score(self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float) -> TokenScores:
-        """Differentiable scores of given responses, int64 [P, G, T], padded on the right with any token."""
+    def score(
+        self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool = False
+    ) -> TokenScores:
+        """Differentiable log-probs of given responses, int64 [P, G, T], padded on the right with any token; the entropy is
+        differentiable if that is asked for."""
 
     def weights(self, dtype: torch.dtype) -> np.ndarray:
         """All that training changes, as one flat array."""

@@ -18,7 +18,7 @@ GRPO = Stage(name="grpo", mode="sample", first=1, steps=40, prompts_per_step=4, 
 
 
 def new_learner(stage: Stage = GRPO, **settings) -> Learner:
-    learner = Learner(tiny_policy(), LearnerSettings(**settings), ROLLOUT, SETTINGS)
+    learner = Learner(tiny_policy(), LearnerSettings(**settings), ROLLOUT, SETTINGS, {"f1": 1.0})
     learner.begin(stage)
     return learner
 

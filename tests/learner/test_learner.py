@@ -196,7 +196,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(of_stage, tmp_path):
     for step in (1, 2):
         learner.update(batches[step - 1], step)
     learner.save(tmp_path)
-    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS)
+    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path, of_stage)
     assert (restored.weights() == learner.weights()).all()
     for step in (3, 4):
@@ -211,7 +211,7 @@ def test_a_learner_saved_before_its_first_update_is_restored(tmp_path):
     learner = new_learner(GRPO)
     groups = groups_of(learner)
     learner.save(tmp_path)
-    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS)
+    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path, GRPO)
     assert without_memory(restored.update(groups, 1)[0]) == without_memory(learner.update(groups, 1)[0])
 
@@ -221,7 +221,7 @@ def test_a_restored_reference_does_not_need_the_folder_it_came_from(tmp_path):
     learner = new_learner(GRPO, reference_path=str(tmp_path / "reference"))
     learner.save(tmp_path / "saved")
     (tmp_path / "reference").rename(tmp_path / "gone")
-    restored = Learner(tiny_policy(), learner.settings, ROLLOUT, SETTINGS)
+    restored = Learner(tiny_policy(), learner.settings, ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path / "saved", GRPO)
     assert (flatten(restored.reference.model, torch.float32) == flatten(learner.reference.model, torch.float32)).all()
 
@@ -242,7 +242,7 @@ def test_a_damaged_optimizer_file_is_refused(content, tmp_path):
 
 def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
     settings = SETTINGS.model_copy(update={"dtype": "bfloat16"})
-    learner = Learner(tiny_policy(), LearnerSettings(), ROLLOUT, settings)
+    learner = Learner(tiny_policy(), LearnerSettings(), ROLLOUT, settings, {})
     learner.begin(SUPERVISED)
     learner.update(groups_of(learner), 1)
     assert learner.policy.model.dtype == torch.float32 and learner.weights().dtype == np.int16
