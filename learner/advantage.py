@@ -60,7 +60,7 @@ def group_advantages(rewards: torch.Tensor, baseline: Baseline = "group", scale:
             advantages = advantages / (reward_std(rewards.flatten()) + EPSILON)
     if within_group:
         advantages = advantages.masked_fill(zero_variance(rewards)[:, None], 0.0)
-    return advantages.nan_to_num(nan=0.0)
+    return advantages.masked_fill(rewards.isnan(), 0.0)
 
 
 def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Te
     total = total.masked_fill(parts.isnan().all(0), torch.nan)
     scaled = (total - total.nanmean()) / (reward_std(total.flatten()) + EPSILON)
     idle = torch.stack([zero_variance(part) for part in parts]).all(0)
-    return scaled.masked_fill(idle[:, None], 0.0).nan_to_num(nan=0.0)
+    return scaled.masked_fill(idle[:, None] | parts.isnan().all(0), 0.0)
 
 
 def keep_largest(advantages: torch.Tensor, ratio: float) -> torch.Tensor:

@@ -102,7 +102,7 @@ def _reward_parts(groups: Sequence[Group]) -> dict[str, float | None]:
 
 
 def _quantiles(ratio: torch.Tensor) -> dict[str, float | None]:
-    if len(ratio) == 0:
+    if len(ratio) == 0 or not ratio.isfinite().all():
         return dict.fromkeys(QUANTILES)
     return dict(zip(QUANTILES, map(float, np.quantile(ratio.float().cpu(), list(QUANTILES.values()))), strict=True))
 

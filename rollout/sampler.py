@@ -61,6 +61,5 @@ class Sampler:
 
 def generator(seed: int, prompt: Prompt) -> np.random.Generator:
     """The prompt's own source of randomness in this epoch; a second attempt draws afresh."""
-    attempt = f"#{prompt.attempt}" if prompt.attempt else ""
-    digest = hashlib.sha256(f"{seed}/{prompt.epoch}{attempt}/{prompt.id}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{prompt.epoch}/{prompt.attempt}/{prompt.id}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))

@@ -7,6 +7,13 @@ def one_each(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]
     return [1.0] * len(responses)
 
 
+def of_every_second_response(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float | None]:
+    """Of some prompts all responses are worth the same, of others every second one."""
+    if int(prompt.id.split("-")[1]) % 3 == 0:
+        return [1.0] * len(responses)
+    return [None if i % 2 else float(len(text)) for i, text in enumerate(responses)]
+
+
 def never_a_number(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     return [float("nan")] * len(responses)
 

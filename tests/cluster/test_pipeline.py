@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
-from cluster.pipeline import Pipeline, PublishedWeights, call_size
+from cluster.pipeline import Batch, Pipeline, PublishedWeights, call_size
 from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Prompt, Version
@@ -14,17 +16,33 @@ PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(1
 
 
 class AnsweringPool:
-    """Stands in for both pools: `version` is what a sampler reports, calls end when `gate` lets them."""
+    """Stands in for both pools: `version` is what a sampler reports, calls end when `gate` lets them, a group of a prompt
+    in `dull` has equal rewards at its first attempt, one in `hopeless` always."""
 
-    def __init__(self, version: Version = FIRST):
+    def __init__(self, version: Version = FIRST, dull: Iterable[str] = (), hopeless: Iterable[str] = ()):
         self.version, self.calls = version, 0
         self.gates: deque[asyncio.Event] = deque()
+        self.dull, self.hopeless = set(dull), set(hopeless)
 
-    async def call(self, invoke: Any) -> tuple[CallReport, list[str]]:
+    async def call(self, invoke: Any) -> tuple[CallReport, list[Any]]:
         self.calls += 1
         if self.gates:
             await self.gates.popleft().wait()
-        return CallReport(seconds=0.0, version=self.version), ["group"] * 2
+        groups = invoke(self)
+        spreads = tuple(0.0 if self._is_dull(prompt) else 1.0 for prompt in groups)
+        return CallReport(seconds=0.0, version=self.version, spreads=spreads), groups
+
+    def _is_dull(self, prompt: Prompt) -> bool:
+        return prompt.id in self.hopeless or (prompt.id in self.dull and prompt.attempt == 0)
+
+    @property
+    def groups(self) -> Any:
+        """The sampler's remote method: a group is its prompt."""
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda prompts, *_: prompts))
+
+    @property
+    def score(self) -> Any:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *groups: list(groups)))
 
 
 def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) -> Pipeline:
@@ -135,3 +153,67 @@ def test_queued_prompts_go_before_the_order() -> None:
         return ids(flow.unfinished())
 
     assert asyncio.run(run()) == ["3", "5", *ids(PromptOrder(PROMPTS, seed=0).take(2))]
+
+
+def test_groups_that_teach_nothing_are_replaced_and_their_prompts_kept() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+
+    async def run() -> None:
+        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(dull=[order[1], order[4]]), dynamic_sampling=1)
+        flow.admit()
+        batch = await flow.batch()
+        assert ids(batch.prompts) == [order[0], order[2], order[3], order[5]]  # in the order of admission
+        assert batch.references == batch.prompts and batch.set_aside == 2 and len(batch.calls) == 4
+        assert [(prompt.id, prompt.attempt) for prompt in flow.set_aside] == [(order[1], 1), (order[4], 1)]
+        assert flow.unfinished() == []
+
+    asyncio.run(run())
+
+
+def test_prompts_set_aside_come_once_more_when_the_epoch_is_over() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+
+    async def run() -> None:
+        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(dull=order[:1], hopeless=order[1:2]), dynamic_sampling=1)
+        trained: list[Prompt] = []
+        for _ in range(3):
+            flow.admit()
+            batch = await flow.batch()
+            flow.trained(batch, None)
+            trained += batch.prompts
+        assert ids(trained) == [*order[2:], *order[:2]]  # every prompt once, none of the next epoch
+        assert [prompt.attempt for prompt in trained] == [0] * 10 + [1, 1]
+        assert not flow.set_aside and {prompt.epoch for prompt in trained} == {0}
+
+    asyncio.run(run())
+
+
+def test_no_more_prompts_are_replaced_than_the_bound_allows() -> None:
+    everything = [prompt.id for prompt in PROMPTS]
+
+    async def run(bound: int) -> Batch:
+        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(hopeless=everything), dynamic_sampling=bound)
+        flow.admit()
+        return await flow.batch()
+
+    for bound in (0, 1, 2):
+        batch = asyncio.run(run(bound))
+        assert batch.set_aside == 4 * bound and len(batch.groups) == 4
+
+
+def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+
+    async def run() -> None:
+        flow = pipeline(AnsweringPool(), 1, rewards=AnsweringPool(dull=order[:1]), dynamic_sampling=1)
+        flow.admit()
+        batch = await flow.batch()
+        assert ids(batch.prompts) == order[1:5] and ids(flow.unfinished())[0] == order[5]
+        flow.trained(batch, None)
+        flow.admit()
+        assert len(flow.unfinished()) == 8
+        following = await flow.batch()
+        assert ids(following.prompts)[0] == order[5]
+        flow.cancel()
+
+    asyncio.run(run())

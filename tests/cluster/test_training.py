@@ -11,10 +11,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from cluster.run_folder import read_settings
 from launch import main
+from rollout.dataset import PromptOrder, read_prompts
 from tests.cluster.runs import rows, without_clock
 
-METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl clip_fraction entropy ratio_max grad_norm lr
+METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl kl_coef kl_to_sampler
+clip_fraction corrected entropy ratio_p01 ratio_p50 ratio_p99 ratio_max grad_norm lr set_aside
 staleness_mean staleness_max zero_variance truncated response_tokens tokens_per_s groups_per_s seconds_sample seconds_reward
 seconds_update seconds_sync seconds_step skipped requeued restarts peak_memory_mb""".split()
 EVALUATION = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words recall@1
@@ -107,6 +110,66 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path,
     assert [row["incarnation"] for row in rows(run / "metrics.jsonl")] == [0] * step + [1] * (8 - step)
     assert rows(run / "evaluations.jsonl") == rows(finished_run / "evaluations.jsonl")
     assert_same_weights(run, finished_run)
+
+
+EVERYTHING = {
+    "sets dull groups aside": ("--rollout.dynamic_sampling", 2),
+    "adapts and refreshes": ("--learner.kl_target", 1e-4, "--learner.reference_every", 3, "--learner.passes", 2),
+    "REINFORCE": ("--learner.loss", "reinforce", "--learner.kl_coef", 0.1, "--learner.kl_in", "reward"),
+}
+OWN_REWARD = '[{function: "tests.cluster.own_reward:of_every_second_response"}]'
+
+
+@pytest.mark.parametrize("flags", EVERYTHING.values(), ids=EVERYTHING)
+def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...], train: Train, tmp_path: Path) -> None:
+    rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
+    whole = train(*flags, *rewards, "--keep_checkpoints", 9)
+    run = copy_as_of(whole, tmp_path / "run", 6)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
+    assert_same_weights(run, whole)
+
+
+def test_no_prompt_is_lost_where_dull_groups_are_set_aside(train: Train, data_dir: Path) -> None:
+    rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
+    run = train(*rewards, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0)
+    metrics = rows(run / "metrics.jsonl")
+    assert sum(row["set_aside"] for row in metrics) > 0 and all(row["zero_variance"] == 0 for row in metrics)
+    logs = [pq.read_table(file).to_pylist() for file in (run / "samples").glob("*.parquet")]
+    trained = {(row["epoch"], row["id"]) for log in logs for row in log}
+    assert len(trained) == 4 * len(metrics)
+    state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
+    kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["set_aside"]}
+    taken = PromptOrder(read_prompts(data_dir / "train.jsonl"), seed=0).take(state["order"]["position"])
+    assert {(prompt.epoch, prompt.id) for prompt in taken} == trained | kept and not trained & kept
+
+
+def test_the_adaptive_coefficient_follows_the_kl(train: Train) -> None:
+    metrics = rows(train("--learner.kl_target", 1e-9, "--learner.steps", 3) / "metrics.jsonl")[4:]
+    # the first update has no KL, the later ones far more than the target
+    assert [row["kl_coef"] for row in metrics] == pytest.approx([0.04, 0.04 * 0.98, 0.04 * 0.98 * 1.02])
+
+
+def test_a_second_stage_on_gold_answers_needs_no_rewards(train: Train) -> None:
+    metrics = rows(train("--learner.loss", "sft") / "metrics.jsonl")
+    assert [row["stage"] for row in metrics[4:]] == ["grpo"] * 4
+    assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
+
+
+def test_a_resumed_run_may_change_its_loss(train: Train) -> None:
+    run = train("--learner.steps", 2, "--learner.eps_low", 0.3)
+    assert main(["train", "--resume", str(run), "--learner.loss", "dapo", "--learner.steps", "3"]) == 0
+    used = read_settings(run / "config.yaml").learner
+    assert (used.loss, used.aggregation, used.eps_high, used.eps_low, used.kl_coef) == ("dapo", "token", 0.28, 0.3, 0.0)
+    assert rows(run / "metrics.jsonl")[-1]["kl"] is None
+
+
+def test_the_seeds_flags_choose_our_settings(train: Train) -> None:
+    seed = ("--use_grpo", "--grpo_group_size", 3, "--grpo_kl_coeff", 0.1, "--grpo_top_k_ratio", 0.5)
+    run = train(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1)
+    used = read_settings(run / "config.yaml")
+    assert (used.learner.loss, used.learner.kl_coef, used.learner.top_k_ratio) == ("grpo", 0.1, 0.5)
+    assert (used.rollout.group_size, used.reward.mode) == (4, "lapdog")  # --rollout.group_size 4 was given too, and wins
 
 
 def test_a_finished_run_goes_on_to_more_steps(train: Train) -> None:

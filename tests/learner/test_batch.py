@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from learner.batch import micro_batches, response_lengths
+from learner.batch import counted_lengths, micro_batches
+from learner.config import PRESETS, LearnerSettings
+from learner.learner import Learner
 from rollout.types import Group, Prompt, Response, Retrieval, Version
-from tests.learner.examples import GRPO, SUPERVISED, groups_of, new_learner
+from tests.learner.examples import GRPO, ROLLOUT, SUPERVISED, groups_of, new_learner
+from tests.rollout.tiny import SETTINGS, tiny_policy
 
 
 def group(number, rows, responses):
@@ -20,20 +25,28 @@ def group(number, rows, responses):
 
 
 GROUPS = [group(1, [9, 4], [2, 1]), group(2, [3], [4, 4]), group(3, [5, 5, 5], [1, 3]), group(4, [20], [1, 1])]
-ADVANTAGES = torch.arange(8.0).view(4, 2)
-WEIGHTS = torch.arange(8.0) / 10
 
 
 def cut(token_budget):
-    return list(micro_batches(GROUPS, ADVANTAGES, WEIGHTS, token_budget, "cpu"))
+    return micro_batches(GROUPS, counted_lengths(GROUPS, mask_truncated=False), token_budget, "cpu")
 
 
 def numbers(micro):
     return [int(context[0][0]) for context in micro.contexts]
 
 
-def test_response_lengths_stand_in_the_groups_order():
-    assert response_lengths(GROUPS).tolist() == [2, 1, 4, 4, 1, 3, 1, 1]
+def test_lengths_stand_in_the_groups_order():
+    assert counted_lengths(GROUPS, mask_truncated=True).tolist() == [2, 1, 4, 4, 1, 3, 1, 1]
+
+
+def test_responses_that_were_cut_count_nothing_where_they_are_masked():
+    first, second = GROUPS[1].responses
+    groups = [GROUPS[0], replace(GROUPS[1], responses=(replace(first, finished=False), second))]
+    assert counted_lengths(groups, mask_truncated=False).tolist() == [2, 1, 4, 4]
+    lengths = counted_lengths(groups, mask_truncated=True)
+    assert lengths.tolist() == [2, 1, 0, 4]
+    for micro in micro_batches(groups, lengths, 1, "cpu"):
+        assert micro.mask.sum(1).tolist() == lengths[micro.rows].tolist()
 
 
 @pytest.mark.parametrize(
@@ -68,23 +81,34 @@ def test_everything_of_a_response_stays_together():
         ids = micro.response_ids.flatten(0, 1)
         assert torch.equal(ids != 0, micro.mask)
         assert torch.equal(micro.sampler_logprobs, -ids.float())
-        for n, advantage, weight in zip(ids[:, 0].tolist(), micro.advantages, micro.weights, strict=True):
-            position = 2 * (n // 10 - 1) + n % 10
-            assert advantage == position and weight == WEIGHTS[position]
+        assert micro.rows.tolist() == [2 * (n // 10 - 1) + n % 10 for n in ids[:, 0].tolist()]
 
 
 def test_the_order_of_groups_of_equal_length_is_kept():
     groups = [group(number, [7], [2, 2]) for number in (5, 2, 9)]
-    micros = micro_batches(groups, torch.zeros(3, 2), torch.zeros(6), 1000, "cpu")
+    micros = micro_batches(groups, counted_lengths(groups, mask_truncated=False), 1000, "cpu")
     assert [numbers(micro) for micro in micros] == [[5, 2, 9]]
 
 
-@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo"])
-def test_the_gradient_does_not_depend_on_the_token_budget(loss):
+EXTRAS = {
+    "plain": {},
+    "kl in the loss": {"kl_coef": 0.1, "mask_truncated": True, "entropy_coef": 0.05},
+    "kl in the reward": {"kl_coef": 0.1, "kl_in": "reward", "overlong_buffer": 3},
+    "corrected": {"correction": "truncate", "correction_level": "sequence", "correction_cap": 1.5},
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("loss", [name for name in PRESETS if name != "sft"])
+def test_the_gradient_does_not_depend_on_the_token_budget(loss, extra, tmp_path):
+    tiny_policy(1).save(tmp_path)
+    groups = groups_of(new_learner(GRPO))
     gradients, losses = [], []
     for token_budget in (1, 120, 100_000):
-        learner = new_learner(GRPO, token_budget=token_budget, loss=loss, kl_coef=0.1, max_grad_norm=1e9)
-        groups = groups_of(new_learner(GRPO))
+        changed = {"token_budget": token_budget, "max_grad_norm": 1e9, "loss": loss} | EXTRAS[extra]
+        reference = {"reference_path": str(tmp_path)} if "kl_coef" in changed else {}
+        learner = Learner(tiny_policy(2), LearnerSettings(**changed, **reference), ROLLOUT, SETTINGS, {})  # not the sampler's
+        learner.begin(GRPO)
         metrics, _ = learner.update(groups, 1)
         gradients.append({name: p.grad for name, p in learner.policy.model.named_parameters()})
         losses.append(metrics.loss)

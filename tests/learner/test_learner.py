@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from learner.advantage import decoupled_advantages
 from learner.config import LearnerSettings, Stage
 from learner.learner import Learner
-from learner.loss import LossSwitches
 from rollout.errors import CheckpointError
 from rollout.policy.weights import flatten
 from rollout.types import PromptKey
@@ -40,22 +40,6 @@ def test_without_warm_up_the_first_step_is_the_peak():
 @pytest.mark.parametrize(("steps", "rates"), [(1, [0.25]), (4, [0.25, 0.5, 0.75, 1.0]), (5, [0.25, 0.5, 0.75, 1.0, 1.0])])
 def test_a_stage_shorter_than_its_decay_stays_at_or_below_the_peak(steps, rates):
     assert [stage(steps=steps).lr_at(11 + i) for i in range(steps)] == pytest.approx(rates)
-
-
-@pytest.mark.parametrize(
-    ("values", "switches", "scale"),
-    [
-        ({}, LossSwitches(aggregation="sequence", kl_coef=0.04), "group"),
-        ({"loss": "dapo"}, LossSwitches(aggregation="token", eps_high=0.28), "group"),
-        ({"loss": "dr_grpo"}, LossSwitches(aggregation="constant"), "none"),
-        ({"loss": "dapo", "eps_high": 0.5, "kl_coef": 0.1}, LossSwitches(True, 0.2, 0.5, "token", 0.1), "group"),
-        ({"loss": "dr_grpo", "scale_rewards": "batch", "eps_low": 0.1}, LossSwitches(True, 0.1, 0.2, "constant"), "batch"),
-        ({"kl_coef": 0.0, "aggregation": "token"}, LossSwitches(aggregation="token"), "group"),
-    ],
-)
-def test_a_named_loss_sets_switches_and_what_is_set_itself_wins(values, switches, scale):
-    settings = LearnerSettings(**values)
-    assert (settings.switches(), settings.advantage_scale()) == (switches, scale)
 
 
 def test_supervised_loss_falls_on_a_repeated_batch():
@@ -103,7 +87,7 @@ def test_the_first_update_after_begin_has_ratio_one_and_no_kl():
     learner = new_learner(GRPO)
     metrics, _ = learner.update(groups_of(learner), 1)
     assert metrics.kl == pytest.approx(0, abs=1e-9)
-    assert metrics.ratio_max == pytest.approx(1, abs=1e-5) and metrics.clip_fraction == 0
+    assert metrics.ratios["ratio_max"] == pytest.approx(1, abs=1e-5) and metrics.clip_fraction == 0
     assert (metrics.skipped, metrics.skipped_prompts) == (0, ())
     again, _ = learner.update(groups_of(learner, epoch=1), 2)
     assert again.kl > 0
@@ -155,7 +139,7 @@ def test_a_reference_of_its_own_is_read_from_its_folder(tmp_path):
 
 
 def broken_reward(group):
-    return replace(group, rewards=np.array([math.nan, 0, 1, 0], np.float32))
+    return replace(group, rewards=np.array([math.inf, 0, 1, 0], np.float32))
 
 
 def broken_logprobs(group):
@@ -248,3 +232,132 @@ def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
     assert learner.policy.model.dtype == torch.float32 and learner.weights().dtype == np.int16
     bits = flatten(learner.policy.model, torch.bfloat16)
     assert (learner.weights() == bits).all()
+
+
+def stale_learner(**settings):
+    """Whose policy is not the one that its groups were sampled with, and whose reference is a third."""
+    learner = Learner(tiny_policy(2), LearnerSettings(**settings), ROLLOUT, SETTINGS, {"f1": 1.0, "extra/own": 0.5})
+    learner.begin(GRPO)
+    return learner
+
+
+def test_each_pass_is_a_step_and_later_ones_leave_the_sampling_policy():
+    one, two = new_learner(GRPO), new_learner(GRPO, passes=2)
+    groups = groups_of(one)
+    first, _ = one.update(groups, 1)
+    both, _ = two.update(groups, 1)
+    assert [int(p["step"]) for p in two.optimizer.state.values()] == [2] * len(two.optimizer.state)
+    assert first.ratios["ratio_max"] == pytest.approx(1, abs=1e-5) and both.ratios["ratio_max"] > 1.001
+    assert both.kl_to_sampler > first.kl_to_sampler and both.response_tokens == first.response_tokens
+
+
+def test_the_corrections_proximal_policy_is_the_one_before_the_first_pass():
+    """At the first pass the ratio to it is 1 whatever the sampler was, so nothing is clipped; without correction much is."""
+    groups = groups_of(new_learner(GRPO))
+    plain, _ = stale_learner().update(groups, 1)
+    corrected, _ = stale_learner(correction="truncate", correction_cap=1.01).update(groups, 1)
+    assert plain.clip_fraction > 0 and corrected.clip_fraction == 0
+    assert plain.corrected == 0 and corrected.corrected > 0
+    assert plain.kl_to_sampler == pytest.approx(corrected.kl_to_sampler, rel=1e-6) and plain.kl_to_sampler > 1e-4
+    second, _ = stale_learner(correction="truncate", correction_cap=1.01, passes=2, eps_low=1e-4, eps_high=1e-4).update(
+        groups, 1
+    )
+    assert second.clip_fraction > 0
+
+
+def test_a_kl_in_the_reward_moves_advantages_and_not_the_loss():
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    in_loss, at_loss = stale_learner(kl_coef=0.5).update(groups, 1)
+    in_reward, at_reward = stale_learner(kl_coef=0.5, kl_in="reward", scale_rewards="none").update(groups, 1)
+    assert (at_loss == 0).all() and (at_reward != 0).any()
+    assert in_loss.kl == pytest.approx(in_reward.kl) and in_loss.kl_coef == in_reward.kl_coef == 0.5
+    assert in_reward.reward == 0  # as the scorer gave it
+
+
+def test_the_kl_of_the_reward_is_summed_over_the_response():
+    learner = stale_learner(kl_coef=0.5, kl_in="reward", scale_rewards="none", kl_estimator="k1")
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    _, advantages = learner.update(groups, 1)
+    for group, row in zip(groups, advantages, strict=True):
+        kl = []
+        for response in group.responses:
+            ids = torch.from_numpy(response.token_ids.astype(np.int64))[None, None]
+            with torch.no_grad():
+                reference = learner.reference.score([group.context_ids], ids, ROLLOUT.temperature).logprobs[0, 0]
+            kl.append(float((torch.from_numpy(response.sampler_logprobs) - reference).sum()))
+        assert row.tolist() == pytest.approx([-0.5 * (x - np.mean(kl)) for x in kl], abs=1e-4)
+
+
+def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
+    learner = new_learner(GRPO, kl_target=1e-9, kl_coef=0.5)
+    groups = groups_of(learner)
+    learner.update(groups, 1)
+    assert learner.kl_coef == pytest.approx(0.5 * 0.98)  # no KL yet
+    learner.update(groups, 2)
+    assert learner.kl_coef == pytest.approx(0.5 * 0.98 * 1.02)
+    learner.save(tmp_path)
+    restored = Learner(tiny_policy(1), learner.settings, ROLLOUT, SETTINGS, {})
+    restored.restore(tmp_path, GRPO)
+    assert restored.kl_coef == learner.kl_coef
+    (tmp_path / "learner.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="learner.json: cannot be read"):
+        restored.restore(tmp_path, GRPO)
+
+
+def test_the_reference_is_refreshed_every_n_updates():
+    learner = new_learner(GRPO, reference_every=2)
+    before = learner.weights()
+    learner.update(groups_of(learner), 1)
+    assert (flatten(learner.reference.model, torch.float32) == before).all()
+    learner.update(groups_of(learner), 2)
+    assert (flatten(learner.reference.model, torch.float32) == learner.weights()).all()
+    assert not any(p.requires_grad for p in learner.reference.model.parameters())
+
+
+def test_cut_responses_neither_pull_nor_push_where_they_are_masked():
+    groups = groups_of(new_learner(GRPO))
+    cut = [replace(g, responses=tuple(replace(r, finished=False) for r in g.responses)) for g in groups]
+    learner = new_learner(GRPO, mask_truncated=True, weight_decay=0.0)
+    before = learner.weights()
+    metrics, advantages = learner.update(cut, 1)
+    assert metrics.grad_norm == 0 and (learner.weights() == before).all()
+    assert metrics.truncated == 1 and (advantages != 0).any()
+    assert new_learner(GRPO).update(cut, 1)[0].grad_norm > 0
+
+
+def test_long_responses_lose_reward_within_the_buffer():
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    settings = {"overlong_buffer": 5, "overlong_penalty": 2.0, "scale_rewards": "none"}
+    metrics, advantages = new_learner(GRPO, **settings).update(groups, 1)
+    for group, row in zip(groups, advantages, strict=True):
+        penalties = np.array([-2.0 * (len(r.token_ids) - 1) / 5 for r in group.responses])  # 0 at 1 token, -2 at all 6
+        assert row.tolist() == pytest.approx((penalties - penalties.mean()).tolist(), abs=1e-6)
+    assert metrics.reward == 0
+
+
+def test_the_entropy_bonus_raises_entropy():
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    learner = new_learner(GRPO, entropy_coef=1.0, kl_coef=0.0)
+    entropies = [learner.update(groups, step)[0].entropy for step in range(1, 6)]
+    assert entropies == sorted(entropies) and entropies[-1] > entropies[0] + 1e-4
+
+
+def test_rewards_may_be_normalised_one_by_one():
+    groups, rng = [], np.random.default_rng(0)
+    for group in groups_of(new_learner(GRPO)):
+        f1, own = rng.random(4).astype(np.float32), 100 * rng.random(4).astype(np.float32)
+        groups.append(replace(group, rewards=f1 + own / 2, reward_parts={"f1": f1, "bleu": own, "extra/own": own}))
+    _, advantages = stale_learner(reward_aggregation="normalize_then_sum").update(groups, 1)
+    parts = torch.from_numpy(np.stack([[g.reward_parts[name] for g in groups] for name in ("f1", "extra/own")]))
+    assert torch.allclose(advantages, decoupled_advantages(parts, torch.tensor([1.0, 0.5])), atol=1e-6)
+
+
+def test_reinforce_needs_no_group():
+    learner = Learner(tiny_policy(), LearnerSettings(loss="reinforce", baseline="batch"), ROLLOUT, SETTINGS, {})
+    learner.begin(GRPO)
+    groups = [replace(g, responses=g.responses[:1], rewards=g.rewards[:1]) for g in groups_of(new_learner(GRPO))]
+    groups = [replace(g, reward_parts={"f1": g.rewards}) for g in groups]
+    metrics, advantages = learner.update(groups, 1)
+    rewards = np.array([g.rewards[0] for g in groups])
+    assert advantages[:, 0].tolist() == pytest.approx((rewards - rewards.mean()).tolist(), abs=1e-6)
+    assert metrics.grad_norm > 0 and metrics.reward_std == 0

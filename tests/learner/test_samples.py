@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -28,3 +31,17 @@ def test_gold_answers_have_no_reward(tmp_path):
     write_samples(tmp_path / "step-1.parquet", groups, advantages)
     rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()
     assert [(row["reward"], row["advantage"]) for row in rows] == [(None, 1.0)] * 4
+
+
+def test_a_reward_that_does_not_apply_is_null(tmp_path):
+    learner = new_learner(GRPO)
+    groups = groups_of(learner)
+    missing = np.array([np.nan, 1, 0, np.nan], np.float32)
+    groups[0] = replace(groups[0], rewards=missing, reward_parts={"f1": missing})
+    metrics, advantages = learner.update(groups, 1)
+    write_samples(tmp_path / "step-1.parquet", groups, advantages)
+    rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()[:4]
+    assert [row["reward"] for row in rows] == [row["f1"] for row in rows] == [None, 1, 0, None]
+    assert [row["advantage"] for row in rows][::3] == [0, 0]
+    assert metrics.reward == pytest.approx(np.nanmean([group.rewards for group in groups]), rel=1e-6)
+    assert metrics.reward_parts["f1"] == pytest.approx(np.nanmean([group.reward_parts["f1"] for group in groups]), rel=1e-6)

@@ -1,4 +1,6 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from sacrebleu.metrics import BLEU
@@ -65,6 +67,15 @@ def test_unknown_figures_are_none_and_all_are_json():
     result = evaluate([make_group(["yes"], ("yes",))], Scorer(RewardSettings()), None)
     assert result["constant_reply"] is result["recall@1"] is result["recall@5"] is result["recall@20"] is None
     assert json.loads(json.dumps(result)) == result
+
+
+def test_the_reward_is_the_mean_of_those_that_apply(monkeypatch):
+    answers = {"a1 b1 c1 d1": [1.0], "i am good": [None], "": [3.0]}
+    module = SimpleNamespace(own=lambda prompt, passages, responses: answers[responses[0]])
+    monkeypatch.setitem(sys.modules, "own_rewards", module)
+    scorer = Scorer(RewardSettings(f1=0, rouge=0, bleu=0, extra=({"function": "own_rewards:own"},)))
+    assert evaluate(GROUPS, scorer, None)["reward"] == 2
+    assert evaluate(GROUPS[1:3], scorer, None)["reward"] is None
 
 
 def test_replies_without_words_have_no_diversity():

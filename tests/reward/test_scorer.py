@@ -8,7 +8,7 @@ import pytest
 from reward import scorer as scorer_module
 from reward.config import ExtraReward, RewardSettings
 from reward.metrics import bleu, f1, raw_f1, rouge_l
-from reward.scorer import Scorer
+from reward.scorer import Scorer, spread
 from rollout.errors import RewardError
 from tests.reward.groups import make_group
 
@@ -19,11 +19,11 @@ ANSWER = "i am good ."
 def scorer_with(monkeypatch):
     """Makes a Scorer whose extra reward, of weight 0.5, is the given function."""
 
-    def make(function):
+    def make(function, **weights):
         module = types.ModuleType("own_rewards")
         module.own = function
         monkeypatch.setitem(sys.modules, "own_rewards", module)
-        return Scorer(RewardSettings(extra=(ExtraReward(function="own_rewards:own", weight=0.5),)))
+        return Scorer(RewardSettings(extra=(ExtraReward(function="own_rewards:own", weight=0.5),), **weights))
 
     return make
 
@@ -102,11 +102,29 @@ def test_extra_reward_may_return_any_row_of_numbers(scorer_with, values):
     assert group.reward_parts["extra/own"].tolist() == [float(value) for value in values]
 
 
+def test_a_reward_that_does_not_apply_is_left_out_of_the_sum(scorer_with):
+    group = scorer_with(lambda prompt, passages, responses: [None, 2.0]).score(make_group(["yes", "no"], ("yes",)))
+    assert group.rewards.tolist() == [3.0, 1.0]  # F1, ROUGE-L and BLEU of "yes"; half of 2
+    assert np.isnan(group.reward_parts["extra/own"][0]) and group.reward_parts["extra/own"][1] == 2
+
+
+def test_a_response_that_no_reward_applies_to_has_none(scorer_with):
+    scorer = scorer_with(lambda prompt, passages, responses: [None, 2.0, 4.0], f1=0, rouge=0, bleu=0)
+    group = scorer.score(make_group(["yes", "no", "no"], ("yes",)))
+    assert np.isnan(group.rewards[0]) and group.rewards[1:].tolist() == [1.0, 2.0]
+    assert spread(group) == 1.0
+
+
+@pytest.mark.parametrize(("values", "expected"), [([None, None], 0), ([None, 3], 0), ([1, 3], 1)])
+def test_the_spread_is_that_of_the_rewards_that_apply(scorer_with, values, expected):
+    scorer = scorer_with(lambda prompt, passages, responses: values, f1=0, rouge=0, bleu=0)
+    assert spread(scorer.score(make_group(["yes", "no"], ("yes",)))) == expected
+
+
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
         ([1.0], "1 values"),
-        ([1.0, None], "None"),
         ([1.0, float("nan")], "nan"),
         ([float("-inf"), 1.0], "-inf"),
         ([1e39, 1.0], "1e+39"),
@@ -115,6 +133,7 @@ def test_extra_reward_may_return_any_row_of_numbers(scorer_with, values):
         (np.zeros((2, 1)), "[0.0]"),
         (np.float64(1), "1.0"),
         (None, "None"),
+        ([None], "1 values"),
         ({"a": 1, "b": 2}, "'a': 1"),
     ],
 )

@@ -68,10 +68,11 @@ def test_another_epoch_seed_or_id_draws_other_responses(sampler, changed):
 
 
 def test_a_prompts_generator_is_its_own():
-    key = PROMPTS[0].key
-    assert np.array_equal(generator(3, key).random(5), generator(3, key).random(5))
-    others = [generator(4, key), generator(3, key._replace(epoch=1)), generator(3, key._replace(id="q1"))]
-    assert all(not np.array_equal(generator(3, key).random(5), other.random(5)) for other in others)
+    prompt = PROMPTS[0]
+    drawn = generator(3, prompt).random(5)
+    assert np.array_equal(drawn, generator(3, replace(prompt, question="?")).random(5))
+    others = [generator(3, replace(prompt, **{name: value})) for name, value in (("epoch", 1), ("id", "q1"), ("attempt", 1))]
+    assert all(not np.array_equal(drawn, other.random(5)) for other in [generator(4, prompt), *others])
 
 
 def test_gold_mode_gives_a_gold_answer(sampler):
