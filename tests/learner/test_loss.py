@@ -50,7 +50,7 @@ def one_token(ratio, advantage, reference=None, entropy=None, **switches):
         entropy=None if entropy is None else torch.tensor([[entropy]]),
     )
     value.backward()
-    return float(value), float(policy.grad), statistics
+    return value.item(), policy.grad.item(), statistics
 
 
 # ---- by hand
@@ -258,7 +258,9 @@ def test_equal_weights_have_ratio_one_no_kl_and_no_clipping():
     logprobs, mask = -torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(3, 4, dtype=torch.bool)
     weights, advantages = token_weights(mask.sum(1), "sequence", 4), torch.tensor([1.0, -1.0, 0.5])
     for importance, estimator in itertools.product(("token", "sequence"), ("k1", "k2", "k3")):
-        switches = LossSwitches(importance=importance, kl_coef=0.04, kl_estimator=estimator, correction="mask", correction_cap=1)
+        switches = LossSwitches(
+            importance=importance, kl_coef=0.04, kl_estimator=estimator, correction="mask", correction_cap=1
+        )
         result = policy_loss(logprobs, logprobs, advantages, weights, mask, switches, reference_logprobs=logprobs)
         assert float(result[0]) == pytest.approx(-0.5 / 3, rel=1e-6)  # each token's ratio and correction is 1
         for statistic in ("log_ratio", "clipped", "corrected", "kl"):
@@ -266,7 +268,9 @@ def test_equal_weights_have_ratio_one_no_kl_and_no_clipping():
 
 
 def test_statistics_are_concatenated_in_order():
-    parts = [TokenStatistics(**dict.fromkeys([f.name for f in fields(TokenStatistics)], torch.tensor(x))) for x in ([1.0], [2, 3])]
+    parts = [
+        TokenStatistics(**dict.fromkeys([f.name for f in fields(TokenStatistics)], torch.tensor(x))) for x in ([1.0], [2, 3])
+    ]
     both = TokenStatistics.concatenated(parts)
     assert all(getattr(both, field.name).tolist() == [1, 2, 3] for field in fields(TokenStatistics))
 
@@ -303,7 +307,9 @@ def slow_loss(policy, frozen, tensors, lengths, switches, max_length):
                 clipped = objective != ratio * a
             correction, bound = 1.0, False
             if switches.correction != "none":
-                correction = math.exp(log_correction if switches.correction_level == "sequence" else behind[n][t] - sampler[n][t])
+                correction = math.exp(
+                    log_correction if switches.correction_level == "sequence" else behind[n][t] - sampler[n][t]
+                )
                 bound = correction > switches.correction_cap
                 if bound:
                     correction = switches.correction_cap if switches.correction == "truncate" else 0.0
@@ -324,11 +330,9 @@ CORRECTIONS = [("none", "token", False), *itertools.product(("truncate", "mask")
 @pytest.mark.parametrize("importance", ["token", "sequence", "none"])
 def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, surrogate, correction, level, decoupled):
     rng = np.random.default_rng(0)
-    rest = itertools.product(
-        ("sequence", "token", "constant"), (None, 1.4), ("k1", "k2", "k3"), (False, True), (0.0, 0.3), (0.0, 0.7)
-    )
+    rest = itertools.product(("sequence", "token", "constant"), (None, 1.4), ("k1", "k2", "k3"), (False, True), (0.0, 0.3))
     clipped, bound = 0.0, 0.0
-    for aggregation, dual_clip, estimator, kl_weighted, entropy_coef, kl_coef in rest:
+    for aggregation, dual_clip, estimator, kl_weighted, entropy_coef in rest:
         lengths = [int(length) for length in rng.integers(0, 5, size=4)] + [1, 4]
         mask, advantages = np.arange(4) < np.array(lengths)[:, None], rng.normal(size=6)
         sampler, entropy, direction = -rng.exponential(1.0, (6, 4)), rng.random((6, 4)), rng.normal(size=(6, 4))
@@ -336,7 +340,7 @@ def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, 
         policy = proximal + rng.normal(0, 0.4, (6, 4))
         switches = LossSwitches(
             **{"importance": importance, "surrogate": surrogate, "eps_low": 0.1, "eps_high": 0.3, "dual_clip": dual_clip},
-            **{"aggregation": aggregation, "kl_coef": kl_coef, "kl_estimator": estimator, "kl_weighted": kl_weighted},
+            **{"aggregation": aggregation, "kl_coef": 0.7, "kl_estimator": estimator, "kl_weighted": kl_weighted},
             **{"entropy_coef": entropy_coef, "correction": correction, "correction_level": level, "correction_cap": 1.3},
         )
         learned = torch.from_numpy(policy).requires_grad_()
@@ -417,13 +421,13 @@ def test_clipped_tokens_have_no_gradient_and_the_others_that_of_the_ratio():
 @pytest.mark.parametrize("level", ["token", "sequence"])
 @pytest.mark.parametrize("correction", ["truncate", "mask"])
 def test_correction_weights_carry_no_gradient(correction, level):
-    tensors, advantages, mask = random_batch()
+    tensors, advantages, mask = random_batch(lengths=(4, 2, 1, 3, 4, 4))
     del tensors["proximal_logprobs"]  # the policy itself then stands behind: the correction is made of what is learned
     switches = LossSwitches(correction=correction, correction_level=level, correction_cap=1.05)
-    _, gradient, _, statistics = with_gradient(tensors, advantages, torch.ones(3), mask, switches)
+    _, gradient, _, _ = with_gradient(tensors, advantages, torch.ones(6), mask, switches)
     log_ratio = (tensors["policy_logprobs"] - tensors["sampler_logprobs"]).masked_fill(~mask, 0.0)
     weight, above = off_policy_correction(log_ratio, mask, switches)
-    assert 0 < above[mask].sum() < mask.sum()
+    assert 0 < above[mask].sum() < mask.sum()  # some are bound, some are not
     torch.testing.assert_close(gradient, -weight * advantages[:, None] * mask)
 
 
@@ -470,10 +474,12 @@ def test_neither_padding_nor_micro_batches_change_loss_or_gradient(name, level):
         parts.append((rows, with_gradient(cut, advantages[rows], weights[rows], mask[rows, :width], switches)))
     torch.testing.assert_close(torch.stack([part[0] for _, part in parts]).sum(), whole[0])
     for rows, part in parts:
-        torch.testing.assert_close(pad(part[1], 0.0)[:, :4], whole[1][rows, : part[1].shape[1] + 3][:, :4])
+        torch.testing.assert_close(pad(part[1], 0.0)[:, :4], whole[1][rows])
     order = torch.cat([rows for rows, _ in parts])
     tokens = TokenStatistics.concatenated([part[3] for _, part in parts])
-    expected = with_gradient({k: x[order] for k, x in tensors.items()}, advantages[order], weights[order], mask[order], switches)
+    expected = with_gradient(
+        {k: x[order] for k, x in tensors.items()}, advantages[order], weights[order], mask[order], switches
+    )
     for field in fields(TokenStatistics):
         torch.testing.assert_close(getattr(tokens, field.name), getattr(expected[3], field.name))
 

@@ -1,0 +1,196 @@
+"""Does it learn? Losses side by side on the demo, from one stage 1 a seed, with equal budgets of sampled responses.
+
+    pip install -r benchmarks/requirements.txt
+    python -m benchmarks.learning [--seeds 0 1 2 3 4] [--steps 40] [--runs runs/learning] [--docs docs]
+
+Runs that are finished are not repeated, one that was interrupted is resumed. Afterwards every kept checkpoint is evaluated on
+the whole held-out file with the default reward, whatever it was trained for, and docs/learning.{md,png,json} are written.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning_report import write_report
+from cluster.config import Settings
+from cluster.flags import build
+from cluster.run_folder import read_settings
+from reward.config import RewardSettings
+from reward.evaluation import evaluate
+from reward.scorer import Scorer
+from rollout import demo
+from rollout.dataset import read_prompts
+from rollout.policy.loading import DTYPES, load_policy
+from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.retriever import Retriever
+from rollout.sampler import Sampler
+from rollout.types import Prompt, Version
+
+ROOT = Path(__file__).parent.parent
+KEPT_STEPS = (2, 4, 7, 10, 14, 20, 30)
+SEED_LOSS = {"importance": "none", "kl_estimator": "k1", "kl_coef": 0.1}
+SEED_REWARD = [{"function": "benchmarks.seed_reward:f1_rouge_bleu"}]
+PER_CALL = 48
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to go on from stage 1. settings: dotted names; single_passages: a group's context is one passage alone."""
+
+    title: str
+    settings: dict[str, Any]
+    single_passages: bool = False
+
+
+SEED = {f"learner.{name}": value for name, value in SEED_LOSS.items()} | {
+    "rollout.top_p": 0.9,
+    **{f"reward.{name}": 0 for name in ("f1", "rouge", "bleu")},
+    "reward.extra": json.dumps(SEED_REWARD),
+}
+ARMS = {
+    "stage-1-continued": Arm("stage 1 continued", {"learner.loss": "sft"}),
+    "reinforce": Arm("REINFORCE", {"learner.loss": "reinforce"}),
+    "seed": Arm("the seed's formula", SEED, single_passages=True),
+    "seed-fused": Arm("the same, passages fused", SEED),
+    "grpo": Arm("GRPO", {}),
+    "dr_grpo": Arm("Dr. GRPO", {"learner.loss": "dr_grpo"}),
+    "dapo": Arm("DAPO", {"learner.loss": "dapo", "rollout.dynamic_sampling": 1}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--steps", type=int, default=40, help="updates of every arm but stage 1 continued")
+    parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    options = parser.parse_args()
+    results = {arm: [] for arm in ["stage-1", *ARMS]}
+    for seed in options.seeds:
+        folder = (options.runs / f"seed-{seed}").resolve()
+        stage_1 = folder / "stage-1"
+        train(stage_1, {"seed": seed, "learner.steps": 0, "eval_every": 0, "checkpoint_every": 0})
+        results["stage-1"].append(figures_of(stage_1, seed, newest_only=True))
+        for name in sorted(ARMS, key=lambda name: name == "stage-1-continued"):  # which takes as long as GRPO did
+            run = folder / name
+            train(run, settings_of(ARMS[name], stage_1, folder, seed, options.steps))
+            results[name].append(figures_of(run, seed))
+            print(f"seed {seed} {name}: held-out reward {results[name][-1]['curve'][-1]['reward']:.3f}", flush=True)
+    titles = {"stage-1": "end of stage 1"} | {name: arm.title for name, arm in ARMS.items()}
+    print(json.dumps({"bench": "learning", **write_report(results, titles, options.seeds, options.docs)}))
+
+
+def settings_of(arm: Arm, stage_1: Path, folder: Path, seed: int, steps: int) -> dict[str, Any]:
+    """Of a run that goes on from stage 1's policy on the same examples; nothing is evaluated while it runs."""
+    used = read_settings(stage_1 / "config.yaml")
+    assert used.data.train is not None and used.data.passages is not None
+    settings = demo.SETTINGS | {
+        "seed": seed,
+        "data.train": used.data.train,
+        "data.passages": used.data.passages,
+        "policy.path": stage_1 / "checkpoints" / "latest" / "policy",
+        "supervised.steps": 0,
+        "learner.steps": steps,
+        "eval_every": 0,
+        "checkpoint_every": 1,
+        "keep_checkpoints": 1000,
+    }
+    if arm.single_passages:
+        settings["data.train"] = write_single_passages(used, folder / "single-passages.jsonl")
+    if arm.settings.get("learner.loss") == "sft":
+        settings["rollout.prompts_per_step"] = used.supervised.batch_size
+        settings["learner.steps"] = steps_of_equal_time(folder / "grpo", stage_1)
+    return settings | arm.settings
+
+
+def train(run: Path, settings: dict[str, Any]) -> None:
+    """Run launch.py to its end, from the newest checkpoint if there is one."""
+    steps = settings["learner.steps"] or demo.SETTINGS["supervised.steps"]
+    rows = read_rows(run / "metrics.jsonl")
+    if rows and rows[-1]["step"] == steps and (run / "checkpoints" / f"step-{steps}").is_dir():
+        return
+    if (run / "checkpoints" / "latest").exists():
+        flags = ["--resume", str(run)]
+    else:
+        shutil.rmtree(run, ignore_errors=True)
+        flags = [part for name, value in (settings | {"run_dir": run}).items() for part in (f"--{name}", str(value))]
+    log = run.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as out:
+        subprocess.run([sys.executable, "launch.py", "train", *flags], cwd=ROOT, stdout=out, stderr=out, check=True)
+
+
+def steps_of_equal_time(run: Path, stage_1: Path) -> int:
+    """Supervised updates that fit into the wall time of a run's updates, by stage 1's median."""
+    spent = sum(row["seconds_step"] for row in read_rows(run / "metrics.jsonl"))
+    return round(spent / statistics.median(row["seconds_step"] for row in read_rows(stage_1 / "metrics.jsonl")))
+
+
+def write_single_passages(used: Settings, path: Path) -> Path:
+    """Every example once with each of the passages that would be fused for it, as the seed forms its groups."""
+    assert used.data.train is not None and used.data.passages is not None
+    prompts = read_prompts(used.data.train)
+    retriever = Retriever(Corpus.open(used.data.passages, used.data.cache), used.data.query, used.policy.n_context)
+    with path.open("w", encoding="utf-8") as out:
+        for prompt, retrieval in zip(prompts, retriever.retrieve(prompts), strict=True):
+            for k, passage in enumerate(retrieval.passages):
+                row = {"id": f"{prompt.id}/{k}", "question": prompt.question, "answers": prompt.answers}
+                alone = {"id": passage.id, "title": passage.title, "text": passage.text}
+                out.write(json.dumps(row | {"passages": [alone]}) + "\n")
+    return path
+
+
+def figures_of(run: Path, seed: int, newest_only: bool = False) -> dict[str, Any]:
+    """Held-out figures over responses sampled, {"seconds": of all updates, "curve": [{"step", "responses", figures}]}.
+
+    The last point is the newest one within the budget, which is what an arm without dynamic sampling draws.
+    """
+    rows = read_rows(run / "metrics.jsonl")
+    done = run / "curve.json"
+    if not done.exists():
+        settings = read_settings(run / "config.yaml")
+        group, budget = settings.rollout.group_size, len(rows) * settings.rollout.prompts_per_step
+        sampled = settings.learner.loss != "sft" and settings.learner.steps > 0
+        prompts, responses = 0, {}
+        for row in rows:
+            prompts += settings.rollout.prompts_per_step + row["set_aside"]
+            if prompts <= budget:
+                responses[row["step"]] = prompts * group if sampled else 0
+        last = max(responses)
+        steps = [last] if newest_only else [step for step in KEPT_STEPS if step < last] + [last]
+        curve = [{"step": step, "responses": responses[step], **held_out(run, step, seed)} for step in steps]
+        done.write_text(json.dumps(curve), encoding="utf-8")
+        for checkpoint in (run / "checkpoints").glob("step-*"):
+            if checkpoint.name != f"step-{rows[-1]['step']}":
+                shutil.rmtree(checkpoint)
+    return {"seconds": sum(row["seconds_step"] for row in rows), "curve": json.loads(done.read_text(encoding="utf-8"))}
+
+
+def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
+    """Figures of a checkpoint's greedy replies to the demo's held-out file, with all passages fused."""
+    settings = build(Settings, demo.SETTINGS | {"seed": seed})
+    data = run.parent / "stage-1" / "data"
+    retriever = Retriever(
+        Corpus.open(data / "passages.jsonl", settings.data.cache), settings.data.query, settings.policy.n_context
+    )
+    policy = load_policy(run / "checkpoints" / f"step-{step}" / "policy", settings.policy, DTYPES["float32"], "cpu")
+    sampler = Sampler(policy, retriever, settings.rollout, seed)
+    prompts: Sequence[Prompt] = read_prompts(data / "valid.jsonl")
+    calls = [prompts[i : i + PER_CALL] for i in range(0, len(prompts), PER_CALL)]
+    groups = [group for call in calls for group in sampler.groups(call, "greedy", Version(0, step))]
+    return {name: value for name, value in evaluate(groups, Scorer(RewardSettings()), None).items() if isinstance(value, float)}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+if __name__ == "__main__":
+    main()
