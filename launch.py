@@ -47,9 +47,8 @@ async def train(trainer: Trainer) -> None:
 
 def train_command(argv: Sequence[str]) -> None:
     """Supervised training, then GRPO; without data on the embedded demo."""
-    given = parse_flags(
-        "train", train_command.__doc__, [TrainOptions, Settings], argv, switches=[*seed_flags.SWITCHES], others=seed_flags.HELP
-    )
+    seeds = seed_flags.SWITCHES_HELP, seed_flags.HELP
+    given = parse_flags("train", train_command.__doc__, [TrainOptions, Settings], argv, ("",), *seeds)
     options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
         values = read_yaml(options.config, Settings) | values

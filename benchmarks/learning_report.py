@@ -26,17 +26,17 @@ Results = dict[str, list[dict[str, Any]]]
 TEXT = """# Does it learn?
 
 Written by `python -m benchmarks.learning`: the demo, {count} seeds ({seeds}), held-out file of 384 examples, greedy replies,
-the default reward (F1 + ROUGE-L + BLEU, each in [0, 1]), whatever an arm was trained for. Every arm of a seed starts from the same
-policy, that of the demo's stage 1, with a fresh optimiser and the demo's settings; {responses} sampled responses each, but for
-*stage 1 continued*, which gets the wall time of GRPO's updates ({seconds:.0f} s, {supervised:.0f} updates) on gold answers.
+the default reward (F1 + ROUGE-L + BLEU, each in [0, 1]), whatever an arm was trained for. Every arm of a seed starts from the
+same policy, that of the demo's stage 1, with a fresh optimiser and the demo's settings; {responses} sampled responses each, but
+for *stage 1 continued*, which gets the wall time of GRPO's updates ({seconds:.0f} s, {supervised:.0f} updates) on gold answers.
 
 - GRPO: `learner.loss grpo`, the default: group mean and std, clipped ratio, k3 to the reference.
 - Dr. GRPO: `dr_grpo`: no std, constant length, no KL.
 - DAPO: `dapo`: token mean, clip-higher, no KL; groups of equal rewards are replaced (`rollout.dynamic_sampling 1`), which costs
   updates.
 - REINFORCE: `reinforce`: `-r log p`, the patch's other route with the right sign and no baseline.
-- the seed's formula, as LAPDOG's GRPO patch writes it: a group is the responses to one prompt with *one* of its passages; reward
-  F1 + ROUGE-L + BLEU on 0..100; loss `-A log p + 0.1 (log p - log p_ref)`; top-p 0.9.
+- the seed's formula, as LAPDOG's GRPO patch writes it: a group is the responses to one prompt with *one* of its passages;
+  reward F1 + ROUGE-L + BLEU on 0..100; loss `-A log p + 0.1 (log p - log p_ref)`; top-p 0.9.
 - the same, passages fused: its loss and reward on our groups, whose prompt reads all its passages.
 - stage 1 continued: cross-entropy on gold answers.
 

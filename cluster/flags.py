@@ -37,13 +37,13 @@ def parse_flags(
     models: Sequence[type[BaseModel]],
     argv: Sequence[str],
     only: tuple[str, ...] = ("",),
-    switches: Sequence[str] = (),
+    switches: Mapping[str, str] = MappingProxyType({}),
     others: Mapping[str, str] = MappingProxyType({}),
 ) -> Values:
     """Flags of one command -> {dotted name: text}; of the last model only settings that begin as in `only`.
 
-    switches take no value; others are flags beside the settings, with their help. Raises SettingsError for an unknown or
-    incomplete flag.
+    switches (without a value) and others are flags beside the settings, with their help. Raises SettingsError for an unknown
+    or incomplete flag.
     """
     usage = f"python launch.py {command} [--name value ...]"
     parser = _Parser(usage=usage, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
@@ -53,8 +53,8 @@ def parse_flags(
         default = "" if field.default is None or field.is_required() else f" [{field.default}]"
         text = f"{field.description}{default}".replace("%", "%%")
         parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
-    for name in switches:
-        parser.add_argument(f"--{name}", action="store_true", help="the patch's switch")
+    for name, text in switches.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in others.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
     names = [*(name for name, _ in used), *switches, *others]

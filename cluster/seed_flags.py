@@ -3,7 +3,15 @@
 from cluster.flags import Values
 from rollout.errors import SettingsError
 
-SWITCHES = {"reader_rl_learning": {"learner.loss": "reinforce"}, "use_grpo": {"learner.loss": "grpo"}}  # the later wins
+
+def _words(meaning: Values) -> str:
+    return "the same as " + " ".join(f"--{name} {value}" for name, value in meaning.items())
+
+
+SWITCHES: dict[str, Values] = {
+    "reader_rl_learning": {"learner.loss": "reinforce"},
+    "use_grpo": {"learner.loss": "grpo"},
+}  # the later wins
 RENAMED = {
     "grpo_group_size": "rollout.group_size",
     "grpo_kl_coeff": "learner.kl_coef",
@@ -14,9 +22,10 @@ GOLD_SCORES: dict[str, Values] = {
     "f1rougebleudist": {"reward.mode": "lapdog"},
     "bleudist": {"reward.f1": 0.0, "reward.rouge": 0.0, "reward.bleu": 1.0},
 }
+SWITCHES_HELP = {name: _words(meaning) for name, meaning in SWITCHES.items()}
 HELP = {
-    **{name: f"the patch's name of {setting}" for name, setting in RENAMED.items()},
-    "gold_score_mode": f"the patch's reward: {', '.join(GOLD_SCORES)}",
+    **{name: f"the same as --{setting}" for name, setting in RENAMED.items()},
+    "gold_score_mode": "; ".join(f"{score}: {_words(meaning)}" for score, meaning in GOLD_SCORES.items()),
 }
 
 

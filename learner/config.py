@@ -74,7 +74,9 @@ class LearnerSettings(Section):
     kl_weighted: bool = Field(False, description="weigh the KL in the loss by the ratio: unbiased, also for stale samples")
     kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or take it from the reward")
     kl_target: Rate | None = Field(None, description="nats a token; kl_coef is adapted until the KL lies there")
-    reference_path: str | None = Field(None, description="folder of the frozen reference; default: the policy after stage 1")
+    reference_path: str | None = Field(
+        None, description="folder or hub name of the frozen reference; default: the policy after stage 1"
+    )
     reference_every: NonNegative = Field(0, description="updates after which the reference becomes the policy; 0 never")
 
     baseline: Baseline | None = Field(None, description="what advantages are counted from: group, leave_one_out, batch, none")

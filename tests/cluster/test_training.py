@@ -198,7 +198,7 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
 
 def test_in_bfloat16_the_ratio_is_near_one_and_logged(train: Train) -> None:
     run = train("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2)
-    assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl"))
+    assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl")[1:])
     assert policy_weights(run)["shared.weight"].dtype == torch.float32
 
 

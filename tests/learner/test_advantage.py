@@ -217,6 +217,22 @@ def test_decoupled_groups_without_variance_in_any_reward_teach_nothing():
     assert decoupled_advantages(torch.full((2, 2, 2), NAN), torch.ones(2)).tolist() == [[0, 0], [0, 0]]
 
 
+def test_decoupled_advantages_equal_their_slow_ground_truth():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        parts, weights = rng.random((3, 5, 4)) * np.array([1.0, 10.0, 0.1])[:, None, None], rng.random(3)
+        parts[rng.random(parts.shape) < 0.3] = NAN
+        parts[:, 1, 2], parts[:, 0] = NAN, 0.5  # a response without any reward, a group without variance in any
+        normalised = [slow_advantages(part.tolist(), "group", "group") for part in parts]
+        total = sum(weight * np.array(part) for weight, part in zip(weights, normalised, strict=True))
+        applying = ~np.isnan(parts).all(0)
+        known = total[applying].tolist()
+        expected = (total - statistics.fmean(known)) / (statistics.stdev(known) + 1e-4) * applying
+        fast = decoupled_advantages(torch.from_numpy(parts), torch.from_numpy(weights)).numpy()
+        np.testing.assert_allclose(fast, expected, rtol=1e-9, atol=1e-12)
+        assert (fast[0] == 0).all() and fast[1, 2] == 0
+
+
 # ---- what is done to advantages and rewards besides
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -122,3 +124,16 @@ def test_the_overlong_buffer_lies_within_the_longest_response():
 def test_switches_that_follow_the_preset_are_told_from_those_that_were_set():
     written = LearnerSettings(loss="dapo", eps_low=0.1).resolved()
     assert written.follow_preset() == {f"learner.{name}" for name in GRPO} - {"learner.eps_low"}
+
+
+def test_the_documented_presets_are_those_of_the_code():
+    lines = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8").splitlines()
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("| ") and line.count("|") == 10
+    ]
+    names = table[0][1:]
+    assert {name: {row[0]: row[i + 1] for row in table[1:]} for i, name in enumerate(names)} == {
+        loss: {switch: str(value) for switch, value in preset.items()} for loss, preset in PRESETS.items()
+    }

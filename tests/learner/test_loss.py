@@ -115,21 +115,27 @@ def test_gspo_clips_the_ratio_of_the_sequence_normalised_by_its_length():
     switches = LossSwitches(importance="sequence", eps_low=0.2, eps_high=0.3)
     weights = token_weights(RAGGED.sum(1), "sequence", 3)  # 1/6 and 1/2
     value, statistics = policy_loss(policy, sampler, torch.tensor([3.0, 4.0]), weights, RAGGED, switches)
-    assert float(value) == pytest.approx(-(3 * 1.0 + 4 * 1.3) / 2, rel=1e-6)
+    assert value.item() == pytest.approx(-(3 * 1.0 + 4 * 1.3) / 2, rel=1e-6)
     assert statistics.clipped.tolist() == [0, 0, 0, 1]
     value.backward()  # tokens of ratios 2, 2 and 1/4 alike: d(sequence's ratio)/d(log-prob) = 1/3 of it
     torch.testing.assert_close(policy.grad, torch.tensor([[-0.5, -0.5, -0.5], [0.0, 0.0, 0.0]]))
 
 
 def test_gspo_clips_sequences_as_a_whole():
-    policy = logs([0.6, 0.6], [0.3, 0.3]).requires_grad_()  # ratios of tokens 2 and .5 ..., of sequences 1.41
-    sampler, mask = logs([0.3, 0.6], [0.3, 0.6]), torch.ones(2, 2, dtype=torch.bool)  # ... and 1 and .5, of sequences .71
+    # ratios of tokens 2 and 1, so of the sequence sqrt(2); 1 and 1/2, so sqrt(1/2): the tokens of ratio 1 are clipped too
+    policy = logs([0.6, 0.6], [0.3, 0.3]).requires_grad_()
+    sampler, mask = logs([0.3, 0.6], [0.3, 0.6]), torch.ones(2, 2, dtype=torch.bool)
     switches = LossSwitches(importance="sequence")
     value, statistics = policy_loss(policy, sampler, torch.tensor([1.0, -1.0]), torch.full((2,), 0.25), mask, switches)
-    assert float(value) == pytest.approx((-1.2 + 0.8) / 2, rel=1e-5)
+    assert value.item() == pytest.approx((-1.2 + 0.8) / 2, rel=1e-5)
     assert statistics.clipped.tolist() == [1, 1, 1, 1]
     value.backward()
     assert (policy.grad == 0).all()
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_a_response_without_tokens_has_ratio_one(level):
+    assert importance_ratio(torch.zeros(1, 2), torch.zeros(1, 2).bool(), level).tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize(("estimator", "value"), [("k1", -0.5), ("k2", 0.125), ("k3", math.exp(0.5) - 1.5)])
@@ -231,7 +237,7 @@ def test_a_correction_weighs_the_surrogate_and_neither_kl_nor_entropy():
         proximal_logprobs=torch.tensor([[-1.0]]) - math.log(1.1),
         entropy=torch.tensor([[3.0]]),
     )
-    assert float(value) == pytest.approx(2 * -1.1 * 3 + 0.5 * (math.e - 2) - 0.25 * 3, rel=1e-6)
+    assert value.item() == pytest.approx(2 * -1.1 * 3 + 0.5 * (math.e - 2) - 0.25 * 3, rel=1e-6)
     assert statistics.corrected.tolist() == [1] and statistics.clipped.tolist() == [0]
     assert statistics.log_ratio.tolist() == pytest.approx([math.log(4.4)], rel=1e-6)
 
@@ -363,7 +369,7 @@ def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, 
             return slow_loss((policy + step * direction).tolist(), policy.tolist(), known, lengths, switches, 4)
 
         total, tokens = slow(0.0)
-        assert float(value) == pytest.approx(total, rel=1e-6, abs=1e-7)
+        assert value.item() == pytest.approx(total, rel=1e-6, abs=1e-7)
         columns = [getattr(statistics, name).tolist() for name in ("log_ratio", "clipped", "corrected", "kl", "entropy")]
         np.testing.assert_allclose(np.array(columns).T, np.array(tokens, dtype=float), rtol=1e-9, atol=1e-12)
         slope = (slow(1e-5)[0] - slow(-1e-5)[0]) / 2e-5
@@ -429,6 +435,7 @@ def test_correction_weights_carry_no_gradient(correction, level):
     weight, above = off_policy_correction(log_ratio, mask, switches)
     assert 0 < above[mask].sum() < mask.sum()  # some are bound, some are not
     torch.testing.assert_close(gradient, -weight * advantages[:, None] * mask)
+    assert not off_policy_correction(log_ratio.requires_grad_(), mask, switches)[0].requires_grad
 
 
 # ---- what must not matter
