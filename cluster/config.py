@@ -72,6 +72,14 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":
+        times, loss = self.rollout.dynamic_sampling, self.learner.loss
+        if times and not self.learner.compares_within_group():
+            cause = f"learner.loss {loss}, which learns from groups of equal rewards too"
+            raise ValueError(f"rollout.dynamic_sampling: {times} has no effect with {cause}; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _overlong_responses_exist(self) -> "Settings":
         buffer, longest = self.learner.overlong_buffer, self.rollout.max_new_tokens
         if buffer >= longest:

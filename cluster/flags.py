@@ -57,7 +57,7 @@ def parse_flags(
         parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in others.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
-    names = [*(name for name, _ in used), *switches, *others]
+    names = [name for name, _ in used]
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         given = unknown[0].split("=")[0]

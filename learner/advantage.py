@@ -1,5 +1,6 @@
 """Rewards of groups -> advantages. P prompts, G responses each; NaN stands where a reward does not apply. Torch only."""
 
+import math
 from typing import Literal
 
 import torch
@@ -37,7 +38,8 @@ def group_advantages(rewards: torch.Tensor, baseline: Baseline = "group", scale:
               batch          / (std of all rewards + 1e-4)           Lite PPO, Liu et al. 2025 (arXiv:2508.08221)
               none                                                   Dr. GRPO, Liu et al. 2025 (arXiv:2503.20783)
 
-    std is unbiased. 0 where a reward does not apply, and throughout a group without variance if it is compared with itself.
+    std is unbiased. 0 where a reward does not apply, throughout a group without variance if it is compared with itself, and
+    throughout a batch without variance if it is scaled by its std.
     Raises ValueError if a group that is compared with itself has one response only.
     """
     within_group = baseline in ("group", "leave_one_out") or scale == "group"
@@ -57,7 +59,8 @@ def group_advantages(rewards: torch.Tensor, baseline: Baseline = "group", scale:
         case "group":
             advantages = advantages / (reward_std(rewards) + EPSILON)
         case "batch":
-            advantages = advantages / (reward_std(rewards.flatten()) + EPSILON)
+            spread = ~zero_variance(rewards.flatten()[None])
+            advantages = spread * advantages / (reward_std(rewards.flatten()) + EPSILON)
     if within_group:
         advantages = advantages.masked_fill(zero_variance(rewards)[:, None], 0.0)
     return advantages.masked_fill(rewards.isnan(), 0.0)
@@ -66,20 +69,19 @@ def group_advantages(rewards: torch.Tensor, baseline: Baseline = "group", scale:
 def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Advantages [P, G] of R rewards, parts [R, P, G] with weights [R], each compared within its group before they are summed.
 
-    sum_k w_k (r_k - mean) / (std + 1e-4), then centred and scaled over the batch: a reward of small spread is not drowned.
+    sum_k w_k (r_k - mean) / (std + 1e-4), which has mean 0, over its std in the batch: a reward of small spread is not drowned.
     GDPO, Liu et al. 2026 (arXiv:2601.05242).
     """
     total = (weights[:, None, None] * torch.stack([group_advantages(part) for part in parts])).sum(0)
-    total = total.masked_fill(parts.isnan().all(0), torch.nan)
-    scaled = (total - total.nanmean()) / (reward_std(total.flatten()) + EPSILON)
-    idle = torch.stack([zero_variance(part) for part in parts]).all(0)
-    return scaled.masked_fill(idle[:, None] | parts.isnan().all(0), 0.0)
+    applies = ~parts.isnan().all(0)
+    std = reward_std(total.masked_fill(~applies, torch.nan).flatten())
+    return torch.where(applies, total / (std + EPSILON), 0.0)
 
 
 def keep_largest(advantages: torch.Tensor, ratio: float) -> torch.Tensor:
     """Keep the max(2, ceil(ratio * G)) advantages of largest magnitude in each group [P, G], zero the others."""
     size = advantages.shape[-1]
-    kept = max(2, -int(-ratio * size // 1))
+    kept = max(2, math.ceil(ratio * size - 1e-9))  # 0.28 * 25 is 7.000000000000001
     if kept >= size:
         return advantages
     chosen = advantages.abs().topk(kept, -1).indices

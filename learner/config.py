@@ -71,7 +71,7 @@ class LearnerSettings(Section):
 
     kl_coef: AtLeastZero | None = Field(None, description="weight of the KL to the reference; 0.04 in grpo and bnpo, else 0")
     kl_estimator: KlEstimator = Field("k3", description="estimator of the KL")
-    kl_weighted: bool = Field(False, description="weigh the KL in the loss by the ratio: unbiased, also for stale samples")
+    kl_weighted: bool = Field(False, description="weigh the KL in the loss by policy / sampler: k1 and k3 are then unbiased")
     kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or take it from the reward")
     kl_target: Rate | None = Field(None, description="nats a token; kl_coef is adapted until the KL lies there")
     reference_path: str | None = Field(

@@ -42,8 +42,8 @@ class LossSwitches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStatistics:
-    """Of every token that counts, float32 [tokens]: log_ratio to the sampler; 1 where the ratio was clipped, where the
-    correction bound it; KL to the reference, empty without one; entropy, empty if it was not given."""
+    """Of every token that counts, [tokens]: log_ratio to the sampler; 1 where the ratio was clipped, where the correction was
+    bound; KL to the reference, empty without one; entropy, empty if it was not given."""
 
     log_ratio: torch.Tensor
     clipped: torch.Tensor
@@ -73,9 +73,9 @@ def policy_loss(
     Log-probs, entropy and mask [N, T], advantages and weights [N]. The ratio is policy / sampler; with a correction it is
     policy / proximal, where proximal_logprobs are the policy's own before the batch's first step (by default: those given
     as policy_logprobs), and the correction bears proximal / sampler: the decoupled objective of Hilton et al. 2021
-    (arXiv:2110.00641). With kl_weighted the KL is multiplied by the ratio, and differentiated through it too: its expected
-    gradient is then that of KL(policy || reference), also off-policy, DeepSeek-AI 2025 (arXiv:2512.02556). Where the mask is
-    False nothing counts, whatever stands there.
+    (arXiv:2110.00641). With kl_weighted the KL is multiplied by policy / sampler, and differentiated through that too: the
+    expected gradient of k1 and k3 is then that of KL(policy || reference), also off-policy, DeepSeek-AI 2025
+    (arXiv:2512.02556). Where the mask is False nothing counts, whatever stands there.
     """
     policy, sampler = policy_logprobs.masked_fill(~mask, 0.0), sampler_logprobs.masked_fill(~mask, 0.0)
     behind, corrected = sampler, torch.zeros_like(mask)
@@ -86,20 +86,20 @@ def policy_loss(
     if switches.correction != "none":
         correction, corrected = off_policy_correction(behind - sampler, mask, switches)
         per_token = correction * per_token
-    kl = policy[:0]
+    kl = None
     if reference_logprobs is not None:
         kl = kl_divergence(policy, reference_logprobs.masked_fill(~mask, 0.0), switches.kl_estimator)
-        kl = ratio * kl if switches.kl_weighted else kl
+        kl = (policy - sampler).exp() * kl if switches.kl_weighted else kl
         per_token = per_token + switches.kl_coef * kl
     if entropy is not None:
-        per_token = per_token - switches.entropy_coef * entropy.masked_fill(~mask, 0.0)
+        per_token = per_token - switches.entropy_coef * entropy
     loss = (per_token.masked_fill(~mask, 0.0) * weights[:, None]).sum()
     statistics = TokenStatistics(
-        log_ratio=(policy - sampler).detach()[mask],
-        clipped=clipped[mask].float(),
-        corrected=corrected[mask].float(),
-        kl=kl.detach()[mask[: len(kl)]],
-        entropy=policy.detach()[:0].flatten() if entropy is None else entropy.detach()[mask],
+        log_ratio=_of_tokens(policy - sampler, mask),
+        clipped=_of_tokens(clipped.float(), mask),
+        corrected=_of_tokens(corrected.float(), mask),
+        kl=_of_tokens(kl, mask),
+        entropy=_of_tokens(entropy, mask),
     )
     return loss, statistics
 
@@ -195,3 +195,7 @@ def token_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: i
             return (1.0 / lengths.sum().clamp(min=1)).expand(len(lengths))
         case "constant":
             return torch.full_like(lengths, 1.0 / (len(lengths) * max_length))
+
+
+def _of_tokens(values: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(0, device=mask.device) if values is None else values.detach()[mask]

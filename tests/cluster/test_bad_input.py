@@ -61,6 +61,26 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "infinite": (lambda c: c.flags(rollout__temperature="inf"), "rollout.temperature: 'inf' is refused"),
     "zero temperature": (lambda c: c.flags(rollout__temperature=0), "rollout.temperature: '0' is refused"),
     "top_p above one": (lambda c: c.flags(rollout__top_p=1.1), "rollout.top_p: '1.1' is refused"),
+    "switch without effect": (
+        lambda c: c.flags(learner__loss="reinforce", learner__eps_high=0.3),
+        "learner.eps_high: 0.3 has no effect with learner.importance none; leave it out",
+    ),
+    "replacement of groups that teach": (
+        lambda c: c.flags(learner__loss="reinforce", rollout__dynamic_sampling=1),
+        "rollout.dynamic_sampling: 1 has no effect with learner.loss reinforce",
+    ),
+    "buffer longer than responses": (
+        lambda c: c.flags(learner__overlong_buffer=32),
+        "learner.overlong_buffer: 32 tokens must be fewer than rollout.max_new_tokens",
+    ),
+    "score of passages": (
+        lambda c: [*c.flags(), "--gold_score_mode", "ppmean"],
+        "gold_score_mode: 'ppmean' is no reward of responses; give f1rougebleudist or bleudist",
+    ),
+    "seed's flag with a bad value": (
+        lambda c: [*c.flags(), "--grpo_top_k_ratio", "2"],
+        "learner.top_k_ratio: '2' is refused",
+    ),
     "unknown choice": (lambda c: c.flags(learner__loss="ppo"), "learner.loss: 'ppo' is refused"),
     "half precision": (lambda c: c.flags(policy__dtype="float16"), "policy.dtype: 'float16' is refused"),
     "unknown query": (lambda c: c.flags(data__query="context"), "data.query: 'context' is refused"),

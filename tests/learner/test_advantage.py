@@ -28,9 +28,6 @@ every_baseline = pytest.mark.parametrize("baseline", get_args(Baseline))
 every_scale = pytest.mark.parametrize("scale", get_args(Scale))
 
 
-# ---- baselines and scales by hand
-
-
 @pytest.mark.parametrize(("scale", "divisor"), [("group", OF_GROUPS), ("batch", OF_ALL), ("none", 1.0)])
 @pytest.mark.parametrize(
     ("baseline", "minuend"),
@@ -76,9 +73,6 @@ def test_what_is_compared_within_a_group_needs_two_responses(baseline, scale):
         torch.testing.assert_close(group_advantages(single, baseline, scale), expected)
 
 
-# ---- groups without variance
-
-
 def test_zero_variance_counts_the_rewards_that_apply():
     rewards = torch.tensor([[0.3] * 3, [0.1, 0.1 + 5e-7, 0.1], [0.0, 1.0, 0.5], [-2.0, -2.0, NAN], [-2.0, -1.0, NAN]])
     assert zero_variance(rewards).tolist() == [True, True, False, True, False]
@@ -95,13 +89,11 @@ def test_a_group_without_variance_teaches_nothing_if_it_is_compared_with_itself(
     assert advantages[2].abs().sum() > 0
 
 
-@pytest.mark.parametrize("baseline", ["group", "leave_one_out"])
+@every_baseline
 @every_scale
-def test_a_batch_without_any_variance_is_all_zero(baseline, scale):
-    assert group_advantages(torch.full((2, 4), 0.7), baseline, scale).tolist() == [[0] * 4] * 2
-
-
-# ---- rewards that do not apply
+def test_a_batch_without_any_variance_is_all_zero_unless_rewards_stand_alone(baseline, scale):
+    expected = 0.7 if (baseline, scale) == ("none", "none") else 0.0
+    torch.testing.assert_close(group_advantages(torch.full((2, 4), 0.7), baseline, scale), torch.full((2, 4), expected))
 
 
 def test_rewards_that_do_not_apply_are_left_out_of_mean_and_std():
@@ -141,13 +133,14 @@ def slow_advantages(rewards, baseline, scale):
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
     everything = [r for group in rewards for r in group if not math.isnan(r)]
+    flat = scale == "batch" and max(everything, default=0) - min(everything, default=0) < 1e-6
     rows = []
     for group in rewards:
         applying, row = [r for r in group if not math.isnan(r)], []
         idle = len(applying) < 2 or max(applying) - min(applying) < 1e-6
         for i, r in enumerate(group):
             others = [other for j, other in enumerate(group) if j != i and not math.isnan(other)]
-            if math.isnan(r) or (idle and (baseline in ("group", "leave_one_out") or scale == "group")):
+            if math.isnan(r) or flat or (idle and (baseline in ("group", "leave_one_out") or scale == "group")):
                 row.append(0.0)
                 continue
             known = {"group": applying, "leave_one_out": others, "batch": everything, "none": [0.0]}[baseline]
@@ -167,9 +160,6 @@ def test_advantages_equal_their_slow_ground_truth(baseline, scale):
         rewards[0] = np.where(np.isnan(rewards[0]), NAN, 0.25)  # a group without variance
         fast = group_advantages(torch.from_numpy(rewards), baseline, scale).numpy()
         np.testing.assert_allclose(fast, slow_advantages(rewards.tolist(), baseline, scale), rtol=1e-9, atol=1e-12)
-
-
-# ---- several rewards, each compared within its group (GDPO)
 
 
 def test_decoupled_advantages_normalise_each_reward_before_they_are_summed():
@@ -233,9 +223,6 @@ def test_decoupled_advantages_equal_their_slow_ground_truth():
         assert (fast[0] == 0).all() and fast[1, 2] == 0
 
 
-# ---- what is done to advantages and rewards besides
-
-
 def test_keep_largest_goes_by_magnitude_in_each_group():
     advantages = torch.tensor([[0.1, -3.0, 2.0, -0.5], [4.0, 1.0, -1.5, 0.0]])
     expected = [[0, -3, 2, 0], [4, 0, -1.5, 0]]
@@ -244,7 +231,18 @@ def test_keep_largest_goes_by_magnitude_in_each_group():
 
 @pytest.mark.parametrize(
     ("ratio", "size", "kept"),
-    [(0.5, 4, 2), (0.1, 4, 2), (0.1, 8, 2), (0.51, 4, 3), (0.75, 4, 3), (0.76, 4, 4), (1.0, 4, 4), (0.3, 2, 2), (0.3, 10, 3)],
+    [
+        (0.5, 4, 2),
+        (0.1, 4, 2),
+        (0.1, 8, 2),
+        (0.51, 4, 3),
+        (0.75, 4, 3),
+        (0.76, 4, 4),
+        (1.0, 4, 4),
+        (0.3, 2, 2),
+        (0.3, 10, 3),
+        (0.28, 25, 7),
+    ],
 )
 def test_keep_largest_keeps_two_or_the_share_rounded_up(ratio, size, kept):
     advantages = torch.arange(1.0, size + 1)[None]

@@ -53,9 +53,6 @@ def one_token(ratio, advantage, reference=None, entropy=None, **switches):
     return value.item(), policy.grad.item(), statistics
 
 
-# ---- by hand
-
-
 @pytest.mark.parametrize(
     ("ratio", "advantage", "dual_clip", "value", "gradient", "clipped"),
     [
@@ -281,9 +278,6 @@ def test_statistics_are_concatenated_in_order():
     assert all(getattr(both, field.name).tolist() == [1, 2, 3] for field in fields(TokenStatistics))
 
 
-# ---- against the formulas, token by token
-
-
 def slow_loss(policy, frozen, tensors, lengths, switches, max_length):
     """Loss and [log_ratio, clipped, corrected, kl, entropy] of each token in plain floats; `frozen` is the policy as it stands
     where no gradient flows."""
@@ -321,7 +315,7 @@ def slow_loss(policy, frozen, tensors, lengths, switches, max_length):
                     correction = switches.correction_cap if switches.correction == "truncate" else 0.0
             d = reference[n][t] - policy[n][t]
             kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - d - 1}[switches.kl_estimator]
-            kl *= ratio if switches.kl_weighted else 1
+            kl *= math.exp(policy[n][t] - sampler[n][t]) if switches.kl_weighted else 1
             bonus = switches.entropy_coef * entropy[n][t]
             total += (-correction * objective + switches.kl_coef * kl - bonus) / weight[switches.aggregation]
             statistics.append([policy[n][t] - sampler[n][t], clipped, bound, kl, entropy[n][t]])
@@ -380,9 +374,6 @@ def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, 
     assert (bound > 0) == (correction != "none")
 
 
-# ---- gradients
-
-
 def random_batch(lengths=(4, 2, 1), width=4, seed=0):
     """Log-probs of four policies and the entropy, advantages, mask."""
     rng = torch.Generator().manual_seed(seed)
@@ -436,9 +427,6 @@ def test_correction_weights_carry_no_gradient(correction, level):
     assert 0 < above[mask].sum() < mask.sum()  # some are bound, some are not
     torch.testing.assert_close(gradient, -weight * advantages[:, None] * mask)
     assert not off_policy_correction(log_ratio.requires_grad_(), mask, switches)[0].requires_grad
-
-
-# ---- what must not matter
 
 
 @pytest.mark.parametrize("garbage", [0.0, 7.0, -300.0, 1e30, -1e30, math.inf, math.nan])

@@ -125,9 +125,6 @@ def test_the_enumeration_is_complete():
         assert float(world.probabilities(world.random_logits(0)).sum()) == pytest.approx(1)
 
 
-# ---- rewards
-
-
 LOSSES = {name: values for name, values in PRESETS.items() if name != "sft"}
 LOSSES["rloo"] = PRESETS["reinforce"] | {"baseline": "leave_one_out"}
 
@@ -192,9 +189,6 @@ def test_fresh_samples_need_no_correction(importance):
     torch.testing.assert_close(found, expected_gain(LONG, policy))
 
 
-# ---- the KL: of tokens, in the states that the sampler came to
-
-
 def kl_gradient(of, policy, reference, sampler):
     learned = policy.clone().requires_grad_()
     pair = (learned, reference) if of == "policy || reference" else (reference, learned)
@@ -211,10 +205,11 @@ def kl_gradient(of, policy, reference, sampler):
         ("k3", True, "policy || reference"),
     ],
 )
-def test_each_kl_estimator_has_the_gradient_of_its_kl(estimator, weighted, of, kind):
+@pytest.mark.parametrize("changes", [{}, {"importance": "sequence"}, {"importance": "none"}, {"correction": "truncate"}])
+def test_each_kl_estimator_has_the_gradient_of_its_kl(estimator, weighted, of, kind, changes):
     policy, reference = LONG.random_logits(POLICY), LONG.random_logits(PROXIMAL)
     sampler = policy if kind == "sampling policy" else LONG.random_logits(SAMPLER)
-    switches = replace(UNBOUNDED, kl_coef=1.0, kl_estimator=estimator, kl_weighted=weighted)
+    switches = replace(UNBOUNDED, kl_coef=1.0, kl_estimator=estimator, kl_weighted=weighted, **changes)
     found = expected_gradient(LONG, policy, sampler, switches, reference=reference)
     exact = weighted or kind == "sampling policy"  # stale samples mislead unless they are weighted
     assert torch.allclose(found, kl_gradient(of, policy, reference, sampler), rtol=1e-9, atol=1e-12) == exact
@@ -254,9 +249,6 @@ def test_k1_taken_from_the_reward_pulls_the_policy_back():
         return of_rows
 
     assert kl_after_training(LossSwitches(), advantages_of) < 0.3
-
-
-# ---- entropy, and the adaptive coefficient
 
 
 def test_the_entropy_bonus_raises_the_entropy():

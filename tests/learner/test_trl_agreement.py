@@ -21,6 +21,8 @@ DIFFERENT_LOSSES = {
     "dapo_token_mask_bounded": "TRL can mask small weights too",
     "dapo_sequence_truncate_bounded": "as for tokens",
     "dapo_sequence_mask_bounded": "as for tokens",
+    "gspo_kl_weighted": "TRL weighs the KL by the sequence's ratio; ours by the token's, which alone makes it unbiased",
+    "gspo_on_policy": "the same",
     "rloo": "TRL clips a ratio of whole sequences, the product over tokens; ours is of tokens or GSPO's geometric mean",
     "rloo_kl": "the same",
     "rloo_mask_truncated": "the same",
