@@ -2,10 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check clean
+.PHONY: train test check bench clean
 
 train: $(VENV)/.run
 	$(BIN)/python launch.py
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.learning
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -1,6 +1,6 @@
 """Does it learn? Losses side by side on the demo, from one stage 1 a seed, with equal budgets of sampled responses.
 
-    pip install -r benchmarks/requirements.txt
+    pip install -r requirements.txt -r requirements-test.txt
     python -m benchmarks.learning [--seeds 0 1 2 3 4] [--steps 40] [--runs runs/learning] [--docs docs]
 
 Runs that are finished are not repeated, one that was interrupted is resumed. Afterwards every kept checkpoint is evaluated on
@@ -95,7 +95,7 @@ def settings_of(arm: Arm, stage_1: Path, folder: Path, seed: int, steps: int) ->
         "seed": seed,
         "data.train": used.data.train,
         "data.passages": used.data.passages,
-        "policy.path": stage_1 / "checkpoints" / "latest" / "policy",
+        "policy.path": str(stage_1 / "checkpoints" / "latest" / "policy"),
         "supervised.steps": 0,
         "learner.steps": steps,
         "eval_every": 0,

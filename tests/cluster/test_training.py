@@ -130,9 +130,10 @@ def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...]
     assert_same_weights(run, whole)
 
 
-def test_no_prompt_is_lost_where_dull_groups_are_set_aside(train: Train, data_dir: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--cluster.max_staleness", 2, "--cluster.samplers", 2, "--learner.correction", "mask")])
+def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, ...], train: Train, data_dir: Path) -> None:
     rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
-    run = train(*rewards, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0)
+    run = train(*rewards, *flags, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0)
     metrics = rows(run / "metrics.jsonl")
     assert sum(row["set_aside"] for row in metrics) > 0 and all(row["zero_variance"] == 0 for row in metrics)
     logs = [pq.read_table(file).to_pylist() for file in (run / "samples").glob("*.parquet")]
