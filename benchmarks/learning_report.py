@@ -34,11 +34,16 @@ for *stage 1 continued*, which gets the wall time of GRPO's updates ({seconds:.0
 - Dr. GRPO: `dr_grpo`: no std, constant length, no KL.
 - DAPO: `dapo`: token mean, clip-higher, no KL; groups of equal rewards are replaced (`rollout.dynamic_sampling 1`), which costs
   updates.
-- REINFORCE: `reinforce`: `-r log p`, the patch's other route with the right sign and no baseline.
-- the seed's formula, as LAPDOG's GRPO patch writes it: a group is the responses to one prompt with *one* of its passages;
-  reward F1 + ROUGE-L + BLEU on 0..100; loss `-A log p + 0.1 (log p - log p_ref)`; top-p 0.9.
-- the same, passages fused: its loss and reward on our groups, whose prompt reads all its passages.
+- REINFORCE: `reinforce`: `-r log p`, LAPDOG's route with the right sign, on samples, without a baseline.
+- REINFORCE as written: the same with LAPDOG's sign, which minimises `r log p`.
+- the seed's GRPO as written in LAPDOG's patch: a group is the responses to one prompt with *one* of its passages; reward
+  F1 + ROUGE-L + BLEU on 0..100; loss `-A log p + 0.1 (log p - log p_ref)`; top-p 0.9. Its slips in tokens (a doubled
+  `<extra_id_0>`, an end token after the padding) and draws at another temperature than the log-probs' cannot be expressed here.
+- the seed's loss, passages fused: that loss and reward on our groups, whose prompt reads all its passages.
 - stage 1 continued: cross-entropy on gold answers.
+
+How a reply is worded is drawn at random: a policy that always finds the detail and always words it best can expect a reward of
+{ceiling:.2f}, the ceiling of the demo.
 
 ## At the end
 
@@ -64,7 +69,7 @@ Mean over seeds, the band from the lowest to the highest seed. Responses sampled
 """
 
 
-def write_report(results: Results, titles: dict[str, str], seeds: Sequence[int], docs: Path) -> dict[str, Any]:
+def write_report(results: Results, titles: dict[str, str], seeds: Sequence[int], ceiling: float, docs: Path) -> dict[str, Any]:
     """Write learning.md, learning.png and learning.json; returns the mean held-out reward of every arm and the differences."""
     arms = sorted(titles, key=lambda arm: -_mean(results[arm], "reward"))
     differences = {arm: {name: paired(results[arm], results[BASELINE], name) for name in FIGURES} for arm in arms}
@@ -73,6 +78,7 @@ def write_report(results: Results, titles: dict[str, str], seeds: Sequence[int],
     text = TEXT.format(
         count=len(seeds),
         seeds=", ".join(map(str, seeds)),
+        ceiling=ceiling,
         responses=grpo[0]["curve"][-1]["responses"],
         seconds=statistics.mean(run["seconds"] for run in grpo),
         supervised=statistics.mean(run["curve"][-1]["step"] for run in supervised),
@@ -83,9 +89,9 @@ def write_report(results: Results, titles: dict[str, str], seeds: Sequence[int],
     )
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "learning.md").write_text(text, encoding="utf-8")
-    record = {"seeds": list(seeds), "titles": titles, "results": results}
+    record = {"seeds": list(seeds), "ceiling": ceiling, "titles": titles, "results": results}
     (docs / "learning.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    _draw(arms, titles, results, docs / "learning.png")
+    _draw(arms, titles, results, ceiling, docs / "learning.png")
     return {
         "reward": {arm: round(_mean(results[arm], "reward"), 4) for arm in arms},
         "difference": {arm: [round(x, 4) for x in differences[arm]["reward"]] for arm in arms if arm != BASELINE},
@@ -152,7 +158,7 @@ def _reached(title: str, runs: Sequence[dict[str, Any]]) -> str:
     return f"- {title}: " + ", ".join("never" if value is None else str(value) for value in first)
 
 
-def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, path: Path) -> None:
+def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling: float, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     start = [run["curve"][0] for run in results["stage-1"]]
     for arm in arms:
@@ -165,6 +171,7 @@ def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, path: P
         axes.fill_between(x, list(map(min, rewards)), list(map(max, rewards)), color=line.get_color(), alpha=0.12)
     continued = _mean(results["stage-1-continued"], "reward")
     axes.axhline(continued, color="grey", linestyle="--", label="stage 1 continued, for GRPO's wall time")
+    axes.axhline(ceiling, color="black", linestyle=":", label="ceiling")
     axes.set(xlabel="sampled responses", ylabel="held-out reward (greedy)", title="The demo after stage 1")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120)

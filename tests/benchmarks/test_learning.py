@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import ARMS, SEED, Arm, settings_of
+from benchmarks.learning import ARMS, SEED, Arm, best_expected_reward, settings_of
 from benchmarks.learning_report import FIGURES, excludes_zero, paired, write_report
 from benchmarks.seed_reward import f1_rouge_bleu
 from cluster.config import Settings
@@ -37,7 +37,7 @@ def test_the_report_says_where_an_arm_is_above_and_below(tmp_path):
     results["dapo"] = [run_of(0.0, 2.0), run_of(0.0, 2.1)]
     results["stage-1-continued"] = [run_of(0.2, responses=0), run_of(0.3, responses=0)]
     titles = {name: name for name in results}
-    summary = write_report(results, titles, [0, 1], tmp_path)
+    summary = write_report(results, titles, [0, 1], 2.0, tmp_path)
     text = (tmp_path / "learning.md").read_text()
     assert "- reinforce: below GRPO on reward, F1" in text and "- dapo: below GRPO on nothing, above it on reward" in text
     assert "- dapo: 100, 100" in text and "- grpo: never, never" in text and "- stage-1-continued: never" not in text
@@ -47,7 +47,7 @@ def test_the_report_says_where_an_arm_is_above_and_below(tmp_path):
 
 def test_the_documented_table_is_the_one_of_the_recorded_figures(tmp_path):
     recorded = json.loads((DOCS / "learning.json").read_text(encoding="utf-8"))
-    write_report(recorded["results"], recorded["titles"], recorded["seeds"], tmp_path)
+    write_report(recorded["results"], recorded["titles"], recorded["seeds"], recorded["ceiling"], tmp_path)
     assert (tmp_path / "learning.md").read_text() == (DOCS / "learning.md").read_text(encoding="utf-8")
 
 
@@ -59,6 +59,10 @@ def test_every_arm_is_a_run_that_our_settings_allow(name, tmp_path):
     settings = build(Settings, settings_of(arm, tmp_path, tmp_path, 3, 40))
     assert (settings.seed, settings.learner.steps, settings.supervised_steps) == (3, 40, 0)
     assert settings.rollout.prompts_per_step * settings.rollout.group_size == 128
+
+
+def test_the_ceiling_is_what_the_best_wording_can_expect():
+    assert best_expected_reward(0) == pytest.approx(2.104, abs=5e-4)
 
 
 def test_the_seeds_reward_pays_bleu_a_hundredfold():
