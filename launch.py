@@ -26,6 +26,7 @@ from cluster.run_folder import RunFolder, choose_run_dir, read_settings, writabl
 from cluster.session import session
 from cluster.terminal import evaluation_table
 from cluster.trainer import Trainer
+from learner.config import without_preset
 from rollout import demo
 from rollout.convert import convert_parlai
 from rollout.dataset import read_prompts
@@ -51,7 +52,7 @@ def train_command(argv: Sequence[str]) -> None:
     given = parse_flags("train", train_command.__doc__, [TrainOptions, Settings], argv, ("",), *seeds)
     options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
-        values = read_yaml(options.config, Settings) | values
+        values = without_preset(read_yaml(options.config, Settings)) | values
     if options.resume is not None:
         resume_run(options.resume, values)
         return
@@ -80,9 +81,7 @@ def resume_run(path: Path, values: Values) -> None:
     folder = RunFolder.existing(path)
     before = read_settings(folder.path / "config.yaml")
     told = read_yaml(folder.path / "config.yaml", Settings)
-    if "learner.loss" in values:
-        told = {name: value for name, value in told.items() if name not in before.learner.follow_preset()}
-    settings = build(Settings, told | values).resolved()
+    settings = build(Settings, without_preset(told) | values).resolved()
     newest, state = checkpoint.newest(folder.checkpoints)
     check_models_and_rewards(settings)
     inputs = load_inputs(settings)

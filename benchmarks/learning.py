@@ -116,8 +116,10 @@ def settings_of(arm: Arm, stage_1: Path, folder: Path, seed: int, steps: int) ->
 
 
 def train(run: Path, settings: dict[str, Any]) -> None:
-    """Run launch.py to its end, from the newest checkpoint if there is one."""
+    """Run launch.py to its end, from the newest checkpoint if there is one; a run of other settings is begun anew."""
     steps = settings["learner.steps"] or demo.SETTINGS["supervised.steps"]
+    if (run / "config.yaml").exists() and not _same_algorithm(read_settings(run / "config.yaml"), settings):
+        shutil.rmtree(run)
     rows = read_rows(run / "metrics.jsonl")
     if rows and rows[-1]["step"] == steps and (run / "checkpoints" / f"step-{steps}").is_dir():
         return
@@ -130,6 +132,11 @@ def train(run: Path, settings: dict[str, Any]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as out:
         subprocess.run([sys.executable, "launch.py", "train", *flags], cwd=ROOT, stdout=out, stderr=out, check=True)
+
+
+def _same_algorithm(used: Settings, settings: dict[str, Any]) -> bool:
+    wanted = build(Settings, demo.SETTINGS | {name: str(value) for name, value in settings.items()}).resolved()
+    return all(getattr(used, name) == getattr(wanted, name) for name in ("seed", "learner", "rollout", "reward"))
 
 
 def steps_of_equal_time(run: Path, stage_1: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from scipy.stats import t as student_t
 
 matplotlib.use("Agg")
@@ -158,6 +159,10 @@ def _reached(title: str, runs: Sequence[dict[str, Any]]) -> str:
     return f"- {title}: " + ", ".join("never" if value is None else str(value) for value in first)
 
 
+def _column(points: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [point[name] for point in points]
+
+
 def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling: float, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     start = [run["curve"][0] for run in results["stage-1"]]
@@ -165,10 +170,10 @@ def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling
         curves = [[first, *run["curve"]] for first, run in zip(start, results[arm], strict=True)]
         if not curves[0][-1]["responses"]:
             continue
-        x = [statistics.mean(point["responses"] for point in points) for points in zip(*curves, strict=True)]
-        rewards = [[point["reward"] for point in points] for points in zip(*curves, strict=True)]
-        (line,) = axes.plot(x, [statistics.mean(values) for values in rewards], marker=".", label=titles[arm])
-        axes.fill_between(x, list(map(min, rewards)), list(map(max, rewards)), color=line.get_color(), alpha=0.12)
+        x = _column(min(curves, key=lambda points: points[-1]["responses"]), "responses")
+        rewards = np.array([np.interp(x, _column(points, "responses"), _column(points, "reward")) for points in curves])
+        (line,) = axes.plot(x, rewards.mean(0), marker=".", label=titles[arm])
+        axes.fill_between(x, rewards.min(0), rewards.max(0), color=line.get_color(), alpha=0.12)
     continued = _mean(results["stage-1-continued"], "reward")
     axes.axhline(continued, color="grey", linestyle="--", label="stage 1 continued, for GRPO's wall time")
     axes.axhline(ceiling, color="black", linestyle=":", label="ceiling")

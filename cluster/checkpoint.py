@@ -50,9 +50,14 @@ class Checkpoints:
         _put_in_place(draft, target)
         self._point("latest", target)
         if state.best_step == state.step:
-            self._point("best", target)
+            self.mark_best(state.step)
         self._prune()
         return target
+
+    def mark_best(self, step: int) -> None:
+        """Let `best` point at the checkpoint of a step, if there is one already."""
+        if (self.folder / f"step-{step}").is_dir():
+            self._point("best", self.folder / f"step-{step}")
 
     def exist(self) -> bool:
         return (self.folder / "latest").exists()
@@ -69,7 +74,7 @@ class Checkpoints:
         (draft / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
 
     def _share_reference(self, draft: Path) -> None:
-        """The reference does not change within a stage: link it to the one that the newest checkpoint holds."""
+        """The reference seldom changes: link it to the one that the newest checkpoint holds, if that is the same."""
         for file in (draft / "reference").glob("*"):
             older = self.folder / "latest" / "reference" / file.name
             if older.is_file() and older.stat().st_size == file.stat().st_size and _fingerprint(older) == _fingerprint(file):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from learner.advantage import kept_count
 from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
 from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
@@ -73,10 +74,17 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":
-        times, loss = self.rollout.dynamic_sampling, self.learner.loss
-        if times and not self.learner.compares_within_group():
-            cause = f"learner.loss {loss}, which learns from groups of equal rewards too"
-            raise ValueError(f"rollout.dynamic_sampling: {times} has no effect with {cause}; leave it out")
+        if self.rollout.dynamic_sampling and not self.learner.compares_within_group():
+            loss, baseline = self.learner.loss, self.learner.switch("baseline")
+            cause = f"learner.loss {loss} and learner.baseline {baseline} learn from groups of equal rewards too"
+            raise ValueError(f"rollout.dynamic_sampling: {cause}; set it to 0 or compare within groups")
+        return self
+
+    @model_validator(mode="after")
+    def _some_advantages_are_dropped(self) -> "Settings":
+        ratio, size = self.learner.top_k_ratio, self.rollout.group_size
+        if ratio < 1 and self.learner.loss != "sft" and kept_count(ratio, size) == size:
+            raise ValueError(f"learner.top_k_ratio: {ratio} keeps all {size} responses of a group; lower it or leave it out")
         return self
 
     @model_validator(mode="after")

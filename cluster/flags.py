@@ -131,10 +131,13 @@ def _is_section(name: str, known: Sequence[str]) -> bool:
 
 
 def _value(field: FieldInfo, value: Any, name: str) -> Any:
-    """Text of a flag: null where a setting may be empty, YAML where it is a list; the rest is left to pydantic."""
+    """Text of a flag: null where a setting may be empty (`none` too, unless it is a choice), YAML where it is a list; the rest
+    is left to pydantic."""
     if not isinstance(value, str):
         return value
-    if value.lower() in ("null", "none") and type(None) in get_args(field.annotation):
+    kinds = get_args(field.annotation)
+    is_choice = any(value in get_args(kind) for kind in kinds)
+    if value.lower() in ("null", "none") and type(None) in kinds and not is_choice:
         return None
     if "tuple" in str(field.annotation):
         try:

@@ -22,7 +22,7 @@ class Inputs:
 
     def digest(self) -> str:
         """Tells whether a resumed run still trains on the same prompts in the same order."""
-        return hashlib.sha256("\n".join(prompt.id for prompt in self.train).encode()).hexdigest()
+        return hashlib.sha256("\n".join(map(repr, self.train)).encode()).hexdigest()
 
 
 def load_inputs(settings: Settings) -> Inputs:

@@ -71,8 +71,9 @@ class Batch:
 
 @dataclass
 class Pipeline:
-    """dynamic_sampling: so many times a batch's prompts may be sampled in addition, in place of groups whose rewards are all
-    equal (DAPO, arXiv:2503.14476). Their prompts are tried once more at the end of an epoch, and then trained on as they are.
+    """dynamic_sampling: so many times a batch's prompts may be sampled in addition, in place of groups whose rewards, as they
+    were scored, are all equal (DAPO, arXiv:2503.14476). Their prompts are tried once more at the end of their epoch, and then
+    trained on as they are.
     """
 
     samplers: Pool
@@ -151,12 +152,12 @@ class Pipeline:
             forget(task)
 
     def _next(self, count: int) -> list[Prompt]:
-        """Queued prompts first; those set aside when an epoch is over."""
+        """Queued prompts first; those set aside when their epoch is over."""
         prompts: list[Prompt] = []
         while len(prompts) < count:
             if self.queue:
                 prompts.append(self.queue.popleft())
-            elif self.order.epoch_is_over and self.set_aside:
+            elif self.set_aside and (self.order.epoch_is_over or self.set_aside[0].epoch < self.order.epoch):
                 prompts.append(self.set_aside.popleft())
             else:
                 prompts += self.order.take(1)

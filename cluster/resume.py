@@ -16,6 +16,8 @@ def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkp
     for name in fixed:
         if getattr(settings, name) != getattr(before, name):
             raise SettingsError(f"{name}: differs from the run's own, which a resumed run keeps; leave it out")
+    if state.stage == "grpo" and settings.learner.reference_path != before.learner.reference_path:
+        raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
     if state.stage not in [stage.name for stage in settings.stages()]:
         steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
         raise SettingsError(f"{steps}: 0 would remove the stage that the run is in; give {state.step} or more")

@@ -160,8 +160,9 @@ class Trainer:
         """Evaluate the held-out file before, between and after the stages and every `eval_every` steps, once a step."""
         step = self.state.step
         due = step in (0, stage.last) or self._every(self.settings.eval_every)
-        done = any(row["step"] == step for row in self.folder.evaluation_rows())
-        if not due or done or not self.inputs.valid or self.stop_reason is not None:
+        if not due or not self.inputs.valid or self.stop_reason is not None:
+            return
+        if any(row["step"] == step for row in self.folder.evaluation_rows()):
             return
         if self.weights.version.step != step:
             self._publish()
@@ -176,8 +177,11 @@ class Trainer:
     def _note_best(self, stage: Stage, reward: float | None) -> None:
         """Remember the best held-out reward of training; stop where GRPO has not raised it for `patience` evaluations."""
         state, patience = self.state, self.settings.patience
-        if reward is not None and (state.best_reward is None or reward > state.best_reward):
+        if reward is None:
+            return
+        if state.best_reward is None or reward > state.best_reward:
             state.best_reward, state.best_step, state.evaluations_without_rise = reward, state.step, 0
+            self.checkpoints.mark_best(state.step)
         elif stage.sampled:
             state.evaluations_without_rise += 1
             if patience and state.evaluations_without_rise >= patience:

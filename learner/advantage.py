@@ -15,8 +15,8 @@ RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
 def zero_variance(rewards: torch.Tensor) -> torch.Tensor:
     """bool [P]: groups whose rewards [P, G] spread less than 1e-6 (or of which one at most applies): nothing to compare."""
-    highest = rewards.nan_to_num(nan=-torch.inf).amax(-1)
-    lowest = rewards.nan_to_num(nan=torch.inf).amin(-1)
+    highest = rewards.masked_fill(rewards.isnan(), -torch.inf).amax(-1)
+    lowest = rewards.masked_fill(rewards.isnan(), torch.inf).amin(-1)
     return highest - lowest < SAME_REWARD
 
 
@@ -79,13 +79,22 @@ def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Te
 
 
 def keep_largest(advantages: torch.Tensor, ratio: float) -> torch.Tensor:
-    """Keep the max(2, ceil(ratio * G)) advantages of largest magnitude in each group [P, G], zero the others."""
-    size = advantages.shape[-1]
-    kept = max(2, math.ceil(ratio * size - 1e-9))  # 0.28 * 25 is 7.000000000000001
-    if kept >= size:
-        return advantages
-    chosen = advantages.abs().topk(kept, -1).indices
+    """Keep the `kept_count` advantages of largest magnitude in each group [P, G], zero the others.
+
+    Among equal magnitudes those of either sign take turns, earlier responses first: else binary rewards would keep one sign.
+    """
+    kept = kept_count(ratio, advantages.shape[-1])
+    positive = advantages > 0
+    turn = torch.where(positive, positive.cumsum(-1), (~positive).cumsum(-1))
+    by_turn = turn.argsort(dim=-1, stable=True)
+    by_size = advantages.abs().gather(-1, by_turn).argsort(dim=-1, descending=True, stable=True)
+    chosen = by_turn.gather(-1, by_size)[..., :kept]
     return torch.zeros_like(advantages).scatter(-1, chosen, advantages.gather(-1, chosen))
+
+
+def kept_count(ratio: float, size: int) -> int:
+    """max(2, ceil(ratio * size)) of a group of `size`, but not more than there are."""
+    return min(size, max(2, math.ceil(ratio * size - 1e-9)))  # 0.28 * 25 is 7.000000000000001
 
 
 def overlong_penalty(lengths: torch.Tensor, max_length: int, buffer: int) -> torch.Tensor:

@@ -12,12 +12,14 @@ from rollout.types import Group
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """P groups of G responses, N = P*G. rows int64 [N]: where they stand in the whole batch. response_ids int64 [P, G, T];
-    mask bool and sampler_logprobs [N, T], padded on the right; mask is False for all of a response that does not count."""
+    """P groups of G responses, N = P*G. rows int64 [N]: where they stand in the whole batch. response_ids int64 [P, G, T]
+    and sampler_logprobs [N, T], padded on the right. bool [N, T]: `real` tells tokens from padding, `mask` is `real` but for
+    responses that do not count in the loss."""
 
     rows: torch.Tensor
     contexts: list[Context]
     response_ids: torch.Tensor
+    real: torch.Tensor
     mask: torch.Tensor
     sampler_logprobs: torch.Tensor
 
@@ -69,6 +71,7 @@ def _pack(groups: Sequence[Group], rows: torch.Tensor, lengths: torch.Tensor, de
         rows=rows.to(device),
         contexts=[group.context_ids for group in groups],
         response_ids=ids.view(len(groups), -1, ids.shape[1]).to(device),
+        real=real.to(device),
         mask=(real & (lengths[rows] > 0)[:, None]).to(device),
         sampler_logprobs=sampler_logprobs.to(device),
     )

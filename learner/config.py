@@ -41,6 +41,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def without_preset(values: dict[str, Any]) -> dict[str, Any]:
+    """Dotted settings of a file but for the switches that merely say what its `learner.loss` says: they follow another one."""
+    estimator = "k1" if values.get("learner.kl_in") == "reward" else "k3"
+    preset = PRESETS.get(values.get("learner.loss", "grpo"), {}) | {"kl_estimator": estimator}
+    said = {f"learner.{name}": value for name, value in preset.items()}
+    return {name: value for name, value in values.items() if name not in said or said[name] != value}
+
+
 class SupervisedSettings(Section):
     steps: NonNegative | None = Field(None, description="updates of stage 1; default: 0 with policy.path, else 1000")
     batch_size: Positive = Field(32, description="gold answers in one update")
@@ -70,7 +78,7 @@ class LearnerSettings(Section):
     mask_truncated: bool = Field(False, description="responses cut at rollout.max_new_tokens do not count in the loss")
 
     kl_coef: AtLeastZero | None = Field(None, description="weight of the KL to the reference; 0.04 in grpo and bnpo, else 0")
-    kl_estimator: KlEstimator = Field("k3", description="estimator of the KL")
+    kl_estimator: KlEstimator | None = Field(None, description="estimator of the KL; k3 in the loss, k1 in the reward")
     kl_weighted: bool = Field(False, description="weigh the KL in the loss by policy / sampler: k1 and k3 are then unbiased")
     kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or take it from the reward")
     kl_target: Rate | None = Field(None, description="nats a token; kl_coef is adapted until the KL lies there")
@@ -95,11 +103,18 @@ class LearnerSettings(Section):
     def switch(self, name: str) -> Any:
         """The setting, or what the preset says where it is not set."""
         own = getattr(self, name)
-        return PRESETS[self.loss][name] if own is None else own
+        if own is not None:
+            return own
+        return self.default_estimator if name == "kl_estimator" else PRESETS[self.loss][name]
+
+    @property
+    def default_estimator(self) -> KlEstimator:
+        """The one whose gradient is right there: k1 as a reward is REINFORCE on the KL itself."""
+        return "k1" if self.kl_in == "reward" else "k3"
 
     def loss_switches(self) -> LossSwitches:
-        from_preset = ("importance", "surrogate", "aggregation", "eps_low", "eps_high")
-        plain = ("dual_clip", "kl_estimator", "kl_weighted", "entropy_coef", "correction", "correction_level", "correction_cap")
+        from_preset = ("importance", "surrogate", "aggregation", "eps_low", "eps_high", "kl_estimator")
+        plain = ("dual_clip", "kl_weighted", "entropy_coef", "correction", "correction_level", "correction_cap")
         return LossSwitches(
             **{name: self.switch(name) for name in from_preset},
             **{name: getattr(self, name) for name in plain},
@@ -129,18 +144,16 @@ class LearnerSettings(Section):
     def resolved(self) -> "LearnerSettings":
         """The same with the preset's switches written out, but for those without effect."""
         idle = {name for names, effective, _ in self._conditions() if not effective for name in names}
-        return self.model_copy(update={name: self.switch(name) for name in GRPO if name not in idle})
-
-    def follow_preset(self) -> set[str]:
-        """Dotted names of the switches that say what the preset says: another preset would change them."""
-        return {f"learner.{name}" for name, value in PRESETS[self.loss].items() if getattr(self, name) in (None, value)}
+        return self.model_copy(update={name: self.switch(name) for name in (*GRPO, "kl_estimator") if name not in idle})
 
     def _conditions(self) -> Iterator[tuple[tuple[str, ...], bool, str]]:
         """Settings, whether they have an effect, and if not, because of what."""
         rewarded = tuple(name for name in type(self).model_fields if name not in OF_ANY_LOSS)
         yield rewarded, self.loss != "sft", "learner.loss sft"
-        clipped = self.switch("importance") != "none"
-        yield ("surrogate", "eps_low", "eps_high", "dual_clip"), clipped, "learner.importance none"
+        clipped = ("surrogate", "eps_low", "eps_high", "dual_clip")
+        yield clipped, self.switch("importance") != "none", "learner.importance none"
+        moves = self.correction == "none" or self.passes > 1
+        yield clipped, moves, f"learner.correction {self.correction} and learner.passes 1, where the ratio stays 1"
         yield ("dual_clip",), self.switch("surrogate") == "clip", "learner.surrogate cispo"
         with_reference = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
         yield with_reference, self.needs_reference(), "learner.kl_coef 0"

@@ -60,7 +60,8 @@ class Learner:
     def update(self, groups: Sequence[Group], step: int) -> tuple[UpdateMetrics, torch.Tensor]:
         """Train on a batch of groups, `passes` optimiser steps; also the advantages [P, G].
 
-        A pass whose loss or gradient is not finite leaves the weights as they are: `skipped` is 1 and the prompts are named.
+        The first pass whose loss or gradient is not finite is left out, and those after it: `skipped` is 1, the prompts are
+        named.
         """
         lengths = counted_lengths(groups, self.algorithm.mask_truncated)
         batches = micro_batches(groups, lengths, self.settings.token_budget, self.device)
@@ -97,7 +98,9 @@ class Learner:
         if self.reference is not None:
             self.reference.save(folder / "reference")
         save_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
-        (folder / STATE).write_text(json.dumps({"kl_coef": self.kl_coef}), encoding="utf-8")
+        (folder / STATE).write_text(
+            json.dumps({"kl_coef": self.kl_coef, "begun_at": self.algorithm.switch("kl_coef")}), encoding="utf-8"
+        )
 
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
@@ -105,7 +108,7 @@ class Learner:
         self.begin(stage, folder / "reference")
         load_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
         if self.algorithm.kl_target is not None:
-            self.kl_coef = _saved_kl_coef(folder / STATE)
+            self.kl_coef = _adapted(self.kl_coef, folder / STATE)
 
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor | None:
         if self.reference is None:
@@ -188,8 +191,10 @@ class Learner:
         return load_policy(path, self.policy_settings, torch.float32, self.device)
 
 
-def _saved_kl_coef(path: Path) -> float:
+def _adapted(kl_coef: float, path: Path) -> float:
+    """What the coefficient of the settings had become when it was saved; itself if the settings were another then."""
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["kl_coef"])
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        return float(saved["kl_coef"]) if saved["begun_at"] == kl_coef else kl_coef
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint") from error

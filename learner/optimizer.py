@@ -30,6 +30,4 @@ def load_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[
         if state and state["exp_avg"].shape != parameter.shape:
             raise CheckpointError(f"{path}: {name} has another shape than the policy's; resume with the run's own policy")
         if state:
-            optimizer.state[parameter] = {
-                key: value.to(parameter.device) if value.ndim else value for key, value in state.items()
-            }
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}

@@ -58,6 +58,10 @@ def test_every_arm_is_a_run_that_our_settings_allow(name, tmp_path):
     arm = Arm(ARMS[name].title, ARMS[name].settings)
     settings = build(Settings, settings_of(arm, tmp_path, tmp_path, 3, 40))
     assert (settings.seed, settings.learner.steps, settings.supervised_steps) == (3, 40, 0)
+    for key, value in arm.settings.items():
+        section, _, leaf = key.partition(".")
+        if key != "reward.extra":
+            assert getattr(getattr(settings, section), leaf) == value
     assert settings.rollout.prompts_per_step * settings.rollout.group_size == 128
 
 

@@ -67,7 +67,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "replacement of groups that teach": (
         lambda c: c.flags(learner__loss="reinforce", rollout__dynamic_sampling=1),
-        "rollout.dynamic_sampling: 1 has no effect with learner.loss reinforce",
+        "rollout.dynamic_sampling: learner.loss reinforce and learner.baseline none learn from groups of equal rewards too",
     ),
     "buffer longer than responses": (
         lambda c: c.flags(learner__overlong_buffer=32),
@@ -272,12 +272,14 @@ def test_truncated_model_weights_leave_no_run_behind(
     [
         (["--supervised.steps", "9"], "supervised: differs from the run's own"),
         (["--learner.steps", "0"], "learner.steps: 0 would remove the stage that the run is in"),
+        (["--learner.reference_path", "POLICY"], "learner.reference_path: differs from the run's own"),
     ],
 )
 def test_a_resumed_run_keeps_its_stages(
     finished_run: Path, flags: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
+    flags = [str(finished_run / "policy") if flag == "POLICY" else flag for flag in flags]
     assert main(["train", "--resume", str(finished_run), *flags]) == 2
     assert expected in capsys.readouterr().err
 

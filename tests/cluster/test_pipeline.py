@@ -1,10 +1,13 @@
 """Admission, order and staleness, with pools that answer at once."""
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from cluster.pipeline import Batch, Pipeline, PublishedWeights, call_size
 from learner.config import Stage
@@ -217,3 +220,59 @@ def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None:
         flow.cancel()
 
     asyncio.run(run())
+
+
+class ErraticPool(AnsweringPool):
+    """Answers after a random while; of its groups a random share is dull."""
+
+    def __init__(self, rng: random.Random, version: Callable[[], Version], dull_share: float):
+        super().__init__()
+        self._rng, self._version_now, self._dull_share = rng, version, dull_share
+
+    async def call(self, invoke: Any) -> tuple[CallReport, list[Any]]:
+        for _ in range(self._rng.randrange(12)):
+            await asyncio.sleep(0)
+        groups, version = invoke(self), self._version_now()
+        for _ in range(self._rng.randrange(12)):
+            await asyncio.sleep(0)
+        spreads = tuple(float(self._rng.random() >= self._dull_share) for _ in groups)
+        return CallReport(seconds=0.0, version=version, spreads=spreads), groups
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_history_loses_a_prompt_or_trains_on_one_twice(seed: int) -> None:
+    """Random delays, dull groups and staleness, stopped and resumed with other settings: every prompt taken is in one place."""
+    asyncio.run(_erratic_history(random.Random(seed)))
+
+
+async def _erratic_history(rng: random.Random) -> None:
+    prompts = [Prompt(id=str(n), question="q", answers=("a",)) for n in range(rng.randrange(3, 30))]
+    order, queue, aside, step, trained = {"epoch": 0, "position": 0}, [], [], 0, []
+    while step < 30:
+        max_staleness = rng.randrange(4)
+        flow = pipeline(
+            AnsweringPool(),
+            max_staleness,
+            order=PromptOrder(prompts, seed=0, **order),
+            queue=deque(queue),
+            set_aside=deque(aside),
+            dynamic_sampling=rng.choice([0, 1, 3]),
+            prompts_left=(30 - step) * 4,
+            weights=PublishedWeights(Version(0, step)),
+            prompts_per_call=rng.choice([1, 2, 4]),
+        )
+        flow.samplers = ErraticPool(rng, lambda flow=flow: flow.weights.version, 0)
+        flow.rewards = ErraticPool(rng, lambda: FIRST, rng.choice([0, 0.3, 0.9, 1]))
+        for _ in range(min(rng.randrange(1, 8), 30 - step)):
+            flow.admit()
+            batch = await asyncio.wait_for(flow.batch(), 20)
+            step += 1
+            flow.trained(batch, PublishedWeights(Version(0, step)))
+            trained += [prompt.key for prompt in batch.prompts]
+            assert max(batch.staleness) <= max_staleness and len(batch.groups) == 4
+            taken = flow.order.epoch * len(prompts) + flow.order.position
+            kept = [prompt.key for prompt in [*flow.unfinished(), *flow.set_aside]]
+            assert len({*trained, *kept}) == len(trained) + len(kept) == taken
+        order, queue, aside = flow.order.state(), flow.unfinished(), list(flow.set_aside)
+        flow.cancel()
+        await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """Real runs on a real Ray, through the command line."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ EVALUATION = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinc
 recall@5 recall@20 constant_reply""".split()
 SAMPLES = """id question answers passages passage_ids retrieval_scores response reward f1 rougeL bleu advantage tokens finished
 version""".split()
+
+METRICS_DOC = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text().split("|---|---|")[1]
 
 Train = Callable[..., Path]
 
@@ -52,6 +55,8 @@ def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Pa
     assert [row["step"] for row in metrics] == list(range(1, 9))
     assert [row["stage"] for row in metrics] == ["supervised"] * 4 + ["grpo"] * 4
     assert all(set(METRICS) <= set(row) for row in metrics)
+    documented = re.findall(r"^\| (.+?) \|", METRICS_DOC, re.MULTILINE)
+    assert all(set(row) == {key for keys in documented for key in keys.split(", ")} for row in metrics)
     assert all(row["staleness_max"] == 0 for row in metrics)
 
 
@@ -114,7 +119,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path,
 
 EVERYTHING = {
     "sets dull groups aside": ("--rollout.dynamic_sampling", 2),
-    "adapts and refreshes": ("--learner.kl_target", 1e-4, "--learner.reference_every", 3, "--learner.passes", 2),
+    "adapts and refreshes": ("--learner.kl_target", 1e-4, "--learner.reference_every", 2, "--learner.passes", 2),
     "REINFORCE": ("--learner.loss", "reinforce", "--learner.kl_coef", 0.1, "--learner.kl_in", "reward"),
 }
 OWN_REWARD = '[{function: "tests.cluster.own_reward:of_every_second_response"}]'
@@ -125,6 +130,8 @@ def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...]
     rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
     whole = train(*flags, *rewards, "--keep_checkpoints", 9)
     run = copy_as_of(whole, tmp_path / "run", 6)
+    state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
+    assert bool(state["set_aside"]) == ("--rollout.dynamic_sampling" in flags)
     assert main(["train", "--resume", str(run)]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
     assert_same_weights(run, whole)
@@ -133,15 +140,17 @@ def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...]
 @pytest.mark.parametrize("flags", [(), ("--cluster.max_staleness", 2, "--cluster.samplers", 2, "--learner.correction", "mask")])
 def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, ...], train: Train, data_dir: Path) -> None:
     rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
-    run = train(*rewards, *flags, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0)
+    run = train(*rewards, *flags, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0, "--learner.steps", 11)
     metrics = rows(run / "metrics.jsonl")
-    assert sum(row["set_aside"] for row in metrics) > 0 and all(row["zero_variance"] == 0 for row in metrics)
+    assert sum(row["set_aside"] for row in metrics) > 0
     logs = [pq.read_table(file).to_pylist() for file in (run / "samples").glob("*.parquet")]
     trained = {(row["epoch"], row["id"]) for log in logs for row in log}
     assert len(trained) == 4 * len(metrics)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
     kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["set_aside"]}
-    taken = PromptOrder(read_prompts(data_dir / "train.jsonl"), seed=0).take(state["order"]["position"])
+    order = state["order"]
+    assert order["epoch"] == 1  # the first is over: those set aside in it had their second attempt
+    taken = PromptOrder(read_prompts(data_dir / "train.jsonl"), seed=0).take(40 + order["position"])
     assert {(prompt.epoch, prompt.id) for prompt in taken} == trained | kept and not trained & kept
 
 
@@ -155,6 +164,26 @@ def test_a_second_stage_on_gold_answers_needs_no_rewards(train: Train) -> None:
     metrics = rows(train("--learner.loss", "sft") / "metrics.jsonl")
     assert [row["stage"] for row in metrics[4:]] == ["grpo"] * 4
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
+
+
+@pytest.mark.parametrize(
+    ("changed", "used"),
+    [
+        (("--learner.reward_aggregation", "normalize_then_sum"), {"reward_aggregation": "normalize_then_sum"}),
+        (("--learner.importance", "none", "--learner.scale_rewards", "none"), {"importance": "none", "scale_rewards": "none"}),
+        (("--learner.kl_target", "0.1", "--learner.kl_coef", "0.9"), {"kl_target": 0.1, "kl_coef": 0.9}),
+        (("--learner.kl_in", "reward"), {"kl_in": "reward", "kl_estimator": "k1"}),
+    ],
+)
+def test_a_resumed_run_uses_what_it_is_told(
+    changed: tuple[str, ...], used: dict[str, object], finished_run: Path, tmp_path: Path
+) -> None:
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    assert main(["train", "--resume", str(run), *changed, "--learner.steps", "3"]) == 0
+    settings = read_settings(run / "config.yaml").learner
+    assert {name: getattr(settings, name) for name in used} == used
+    if "kl_coef" in used:
+        assert rows(run / "metrics.jsonl")[-1]["kl_coef"] == 0.9
 
 
 def test_a_resumed_run_may_change_its_loss(train: Train) -> None:

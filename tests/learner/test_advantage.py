@@ -223,6 +223,11 @@ def test_decoupled_advantages_equal_their_slow_ground_truth():
         assert (fast[0] == 0).all() and fast[1, 2] == 0
 
 
+def test_among_equal_magnitudes_the_signs_take_turns():
+    halves = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]])
+    assert keep_largest(halves, 0.5).tolist() == [[1, 0, -1, 0], [-1, 0, 1, 0]]
+
+
 def test_keep_largest_goes_by_magnitude_in_each_group():
     advantages = torch.tensor([[0.1, -3.0, 2.0, -0.5], [4.0, 1.0, -1.5, 0.0]])
     expected = [[0, -3, 2, 0], [4, 0, -1.5, 0]]

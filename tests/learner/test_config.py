@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.config import Settings
-from learner.config import GRPO, PRESETS, LearnerSettings
+from learner.config import PRESETS, LearnerSettings, without_preset
 from learner.loss import LossSwitches
 
 PRESET_SWITCHES = {
@@ -38,7 +38,7 @@ def test_a_named_loss_sets_the_switches(loss):
         ({"loss": "dapo", "eps_high": 0.5, "kl_coef": 0.1}, LossSwitches(eps_high=0.5, aggregation="token", kl_coef=0.1)),
         ({"kl_coef": 0.0, "aggregation": "token"}, LossSwitches(aggregation="token")),
         ({"loss": "reinforce", "importance": "token"}, LossSwitches()),
-        ({"kl_in": "reward"}, LossSwitches()),
+        ({"kl_in": "reward"}, LossSwitches(kl_estimator="k1")),
         (
             {
                 "correction": "mask",
@@ -85,6 +85,7 @@ def test_settings_written_out_are_read_back_as_the_same(loss):
         ({"loss": "reinforce", "eps_low": 0.1}, "eps_low"),
         ({"loss": "reinforce", "dual_clip": 3.0}, "dual_clip"),
         ({"loss": "cispo", "dual_clip": 3.0}, "dual_clip"),
+        ({"correction": "mask", "eps_high": 0.3}, "eps_high"),
         ({"loss": "dapo", "kl_estimator": "k1"}, "kl_estimator"),
         ({"loss": "dapo", "reference_path": "folder"}, "reference_path"),
         ({"kl_coef": 0.0, "reference_every": 5}, "reference_every"),
@@ -116,14 +117,23 @@ def test_groups_of_one_are_taken_where_they_are_not(values):
     Settings(learner=values, rollout={"group_size": 1})
 
 
+def test_a_share_that_keeps_the_whole_group_is_refused():
+    with pytest.raises(ValidationError, match="learner.top_k_ratio: 0.5 keeps all 2 responses"):
+        Settings(learner={"top_k_ratio": 0.5}, rollout={"group_size": 2})
+
+
 def test_the_overlong_buffer_lies_within_the_longest_response():
     with pytest.raises(ValidationError, match="learner.overlong_buffer: 32 tokens must be fewer"):
         Settings(learner={"overlong_buffer": 32}, rollout={"max_new_tokens": 32})
 
 
-def test_switches_that_follow_the_preset_are_told_from_those_that_were_set():
-    written = LearnerSettings(loss="dapo", eps_low=0.1).resolved()
-    assert written.follow_preset() == {f"learner.{name}" for name in GRPO} - {"learner.eps_low"}
+def test_switches_of_a_file_that_say_what_its_loss_says_follow_another_loss():
+    written = LearnerSettings(loss="dapo", eps_low=0.1, kl_coef=0.0).resolved().model_dump()
+    kept = without_preset({f"learner.{name}": value for name, value in written.items()})
+    assert kept["learner.eps_low"] == 0.1 and kept["learner.loss"] == "dapo" and kept["learner.lr"] == 1e-4
+    assert not {"learner.aggregation", "learner.eps_high", "learner.kl_coef", "learner.baseline"} & set(kept)
+    assert "learner.kl_estimator" not in without_preset({"learner.kl_in": "reward", "learner.kl_estimator": "k1"})
+    assert "learner.kl_estimator" in without_preset({"learner.kl_in": "reward", "learner.kl_estimator": "k3"})
 
 
 def test_the_documented_presets_are_those_of_the_code():

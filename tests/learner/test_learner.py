@@ -238,6 +238,7 @@ def stale_learner(**settings):
     """Whose policy is not the one that its groups were sampled with, and whose reference is a third."""
     learner = Learner(tiny_policy(2), LearnerSettings(**settings), ROLLOUT, SETTINGS, {"f1": 1.0, "extra/own": 0.5})
     learner.begin(GRPO)
+    learner.reference = tiny_policy(1).frozen_copy()
     return learner
 
 
@@ -268,7 +269,8 @@ def test_the_corrections_proximal_policy_is_the_one_before_the_first_pass():
 def test_a_kl_in_the_reward_moves_advantages_and_not_the_loss():
     groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
     in_loss, at_loss = stale_learner(kl_coef=0.5).update(groups, 1)
-    in_reward, at_reward = stale_learner(kl_coef=0.5, kl_in="reward", scale_rewards="none").update(groups, 1)
+    settings = {"kl_coef": 0.5, "kl_in": "reward", "kl_estimator": "k3", "scale_rewards": "none"}
+    in_reward, at_reward = stale_learner(**settings).update(groups, 1)
     assert (at_loss == 0).all() and (at_reward != 0).any()
     assert in_loss.kl == pytest.approx(in_reward.kl) and in_loss.kl_coef == in_reward.kl_coef == 0.5
     assert in_reward.reward == 0  # as the scorer gave it
@@ -361,3 +363,36 @@ def test_reinforce_needs_no_group():
     rewards = np.array([g.rewards[0] for g in groups])
     assert advantages[:, 0].tolist() == pytest.approx((rewards - rewards.mean()).tolist(), abs=1e-6)
     assert metrics.grad_norm > 0 and metrics.reward_std == 0
+
+
+def test_cut_responses_pay_their_kl_though_they_are_masked():
+    groups = [
+        replace(g, responses=tuple(replace(r, finished=bool(i % 2)) for i, r in enumerate(g.responses)))
+        for g in groups_of(new_learner(GRPO))
+    ]
+    _, plain = stale_learner(kl_coef=0.5, kl_in="reward").update(groups, 1)
+    _, masked = stale_learner(kl_coef=0.5, kl_in="reward", mask_truncated=True).update(groups, 1)
+    assert torch.equal(plain, masked)
+
+
+def test_passes_from_the_first_that_is_not_finite_on_are_left_out():
+    learner = Learner(tiny_policy(), LearnerSettings(passes=3), ROLLOUT, SETTINGS, {})
+    learner.begin(replace(GRPO, lr=1e38))
+    metrics, _ = learner.update(groups_of(new_learner(GRPO)), 1)
+    assert metrics.skipped == 1 and len(metrics.skipped_prompts) == 4
+    assert {int(state["step"]) for state in learner.optimizer.state.values()} == {1}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_a_restored_learner_goes_on(tmp_path):
+    policy = tiny_policy()
+    policy.model = policy.model.to("cuda")
+    learner = Learner(policy, LearnerSettings(kl_in="reward", overlong_buffer=2, passes=2), ROLLOUT, SETTINGS, {})
+    learner.begin(GRPO)
+    groups = groups_of(new_learner(GRPO))
+    learner.update(groups, 1)
+    learner.save(tmp_path)
+    learner.restore(tmp_path, GRPO)
+    assert {state["step"].device.type for state in learner.optimizer.state.values()} == {"cuda"}
+    assert learner.update(groups, 2)[0].skipped == 0

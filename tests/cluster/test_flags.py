@@ -1,0 +1,40 @@
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+
+from cluster.config import Settings
+from cluster.flags import build, dump, fields, read_yaml
+
+
+def choices_of(annotation: object) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in choices_of(part)]
+
+
+CHOICES = [(name, choice) for name, field in fields(Settings) for choice in choices_of(field.annotation)]
+NEEDED = {  # so that the choice has an effect
+    "learner.correction_level": {"learner.correction": "mask"},
+    "learner.kl_in": {"learner.kl_coef": 0.1},
+}
+
+
+def value_of(settings: Settings, name: str) -> object:
+    section, _, leaf = name.rpartition(".")
+    return getattr(getattr(settings, section) if section else settings, leaf)
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_every_choice_can_be_given_and_comes_back_from_the_written_settings(name: str, choice: str, tmp_path: Path) -> None:
+    settings = build(Settings, NEEDED.get(name, {}) | {name: choice})
+    assert value_of(settings, name) == choice
+    (tmp_path / "config.yaml").write_text(dump(settings.resolved()))
+    again = build(Settings, read_yaml(tmp_path / "config.yaml", Settings))
+    assert again == settings.resolved() and value_of(again, name) == choice
+
+
+@pytest.mark.parametrize("text", ["null", "none", "None"])
+def test_a_setting_that_may_be_empty_can_be_emptied(text: str) -> None:
+    assert build(Settings, {"eval_limit": text}).eval_limit is None
+    assert build(Settings, {"learner.baseline": text}).learner.baseline == (None if text != "none" else "none")
