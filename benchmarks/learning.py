@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning_report import write_report
+from benchmarks.learning_report import Results, write_report
 from cluster.config import Settings
 from cluster.flags import build
 from cluster.run_folder import read_settings
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()
-    results = {arm: [] for arm in ["stage-1", *ARMS]}
+    results: Results = {arm: [] for arm in ["stage-1", *ARMS]}
     for seed in options.seeds:
         folder = (options.runs / f"seed-{seed}").resolve()
         stage_1 = folder / "stage-1"
