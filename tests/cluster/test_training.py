@@ -26,7 +26,7 @@ recall@5 recall@20 constant_reply""".split()
 SAMPLES = """id question answers passages passage_ids retrieval_scores response reward f1 rougeL bleu advantage tokens finished
 version""".split()
 
-METRICS_DOC = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text().split("|---|---|")[1]
+METRICS_DOC = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text().split("|---|---|")[1].split("##")[0]
 
 Train = Callable[..., Path]
 
