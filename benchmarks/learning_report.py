@@ -91,7 +91,7 @@ def write_report(results: Results, titles: dict[str, str], seeds: Sequence[int],
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "learning.md").write_text(text, encoding="utf-8")
     record = {"seeds": list(seeds), "ceiling": ceiling, "titles": titles, "results": results}
-    (docs / "learning.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (docs / "learning.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     _draw(arms, titles, results, ceiling, docs / "learning.png")
     return {
         "reward": {arm: round(_mean(results[arm], "reward"), 4) for arm in arms},
