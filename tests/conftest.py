@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small, threads only wait for each other
 
 from rollout.demo import write_demo  # noqa: E402  (after the environment is set)
 
