@@ -81,7 +81,7 @@ def resume_run(path: Path, values: Values) -> None:
     folder = RunFolder.existing(path)
     before = read_settings(folder.path / "config.yaml")
     told = read_yaml(folder.path / "config.yaml", Settings)
-    settings = build(Settings, without_preset(told) | values).resolved()
+    settings = resumed_settings(told, values)
     newest, state = checkpoint.newest(folder.checkpoints)
     check_models_and_rewards(settings)
     inputs = load_inputs(settings)
@@ -91,6 +91,11 @@ def resume_run(path: Path, values: Values) -> None:
         trainer = Trainer(settings, inputs, folder, settings.policy.path or str(folder.policy), shares)
         trainer.resume(newest, state)
         run(trainer)
+
+
+def resumed_settings(told: Values, values: Values) -> Settings:
+    """What config.yaml says, under what is said now."""
+    return build(Settings, without_preset(told) | values).resolved()
 
 
 def run(trainer: Trainer) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from cluster.config import Settings
 from cluster.flags import build, dump, fields, read_yaml
+from launch import resumed_settings
 
 
 def choices_of(annotation: object) -> list[str]:
@@ -38,3 +39,21 @@ def test_every_choice_can_be_given_and_comes_back_from_the_written_settings(name
 def test_a_setting_that_may_be_empty_can_be_emptied(text: str) -> None:
     assert build(Settings, {"eval_limit": text}).eval_limit is None
     assert build(Settings, {"learner.baseline": text}).learner.baseline == (None if text != "none" else "none")
+
+
+@pytest.mark.parametrize(
+    ("changed", "used"),
+    [
+        ({"learner.reward_aggregation": "normalize_then_sum"}, {"baseline": None, "scale_rewards": None}),
+        ({"learner.importance": "none", "learner.scale_rewards": "none"}, {"importance": "none", "eps_low": None}),
+        ({"learner.kl_target": "0.1", "learner.kl_coef": "0.9"}, {"kl_target": 0.1, "kl_coef": 0.9}),
+        ({"learner.kl_in": "reward"}, {"kl_in": "reward", "kl_estimator": "k1"}),
+        ({"learner.loss": "dapo"}, {"aggregation": "token", "eps_high": 0.28, "dual_clip": 3.0}),
+        ({}, {"aggregation": "sequence", "kl_coef": 0.04, "dual_clip": 3.0}),
+    ],
+)
+def test_a_resumed_run_uses_what_it_is_told(changed: dict[str, str], used: dict[str, object], tmp_path: Path) -> None:
+    before = build(Settings, {"learner.dual_clip": 3.0} if "loss" in str(changed) or not changed else {})
+    (tmp_path / "config.yaml").write_text(dump(before.resolved()))
+    settings = resumed_settings(read_yaml(tmp_path / "config.yaml", Settings), changed)
+    assert {name: getattr(settings.learner, name) for name in used} == used

@@ -166,26 +166,6 @@ def test_a_second_stage_on_gold_answers_needs_no_rewards(train: Train) -> None:
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
 
 
-@pytest.mark.parametrize(
-    ("changed", "used"),
-    [
-        (("--learner.reward_aggregation", "normalize_then_sum"), {"reward_aggregation": "normalize_then_sum"}),
-        (("--learner.importance", "none", "--learner.scale_rewards", "none"), {"importance": "none", "scale_rewards": "none"}),
-        (("--learner.kl_target", "0.1", "--learner.kl_coef", "0.9"), {"kl_target": 0.1, "kl_coef": 0.9}),
-        (("--learner.kl_in", "reward"), {"kl_in": "reward", "kl_estimator": "k1"}),
-    ],
-)
-def test_a_resumed_run_uses_what_it_is_told(
-    changed: tuple[str, ...], used: dict[str, object], finished_run: Path, tmp_path: Path
-) -> None:
-    run = copy_as_of(finished_run, tmp_path / "run", 6)
-    assert main(["train", "--resume", str(run), *changed, "--learner.steps", "3"]) == 0
-    settings = read_settings(run / "config.yaml").learner
-    assert {name: getattr(settings, name) for name in used} == used
-    if "kl_coef" in used:
-        assert rows(run / "metrics.jsonl")[-1]["kl_coef"] == 0.9
-
-
 def test_a_resumed_run_may_change_its_loss(train: Train) -> None:
     run = train("--learner.steps", 2, "--learner.eps_low", 0.3)
     assert main(["train", "--resume", str(run), "--learner.loss", "dapo", "--learner.steps", "3"]) == 0

@@ -301,6 +301,9 @@ def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
     restored = Learner(tiny_policy(1), learner.settings, ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path, GRPO)
     assert restored.kl_coef == learner.kl_coef
+    told_another = Learner(tiny_policy(1), LearnerSettings(kl_target=1e-9, kl_coef=0.9), ROLLOUT, SETTINGS, {})
+    told_another.restore(tmp_path, GRPO)
+    assert told_another.kl_coef == 0.9
     (tmp_path / "learner.json").write_text("{}")
     with pytest.raises(CheckpointError, match="learner.json: cannot be read"):
         restored.restore(tmp_path, GRPO)
