@@ -210,8 +210,7 @@ def best_expected_reward(seed: int) -> float:
 @cache
 def _best_wording(title: str) -> float:
     kind, detail = next((k, x) for k in demo.KINDS for x in k.details.split() if k.title.format(x=x) == title)
-    chances = {f"{lead} {kind.long.format(x=detail)}": (1 - demo.SHORT_SHARE) / len(demo.LEADS) for lead in demo.LEADS}
-    chances[kind.short.format(x=detail)] = demo.SHORT_SHARE
+    chances = demo.wordings(kind, detail)
     return max(sum(chance * (f1(t, a) + rouge_l(t, a) + bleu(t, a)) for a, chance in chances.items()) for t in chances)
 
 

@@ -146,6 +146,12 @@ def generate(seed: int) -> DemoWorld:
     return DemoWorld(train=tuple(train), valid=tuple(valid), passages=tuple(passages))
 
 
+def wordings(kind: Kind, detail: str) -> dict[str, float]:
+    """Every reply that tells the detail, with how often it is the one that is given."""
+    long = {f"{lead} {kind.long.format(x=detail)}": (1 - SHORT_SHARE) / len(LEADS) for lead in LEADS}
+    return {kind.short.format(x=detail): SHORT_SHARE} | long
+
+
 def write_demo(folder: Path, seed: int) -> None:
     """Write train.jsonl, valid.jsonl and passages.jsonl into an existing folder."""
     world = generate(seed)
