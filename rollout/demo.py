@@ -148,7 +148,7 @@ def generate(seed: int) -> DemoWorld:
 
 def wordings(kind: Kind, detail: str) -> dict[str, float]:
     """Every reply that tells the detail, with how often it is the one that is given."""
-    long = {f"{lead} {kind.long.format(x=detail)}": (1 - SHORT_SHARE) / len(LEADS) for lead in LEADS}
+    long = {_long(lead, kind, detail): (1 - SHORT_SHARE) / len(LEADS) for lead in LEADS}
     return {kind.short.format(x=detail): SHORT_SHARE} | long
 
 
@@ -168,7 +168,11 @@ def _story(kind: Kind, who: str, detail: str, id: str) -> Passage:
 def _reply(rng: random.Random, kind: Kind, detail: str) -> str:
     if rng.random() < SHORT_SHARE:
         return kind.short.format(x=detail)
-    return f"{rng.choice(LEADS)} {kind.long.format(x=detail)}"
+    return _long(rng.choice(LEADS), kind, detail)
+
+
+def _long(lead: str, kind: Kind, detail: str) -> str:
+    return f"{lead} {kind.long.format(x=detail)}"
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
