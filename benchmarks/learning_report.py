@@ -1,6 +1,7 @@
 """Figures of benchmarks.learning -> docs/learning.md, its PNG and its JSON."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,9 @@ def write_report(results: Results, titles: dict[str, str], seeds: Sequence[int],
     _draw(arms, titles, results, ceiling, docs / "learning.png")
     return {
         "reward": {arm: round(_mean(results[arm], "reward"), 4) for arm in arms},
-        "difference": {arm: [round(x, 4) for x in differences[arm]["reward"]] for arm in arms if arm != BASELINE},
+        "difference": {
+            arm: [None if math.isnan(x) else round(x, 4) for x in differences[arm]["reward"]] for arm in arms if arm != BASELINE
+        },
     }
 
 
@@ -135,7 +138,7 @@ def _differences_table(
         for name in FIGURES:
             mean, half = differences[arm][name]
             digits = 3 if name == "reward" else 1
-            cell = f"{mean:+.{digits}f} ± {half:.{digits}f}"
+            cell = f"{mean:+.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
             cells.append(f"**{cell}**" if excludes_zero((mean, half)) else cell)
         lines.append(f"| {titles[arm]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -31,6 +31,13 @@ def test_a_single_seed_has_no_interval():
     assert mean == 2 and math.isnan(half) and not excludes_zero((mean, half))
 
 
+def test_the_report_of_a_single_seed_is_plain_json_without_intervals(tmp_path):
+    results = {name: [run_of(0.0, 1.0)] for name in ("stage-1", *ARMS)}
+    summary = write_report(results, {name: name for name in results}, [3], 2.0, tmp_path)
+    json.dumps(summary, allow_nan=False)
+    assert "nan" not in (tmp_path / "learning.md").read_text()
+
+
 def test_the_report_says_where_an_arm_is_above_and_below(tmp_path):
     results = {name: [run_of(0.0, 1.0), run_of(0.0, 1.1)] for name in ("stage-1", *ARMS)}
     results["reinforce"] = [run_of(0.0, 0.5), run_of(0.0, 0.6)]
