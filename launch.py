@@ -18,7 +18,14 @@ from pathlib import Path
 from cluster import checkpoint, held_out, seed_flags
 from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions
 from cluster.flags import Values, build, parse_flags, read_yaml, split
-from cluster.inputs import check_models_and_rewards, check_retrieval, load_inputs, policy_folder, with_demo
+from cluster.inputs import (
+    check_models_and_rewards,
+    check_retrieval,
+    load_inputs,
+    policy_folder,
+    with_demo,
+    with_templates_of_its_family,
+)
 from cluster.pipeline import PublishedWeights
 from cluster.replicas import reward_pool, sampler_pool
 from cluster.resume import check_resumable
@@ -31,7 +38,7 @@ from rollout import demo
 from rollout.convert import convert_parlai
 from rollout.dataset import read_prompts
 from rollout.errors import LapdogError, SettingsError
-from rollout.policy.loading import check_policy
+from rollout.policy.loading import resolved
 from rollout.types import Version
 
 
@@ -61,6 +68,7 @@ def train_command(argv: Sequence[str]) -> None:
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if is_demo else "run")
     settings = settings.model_copy(update={"run_dir": path}).resolved()
     check_models_and_rewards(settings)
+    settings = with_templates_of_its_family(settings)
     inputs = None if is_demo else load_inputs(settings)
     with session(settings.cluster, path.name) as shares:
         folder = RunFolder.create(path)
@@ -129,7 +137,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
     policy_path = str(folder / "policy") if state is not None else str(folder)
-    check_policy(policy_path)
+    settings = settings.model_copy(update={"policy": resolved(policy_path, settings.policy)})
 
     async def figures_and_rows() -> held_out.Result:
         samplers = sampler_pool(settings, shares, "evaluate", policy_path)

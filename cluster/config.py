@@ -100,6 +100,15 @@ class Settings(Section):
             raise ValueError("data.train: data.valid and data.passages need training examples beside them; give data.train")
         return self
 
+    @model_validator(mode="after")
+    def _adapters_have_a_model(self) -> "Settings":
+        lora = self.policy.lora
+        if lora.rank and self.policy.path is None:
+            raise ValueError("policy.lora.rank: adapters need a pretrained model; give policy.path")
+        if not lora.rank and lora.alpha != type(lora).model_fields["alpha"].default:
+            raise ValueError(f"policy.lora.alpha: {lora.alpha} has no effect with policy.lora.rank 0; leave it out")
+        return self
+
     @property
     def supervised_steps(self) -> int:
         if self.supervised.steps is not None:
@@ -168,6 +177,7 @@ USED_IN_EVALUATION = (
     "policy.dtype",
     "policy.n_context",
     "policy.max_passage_tokens",
+    "policy.system_prompt",
     "policy.prompt_template",
     "policy.passage_template",
     "rollout.max_new_tokens",

@@ -9,7 +9,7 @@ from reward.scorer import Scorer
 from rollout.dataset import read_prompts
 from rollout.demo import write_demo
 from rollout.errors import DataError, SettingsError
-from rollout.policy.loading import build_tiny_policy, check_policy
+from rollout.policy.loading import build_tiny_policy, check_policy, resolved
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.types import Prompt
@@ -47,6 +47,11 @@ def check_models_and_rewards(settings: Settings) -> None:
     Scorer(settings.reward)
 
 
+def with_templates_of_its_family(settings: Settings) -> Settings:
+    """The policy's templates as they will be used. Raises PolicyError or SettingsError where they do not suit the model."""
+    return settings.model_copy(update={"policy": resolved(settings.policy.path, settings.policy)})
+
+
 def check_retrieval(settings: Settings, prompts: list[Prompt]) -> None:
     """Raise DataError if passages are to be read that nobody supplies, or more than the corpus holds."""
     data, n_context = settings.data, settings.policy.n_context
@@ -74,6 +79,6 @@ def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> st
     texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
     if settings.data.passages is not None:
         texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
-    texts.append(settings.policy.passage_template + settings.policy.prompt_template)
+    texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
     build_tiny_policy(settings.policy, texts, settings.seed).save(folder)
     return str(folder)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rollout.policy.interface import Context, pad
+from rollout.policy.interface import Context, Policy, pad
 from rollout.types import Group
 
 
@@ -14,7 +14,8 @@ from rollout.types import Group
 class MicroBatch:
     """P groups of G responses, N = P*G. rows int64 [N]: where they stand in the whole batch. response_ids int64 [P, G, T]
     and sampler_logprobs [N, T], padded on the right. bool [N, T]: `real` tells tokens from padding, `mask` is `real` but for
-    responses that do not count in the loss."""
+    responses that do not count in the loss. tokens: those of
+    contexts and responses, once a group; padded_tokens: as many as are computed."""
 
     rows: torch.Tensor
     contexts: list[Context]
@@ -22,6 +23,8 @@ class MicroBatch:
     real: torch.Tensor
     mask: torch.Tensor
     sampler_logprobs: torch.Tensor
+    tokens: int
+    padded_tokens: int
 
 
 def counted_lengths(groups: Sequence[Group], mask_truncated: bool) -> torch.Tensor:
@@ -30,40 +33,36 @@ def counted_lengths(groups: Sequence[Group], mask_truncated: bool) -> torch.Tens
     return torch.tensor([0 if mask_truncated and not r.finished else len(r.token_ids) for r in responses])
 
 
-def micro_batches(groups: Sequence[Group], lengths: torch.Tensor, token_budget: int, device: str) -> list[MicroBatch]:
+def micro_batches(groups: Sequence[Group], lengths: torch.Tensor, token_budget: int, policy: Policy) -> list[MicroBatch]:
     """Cut the batch, shortest contexts first so that little is padding; `lengths` as from `counted_lengths`."""
     size = len(groups[0].responses)
     rows = torch.arange(len(groups) * size).view(len(groups), size)
     return [
-        _pack([groups[i] for i in chosen], rows[chosen].flatten(), lengths, device)
-        for chosen in _within_budget(groups, token_budget)
+        _pack([groups[i] for i in chosen], rows[chosen].flatten(), lengths, policy)
+        for chosen in _within_budget(groups, token_budget, policy)
     ]
 
 
-def _within_budget(groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:
+def _within_budget(groups: Sequence[Group], token_budget: int, policy: Policy) -> Iterator[list[int]]:
     """Indices of groups whose padded tokens fit the budget together; a group that exceeds it alone stands alone."""
-    order = sorted(range(len(groups)), key=lambda i: (_longest_row(groups[i]), i))
     chosen: list[int] = []
-    rows = responses = longest_response = 0
-    for i in order:
-        group = groups[i]
-        rows += len(group.context_ids)
-        responses += len(group.responses)
-        longest_response = max(longest_response, max(len(r.token_ids) for r in group.responses))
-        if chosen and rows * _longest_row(group) + responses * longest_response > token_budget:
+    for i in sorted(range(len(groups)), key=lambda i: (max(len(row) for row in groups[i].context_ids), i)):
+        if chosen and _padded_tokens([groups[j] for j in (*chosen, i)], policy) > token_budget:
             yield chosen
-            chosen, rows, responses = [], len(group.context_ids), len(group.responses)
-            longest_response = max(len(r.token_ids) for r in group.responses)
+            chosen = []
         chosen.append(i)
     if chosen:
         yield chosen
 
 
-def _longest_row(group: Group) -> int:
-    return max(len(row) for row in group.context_ids)
+def _padded_tokens(groups: Sequence[Group], policy: Policy) -> int:
+    """What a forward computes: each context once for its group, every response as long as the longest."""
+    responses = [len(r.token_ids) for group in groups for r in group.responses]
+    return policy.context_tokens([group.context_ids for group in groups]) + len(responses) * max(responses)
 
 
-def _pack(groups: Sequence[Group], rows: torch.Tensor, lengths: torch.Tensor, device: str) -> MicroBatch:
+def _pack(groups: Sequence[Group], rows: torch.Tensor, lengths: torch.Tensor, policy: Policy) -> MicroBatch:
+    device = policy.model.device
     responses = [r for group in groups for r in group.responses]
     ids, real = pad([r.token_ids for r in responses], np.int64)
     sampler_logprobs, _ = pad([r.sampler_logprobs for r in responses], np.float32)
@@ -74,4 +73,6 @@ def _pack(groups: Sequence[Group], rows: torch.Tensor, lengths: torch.Tensor, de
         real=real.to(device),
         mask=(real & (lengths[rows] > 0)[:, None]).to(device),
         sampler_logprobs=sampler_logprobs.to(device),
+        tokens=int(real.sum()) + sum(len(row) for group in groups for row in group.context_ids),
+        padded_tokens=_padded_tokens(groups, policy),
     )

@@ -65,7 +65,11 @@ class LearnerSettings(Section):
     weight_decay: AtLeastZero = Field(0.01, description="AdamW's decoupled weight decay")
     max_grad_norm: Rate = Field(1.0, description="gradients are clipped to this norm")
     passes: Positive = Field(1, description="optimiser steps on one batch")
-    token_budget: Positive = Field(16384, description="encoder and response tokens in one micro-batch")
+    token_budget: Positive = Field(16384, description="context tokens, once a group, and response tokens in one micro-batch")
+    activation_checkpointing: bool = Field(
+        False, description="keep layers' inputs alone for the backward pass: less memory, slower"
+    )
+    compile: bool = Field(False, description="let torch compile the layers; needs a C++ compiler, and minutes at the start")
 
     loss: Loss = Field("grpo", description=f"preset of switches: {', '.join(PRESETS)}; sft trains on gold answers")
     importance: Importance | None = Field(None, description="ratio to the sampler of a token, of a sequence (GSPO), or none")
@@ -123,8 +127,7 @@ class LearnerSettings(Section):
 
     def supervised(self) -> "LearnerSettings":
         """What stage 1 is trained with: cross-entropy on gold answers, whatever the second stage's loss."""
-        shared = {name: getattr(self, name) for name in ("weight_decay", "max_grad_norm", "token_budget")}
-        return LearnerSettings(loss="sft", **shared)
+        return LearnerSettings(loss="sft", **{name: getattr(self, name) for name in OF_BOTH_STAGES})
 
     def needs_reference(self) -> bool:
         return self.loss != "sft" and self.switch("kl_coef") > 0
@@ -164,8 +167,10 @@ class LearnerSettings(Section):
         yield ("correction_level", "correction_cap"), self.correction != "none", "learner.correction none"
 
 
+OF_BOTH_STAGES = ("weight_decay", "max_grad_norm", "token_budget", "activation_checkpointing", "compile")
 OF_ANY_LOSS = {
-    *("steps", "lr", "lr_warmup_steps", "weight_decay", "max_grad_norm", "passes", "token_budget"),
+    *OF_BOTH_STAGES,
+    *("steps", "lr", "lr_warmup_steps", "passes"),
     *("loss", "aggregation", "entropy_coef", "mask_truncated"),
 }
 

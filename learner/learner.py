@@ -37,7 +37,8 @@ class Learner:
         policy_settings: PolicySettings,
         reward_weights: Mapping[str, float],
     ):
-        self.policy, self.settings, self.rollout, self.policy_settings = policy, settings, rollout, policy_settings
+        self.settings, self.rollout, self.policy_settings = settings, rollout, policy_settings
+        self.policy = self._prepared(policy)
         self.reward_weights = reward_weights
         self.device = str(policy.model.device)
         self.dtype = DTYPES[policy_settings.dtype]
@@ -49,7 +50,7 @@ class Learner:
         self.algorithm = self.settings.supervised() if stage.name == "supervised" else self.settings
         self.switches = self.algorithm.loss_switches()
         self.kl_coef: float = self.algorithm.switch("kl_coef")
-        self.optimizer = new_optimizer(self.policy.model, self.settings.weight_decay)
+        self.optimizer = new_optimizer(self.policy.trained_parameters(), self.settings.weight_decay)
         if not self.algorithm.needs_reference():
             self.reference = None
         elif (path := reference or self.settings.reference_path) is not None:
@@ -64,7 +65,7 @@ class Learner:
         named.
         """
         lengths = counted_lengths(groups, self.algorithm.mask_truncated)
-        batches = micro_batches(groups, lengths, self.settings.token_budget, self.device)
+        batches = micro_batches(groups, lengths, self.settings.token_budget, self.policy)
         reference = [self._reference_logprobs(micro) for micro in batches]
         advantages = self._advantages(groups, batches, reference)
         passes: list[PassOutcome] = []
@@ -83,6 +84,7 @@ class Learner:
             self.kl_coef if self.reference is not None else None,
             self.stage.lr_at(step),
             peak_memory_mb(self.device),
+            1 - sum(micro.tokens for micro in batches) / sum(micro.padded_tokens for micro in batches),
         )
         self._follow_kl(metrics.kl)
         self._refresh_reference(step)
@@ -104,7 +106,7 @@ class Learner:
 
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
-        self.policy = self._load(folder / "policy")
+        self.policy = self._prepared(self._load(folder / "policy"))
         self.begin(stage, folder / "reference")
         load_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
         if self.algorithm.kl_target is not None:
@@ -161,7 +163,7 @@ class Learner:
             total += float(loss.detach())
             parts.append(statistics)
             logprobs.append(scores.logprobs.detach().view(micro.mask.shape))
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trained_parameters(), self.settings.max_grad_norm)
         return PassOutcome(total, float(norm), TokenStatistics.concatenated(parts)), logprobs
 
     def _step(self, lr: float) -> None:
@@ -186,6 +188,14 @@ class Learner:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.policy.model.device.type, self.dtype)
+
+    def _prepared(self, policy: Policy) -> Policy:
+        """Set up for backward passes; before anything is computed with it."""
+        if self.settings.activation_checkpointing:
+            policy.checkpoint_activations()
+        if self.settings.compile:
+            policy.compile()
+        return policy
 
     def _load(self, path: str | Path) -> Policy:
         return load_policy(path, self.policy_settings, torch.float32, self.device)

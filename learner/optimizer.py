@@ -11,8 +11,8 @@ from torch import nn
 from rollout.errors import CheckpointError
 
 
-def new_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=weight_decay, fused=True)
+def new_optimizer(parameters: Iterable[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
 
 
 def save_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], path: Path) -> None:

@@ -51,6 +51,7 @@ class UpdateMetrics:
     response_tokens: int
     skipped: int
     peak_memory_mb: float
+    padding: float
     skipped_prompts: tuple[PromptKey, ...] = ()
 
 
@@ -61,8 +62,10 @@ def update_metrics(
     kl_coef: float | None,
     lr: float,
     peak_memory_mb: float,
+    padding: float,
 ) -> UpdateMetrics:
-    """rewards [P, G], None where gold answers were trained on, whose sampler is not a policy."""
+    """rewards [P, G], None where gold answers were trained on, whose sampler is not a policy; padding: its share of the tokens
+    that a pass computes."""
     responses = [r for group in groups for r in group.responses]
     tokens = TokenStatistics.concatenated([outcome.tokens for outcome in passes])
     log_ratio = tokens.log_ratio if rewards is not None else tokens.log_ratio[:0]
@@ -86,6 +89,7 @@ def update_metrics(
         response_tokens=sum(len(r.token_ids) for r in responses),
         skipped=int(not finite),
         peak_memory_mb=peak_memory_mb,
+        padding=padding,
         skipped_prompts=() if finite else tuple(group.prompt.key for group in groups),
     )
 

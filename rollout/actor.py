@@ -54,5 +54,6 @@ class SamplerActor:
             seconds=time.perf_counter() - synced,
             sync_seconds=synced - start,
             kept_mass=self._sampler.kept_mass,
+            padding=self._sampler.padding,
         )
         return report, *groups

@@ -37,32 +37,45 @@ class TinySettings(Section):
     vocab_size: Annotated[int, Field(ge=200)] = Field(1000, description="pieces of the tokenizer, <extra_id_i> included")
 
 
+class LoraSettings(Section):
+    """Low-rank adapters by peft on every linear layer but the head (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: NonNegative = Field(0, description="rank of the adapters, which alone are trained then; 0 trains all weights")
+    alpha: Positive = Field(32, description="the adapters' output is scaled by alpha / rank")
+
+
 class PolicySettings(Section):
-    path: str | None = Field(None, description="folder or hub name of a T5 model; without it policy.tiny is built")
+    """Templates that are not set follow the model's family: `loading.resolved`."""
+
+    path: str | None = Field(None, description="folder or hub name of a T5 or a causal LM; without it policy.tiny is built")
     tiny: TinySettings = TinySettings()
+    lora: LoraSettings = LoraSettings()
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic; the learner's own weights stay float32")
-    n_context: NonNegative = Field(4, description="passages fused for a prompt; 0 reads the question alone")
+    n_context: NonNegative = Field(4, description="passages read for a prompt; 0 reads the question alone")
     max_passage_tokens: Positive = Field(128, description="longest passage text in tokens; only passages are ever cut")
-    prompt_template: str = Field("dialog with R's persona: {question} R:", description="the query, from {question}")
-    passage_template: str = Field(
-        "{query} story title: {title} story: {text}", description="one context row, from {query}, {title} and {text}"
+    system_prompt: str | None = Field(None, description="system message of a causal LM with a chat template; default: its own")
+    prompt_template: str | None = Field(
+        None, description="the query, from {question}; default: dialog with R's persona: {question} R:, or {question} in a chat"
     )
-    response_template: str = Field("{answer}", description="supervised target, from {answer}")
+    passage_template: str | None = Field(
+        None, description="a passage, from {title} and {text}; for a T5 the whole context row, from {query} too"
+    )
+    response_template: str | None = Field(None, description="supervised target, from {answer}; default: {answer}")
 
     @field_validator("prompt_template")
     @classmethod
-    def _question_is_named(cls, template: str) -> str:
-        return check_template(template, {"question"})
+    def _question_is_named(cls, template: str | None) -> str | None:
+        return None if template is None else check_template(template, {"question"})
 
     @field_validator("passage_template")
     @classmethod
-    def _passage_is_named(cls, template: str) -> str:
-        return check_template(template, {"query", "text"}, {"title"})
+    def _passage_is_named(cls, template: str | None) -> str | None:
+        return None if template is None else check_template(template, {"text"}, {"query", "title"})
 
     @field_validator("response_template")
     @classmethod
-    def _answer_is_named(cls, template: str) -> str:
-        return check_template(template, {"answer"})
+    def _answer_is_named(cls, template: str | None) -> str | None:
+        return None if template is None else check_template(template, {"answer"})
 
 
 class RolloutSettings(Section):

@@ -22,7 +22,7 @@ class Sampler:
     def __init__(self, policy: Policy, retriever: Retriever, settings: RolloutSettings, seed: int):
         self.policy, self.retriever, self.settings, self.seed = policy, retriever, settings, seed
         self.version: Version | None = None
-        self.kept_mass = 1.0
+        self.kept_mass, self.padding = 1.0, 0.0
 
     def load_weights(self, weights: np.ndarray, version: Version) -> None:
         self.policy.load_weights(weights)
@@ -33,6 +33,7 @@ class Sampler:
         retrievals = self.retriever.retrieve(prompts)
         contexts = self.policy.contexts([p.question for p in prompts], [r.passages for r in retrievals])
         self.kept_mass = 1.0
+        self.padding = 1 - sum(len(row) for context in contexts for row in context) / self.policy.context_tokens(contexts)
         match mode:
             case "gold":
                 responses = [[self._gold(prompt)] for prompt in prompts]

@@ -88,11 +88,12 @@ class Group:
 class CallReport:
     """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references.
 
-    spreads: highest minus lowest reward of each scored group.
+    padding: its share of the context tokens computed. spreads: highest minus lowest reward of each scored group.
     """
 
     seconds: float
     version: Version | None = None
     sync_seconds: float = 0.0
     kept_mass: float = 1.0
+    padding: float = 0.0
     spreads: tuple[float, ...] = ()

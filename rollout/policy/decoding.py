@@ -1,15 +1,18 @@
 """The decoding loop of every policy: greedy or sampled from one path, log-probs recorded as sampled."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
+SHRINK_BELOW = 0.75  # moving the caches costs about as much as two steps over the rows that leave
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How to draw responses. uniforms float64 [N, max_new_tokens] in [0, 1) decide every draw; None is greedy."""
+    """How to draw responses. uniforms float64 [P * G, max_new_tokens] in [0, 1) decide every draw; None is greedy."""
 
     max_new_tokens: int
     temperature: float = 1.0
@@ -19,8 +22,8 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """token_ids int64 [N, T]; logprobs float32 [N, T] at the decoding's temperature; lengths int64 [N], end token included;
-    finished bool [N]: ended by itself; kept_mass: mean probability inside the nucleus."""
+    """token_ids int64 [P, G, T] and logprobs float32 at the decoding's temperature, zero after a response's end; lengths int64
+    [P, G], end token included; finished bool: ended by itself; kept_mass: mean probability inside the nucleus."""
 
     token_ids: torch.Tensor
     logprobs: torch.Tensor
@@ -29,33 +32,58 @@ class Decoded:
     kept_mass: float
 
 
-def decode(
-    next_logits: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor, end_token: int, decoding: Decoding
-) -> Decoded:
-    """Draw N responses. next_logits: last tokens [N] -> logits [N, V]; it keeps its own cache. start: int64 [N]."""
-    tokens, finished, columns, logprob_columns, kept = start, torch.zeros_like(start, dtype=torch.bool), [], [], []
-    uniforms = None if decoding.uniforms is None else torch.from_numpy(decoding.uniforms).to(start.device)
-    for t in range(decoding.max_new_tokens):
-        logprobs = torch.log_softmax(next_logits(tokens).float() / decoding.temperature, -1)
+class Continuation(Protocol):
+    """P groups of G responses while they grow: a model with its caches."""
+
+    def next_logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Last tokens [P, G] -> logits [P, G, V] of the next."""
+        ...
+
+    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        """Go on with `groups` [P'] alone and with `rows` [P'*G'] of the P*G responses, G' of each group, in their order."""
+        ...
+
+
+def decode(continuation: Continuation, start: torch.Tensor, end_tokens: Sequence[int], decoding: Decoding) -> Decoded:
+    """Draw responses that go on from the tokens `start` int64 [P, G]; those that are finished leave the batch."""
+    count, steps, device = start.numel(), decoding.max_new_tokens, start.device
+    token_ids, logprobs = start.new_zeros(count, steps), torch.zeros(count, steps, device=device)
+    lengths, finished = start.new_zeros(count), torch.zeros(count, dtype=torch.bool, device=device)
+    ends, kept = torch.tensor(end_tokens, device=device), []
+    uniforms = None if decoding.uniforms is None else torch.from_numpy(decoding.uniforms).to(device)
+    rows, tokens = torch.arange(count, device=device).view(start.shape), start
+    for t in range(steps):
+        scores = torch.log_softmax(continuation.next_logits(tokens).float() / decoding.temperature, -1)
+        growing = ~finished[rows]
         if uniforms is None:
-            tokens = logprobs.argmax(-1)
+            tokens = scores.argmax(-1)
         else:
-            tokens, mass = draw(logprobs.exp(), uniforms[:, t], decoding.top_p)
-            kept.append(mass[~finished].mean())
-        columns.append(tokens)
-        logprob_columns.append(logprobs.gather(-1, tokens[:, None])[:, 0])
-        finished = finished | (tokens == end_token)
-        if bool(finished.all()):
+            tokens, mass = draw(scores.exp(), uniforms[rows, t], decoding.top_p)
+            kept.append((mass * growing).sum() / growing.sum())
+        token_ids[rows, t] = tokens * growing
+        logprobs[rows, t] = scores.gather(-1, tokens[..., None])[..., 0] * growing
+        lengths[rows] += growing
+        finished[rows] |= growing & torch.isin(tokens, ends)
+        active = ~finished[rows]
+        widths = active.sum(1).tolist()
+        if not any(widths):
             break
-    token_ids = torch.stack(columns, 1)
-    ends = token_ids == end_token
-    lengths = torch.where(ends.any(1), ends.int().argmax(1) + 1, token_ids.shape[1])
-    kept_mass = float(torch.stack(kept).mean()) if kept else 1.0
-    return Decoded(token_ids, torch.stack(logprob_columns, 1), lengths, finished, kept_mass)
+        if sum(width > 0 for width in widths) * max(widths) < SHRINK_BELOW * active.numel():
+            groups = torch.tensor([i for i, width in enumerate(widths) if width], device=device)
+            columns = active[groups].int().argsort(dim=1, descending=True, stable=True)[:, : max(widths)]
+            continuation.keep(groups, (groups[:, None] * active.shape[1] + columns).flatten())
+            rows, tokens = rows[groups].gather(1, columns), tokens[groups].gather(1, columns)
+    return Decoded(
+        token_ids=token_ids[:, : t + 1].view(*start.shape, -1),
+        logprobs=logprobs[:, : t + 1].view(*start.shape, -1),
+        lengths=lengths.view(start.shape),
+        finished=finished.view(start.shape),
+        kept_mass=float(torch.stack(kept).mean()) if kept else 1.0,
+    )
 
 
 def draw(probabilities: torch.Tensor, uniforms: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Invert the cumulative distribution: probabilities [N, V], uniforms [N] -> (tokens int64 [N], kept mass [N]).
+    """Invert the cumulative distribution: probabilities [..., V], uniforms [...] -> (tokens int64 [...], kept mass [...]).
 
     With top_p < 1 only the smallest set of tokens that holds top_p of the mass can be drawn (Holtzman et al. 2020).
     """
@@ -64,6 +92,6 @@ def draw(probabilities: torch.Tensor, uniforms: torch.Tensor, top_p: float) -> t
         outside = ranked.cumsum(-1) - ranked >= top_p
         probabilities = ranked.masked_fill(outside, 0).gather(-1, order.argsort(-1))
     cumulative = probabilities.double().cumsum(-1)
-    total = cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)[:, 0]
-    return tokens.clamp(max=probabilities.shape[-1] - 1), total[:, 0]
+    total = cumulative[..., -1:]
+    tokens = torch.searchsorted(cumulative, uniforms[..., None] * total, right=True)[..., 0]
+    return tokens.clamp(max=probabilities.shape[-1] - 1), total[..., 0]

@@ -6,142 +6,154 @@ query length [P, G*T] without changing any result.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from rollout.config import PolicySettings
-from rollout.policy.decoding import Decoded, Decoding, decode
+from rollout.policy.buckets import buckets, padded_tokens
+from rollout.policy.decoding import Decoding, decode
 from rollout.policy.interface import Context, Policy, TokenScores, pad
-from rollout.policy.rendering import Renderer
+from rollout.policy.layers import checkpoint_layers, compile_layers
+from rollout.policy.rendering import FidRenderer
+from rollout.policy.response_cache import ResponseCache
+from rollout.policy.thin_products import thin_products
+from rollout.policy.token_scores import token_scores
 from rollout.types import Passage, Response
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the decoder reads: per layer, keys and values [P, H, S, D] of S = K*L encoder tokens; mask [P, 1, 1, S]."""
+    """What the decoder reads: per layer, keys and values [P, H, S, D] of the S encoder tokens of the longest context; mask
+    bool [P, 1, 1, S]."""
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     mask: torch.Tensor
 
-
-class SelfAttentionCache:
-    """Per layer, keys and values [N, H, max_length, D] of the tokens decoded so far."""
-
-    def __init__(self, layers: int):
-        self.length = 0
-        self._keys: list[torch.Tensor | None] = [None] * layers
-        self._values: list[torch.Tensor | None] = [None] * layers
-
-    def extend(self, layer: int, key: torch.Tensor, value: torch.Tensor, room: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append one token's key and value [N, H, 1, D]; returns those of all tokens so far."""
-        keys, values = self._keys[layer], self._values[layer]
-        if keys is None or values is None:
-            keys, values = (x.new_empty(*x.shape[:2], room, x.shape[3]) for x in (key, value))
-            self._keys[layer], self._values[layer] = keys, values
-        keys[:, :, self.length : self.length + 1] = key
-        values[:, :, self.length : self.length + 1] = value
-        return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
+    def kept(self, groups: torch.Tensor) -> "Memory":
+        return Memory([k[groups] for k in self.keys], [v[groups] for v in self.values], self.mask[groups])
 
 
 class FidPolicy(Policy):
     model: T5ForConditionalGeneration
 
     def __init__(self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
-        self.model, self.tokenizer = model.eval(), tokenizer  # dropout stays off: sampler and learner must agree
-        self._renderer = Renderer(tokenizer, settings)
-        self._response_template = settings.response_template
+        super().__init__(model, tokenizer)
+        self._renderer = FidRenderer(tokenizer, settings)
         self._heads, self._head_width = model.config.num_heads, model.config.d_kv
         end, start = model.config.eos_token_id, model.config.decoder_start_token_id
-        self._end: int = end[0] if isinstance(end, list) else end
+        self._ends: list[int] = end if isinstance(end, list) else [end]
         self._start: int = model.config.pad_token_id if start is None else start
+        self._block: Callable[..., torch.Tensor] = self._decoder_block
 
     def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
         return self._renderer.contexts(questions, passages)
 
     def target(self, answer: str) -> np.ndarray:
-        text = self._response_template.format(answer=answer)
-        return np.asarray([*self.tokenizer(text, add_special_tokens=False)["input_ids"], self._end], np.int32)
+        return np.append(self._renderer.answer(answer), self._ends[0]).astype(np.int32)
 
     @torch.inference_mode()
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
-        memory, cache = self._encode(contexts), SelfAttentionCache(len(self.model.decoder.block))
-        bias = self._causal_bias(decoding.max_new_tokens)
+        continuation = FidContinuation(self, self._encode(contexts), decoding.max_new_tokens)
+        start = torch.full((len(contexts), group_size), self._start, device=self.model.device)
+        with thin_products(start.numel(), start.device):
+            decoded = decode(continuation, start, self._ends, decoding)
+        return self._responses(decoded), decoded.kept_mass
 
-        def next_logits(tokens: torch.Tensor) -> torch.Tensor:
-            hidden = self._decode(memory, tokens[:, None], bias, cache)
-            cache.length += 1
-            return self._logits(hidden[:, 0])
-
-        start = torch.full((len(contexts) * group_size,), self._start, device=self.model.device)
-        decoded = decode(next_logits, start, self._end, decoding)
-        responses = self._responses(decoded)
-        return [responses[i : i + group_size] for i in range(0, len(responses), group_size)], decoded.kept_mass
-
-    def score(
-        self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool = False
+    def _score(
+        self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
     ) -> TokenScores:
         groups, size, length = response_ids.shape
-        labels = response_ids.view(groups * size, length)
-        inputs = torch.cat([torch.full_like(labels[:, :1], self._start), labels[:, :-1]], 1)
-        hidden = self._decode(self._encode(contexts), inputs, self._causal_bias(length))
-        logprobs = torch.log_softmax(self._logits(hidden).float() / temperature, -1)
-        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-            entropy = -(logprobs.exp() * logprobs).sum(-1)
-        picked = logprobs.gather(-1, labels[..., None])[..., 0]
-        return TokenScores(picked.view(response_ids.shape), entropy.view(response_ids.shape))
+        starts = response_ids.new_full((groups, size, 1), self._start)
+        inputs = torch.cat([starts, response_ids[..., :-1]], -1)
+        hidden = self.decode(self._encode(contexts), inputs.view(-1, length), self.causal_bias(length))
+        hidden = hidden.view(groups, size, length, -1)
+        return token_scores(hidden, response_ids, self.logits, self.model.config.vocab_size, temperature, entropy_gradient)
+
+    def context_tokens(self, contexts: Sequence[Context]) -> int:
+        return padded_tokens([len(row) for context in contexts for row in context])
+
+    def checkpoint_activations(self) -> None:
+        checkpoint_layers(self.model)
+        self._block = partial(checkpoint, self._block, use_reentrant=False)
+
+    def compile(self) -> None:
+        compile_layers(self.model.encoder)
+        self._block = torch.compile(self._block, dynamic=True)
 
     def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        if self.model.lm_head.weight is not self.model.shared.weight:
+        super().save(folder)
+        if self.model.lm_head.weight is not self.model.shared.weight and (folder / "config.json").exists():
             _untie(folder / "config.json")
 
     def _encode(self, contexts: Sequence[Context]) -> Memory:
-        """Encode each row once, padded to the longest only, and project the cross-attention K/V of every layer."""
-        device, widest = self.model.device, max(len(context) for context in contexts)
-        rows = [row for context in contexts for row in context]
-        slots = [p * widest + k for p, context in enumerate(contexts) for k in range(len(context))]
-        ids, mask = pad(rows, np.int64)
-        real = mask.to(device)
-        states = self.model.encoder(input_ids=ids.to(device), attention_mask=real).last_hidden_state
-        placed = states.new_zeros(len(contexts) * widest, *states.shape[1:])
-        placed = placed.index_copy(0, torch.tensor(slots, device=device), states)
-        visible = real.new_zeros(len(contexts) * widest, real.shape[1])
-        visible[slots] = real
-        states = placed.view(len(contexts), -1, states.shape[-1])
-        attentions = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
-        return Memory(
-            [self._split(a.k(states)) for a in attentions],
-            [self._split(a.v(states)) for a in attentions],
-            visible.view(len(contexts), 1, 1, -1),
-        )
+        """Encode each row once, together with rows of about its length, and project the cross-attention K/V of every layer.
 
-    def _decode(
-        self, memory: Memory, ids: torch.Tensor, bias: torch.Tensor, cache: SelfAttentionCache | None = None
-    ) -> torch.Tensor:
-        """Decoder states [N, T, d_model] of ids [N, T] with N = P*G; with a cache, ids [N, 1] go on from its tokens."""
-        past, total = (0, ids.shape[1]) if cache is None else (cache.length, cache.length + 1)
-        rows, prompts, room = bias[:, :, past:total, :total], memory.mask.shape[0], bias.shape[-1]
+        A context's rows stand end to end, without padding between them.
+        """
+        device = self.model.device
+        rows = [row for context in contexts for row in context]
+        owners = np.repeat(np.arange(len(contexts)), [len(context) for context in contexts])
+        lengths = np.array([len(row) for row in rows])
+        sizes = np.bincount(owners, lengths).astype(np.int64)  # tokens of each context
+        starts = np.cumsum(lengths) - lengths - (np.cumsum(sizes) - sizes)[owners]  # of each row in its context
+        width = int(sizes.max())
+        encoded, places = [], []
+        for bucket in buckets(lengths):
+            ids, real = pad([rows[i] for i in bucket], np.int64)
+            real = real.to(device)
+            states = self.model.encoder(input_ids=ids.to(device), attention_mask=real).last_hidden_state
+            encoded.append(states[real])
+            places += [owners[i] * width + starts[i] + np.arange(lengths[i]) for i in bucket]
+        place = torch.from_numpy(np.concatenate(places)).to(device)
+        tokens = torch.cat(encoded)
+        states = tokens.new_zeros(len(contexts) * width, tokens.shape[-1]).index_copy(0, place, tokens)
+        states = states.view(len(contexts), width, -1)
+        visible = torch.arange(width, device=device) < torch.from_numpy(sizes).to(device)[:, None]
+        attentions = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
+        keys, values = [self._split(a.k(states)) for a in attentions], [self._split(a.v(states)) for a in attentions]
+        return Memory(keys, values, visible[:, None, None])
+
+    def decode(self, memory: Memory, ids: torch.Tensor, bias: torch.Tensor, cache: ResponseCache | None = None) -> torch.Tensor:
+        """Decoder states [N, T, d_model] of ids [N, T] with N = P*G; with a cache, ids [N, 1] go on from its tokens.
+
+        bias [1, H, T, T']: of these T queries towards the T' tokens so far.
+        """
         x = self.model.decoder.embed_tokens(ids)
         for i, block in enumerate(self.model.decoder.block):
-            own, cross, feed_forward = block.layer
-            h, attention = own.layer_norm(x), own.SelfAttention
-            key, value = self._split(attention.k(h)), self._split(attention.v(h))
-            if cache is not None:
-                key, value = cache.extend(i, key, value, room)
-            x = x + attention.o(self._attend(self._split(attention.q(h)), key, value, rows, x.shape))
-            h, attention = cross.layer_norm(x), cross.EncDecAttention
-            folded = self._split(attention.q(h).reshape(prompts, -1, self._heads * self._head_width))
-            x = x + attention.o(self._attend(folded, memory.keys[i], memory.values[i], memory.mask, x.shape))
-            x = feed_forward(x)
+            x = self._block(block, x, memory.keys[i], memory.values[i], memory.mask, bias, cache, i)
         return self.model.decoder.final_layer_norm(x)
+
+    def _decoder_block(
+        self,
+        block: Any,
+        x: torch.Tensor,
+        memory_key: torch.Tensor,
+        memory_value: torch.Tensor,
+        memory_mask: torch.Tensor,
+        bias: torch.Tensor,
+        cache: ResponseCache | None,
+        layer: int,
+    ) -> torch.Tensor:
+        own, cross, feed_forward = block.layer
+        h, attention = own.layer_norm(x), own.SelfAttention
+        key, value = self._split(attention.k(h)), self._split(attention.v(h))
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        x = x + attention.o(self._attend(self._split(attention.q(h)), key, value, bias, x.shape))
+        h, attention = cross.layer_norm(x), cross.EncDecAttention
+        folded = self._split(attention.q(h).reshape(memory_key.shape[0], -1, self._heads * self._head_width))
+        x = x + attention.o(self._attend(folded, memory_key, memory_value, memory_mask, x.shape))
+        return feed_forward(x)
 
     def _attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, shape: torch.Size
@@ -153,24 +165,33 @@ class FidPolicy(Policy):
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(*x.shape[:2], self._heads, self._head_width).transpose(1, 2)
 
-    def _causal_bias(self, length: int) -> torch.Tensor:
+    def causal_bias(self, length: int) -> torch.Tensor:
         """T5's relative position bias under a causal mask, [1, H, length, length]."""
         bias = self.model.decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
         return bias + torch.full((length, length), float("-inf"), device=bias.device).triu(1)
 
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         config = self.model.config
         return self.model.lm_head(hidden * config.d_model**-0.5 if config.scale_decoder_outputs else hidden)
 
-    def _responses(self, decoded: Decoded) -> list[Response]:
-        lengths, finished = decoded.lengths.tolist(), decoded.finished.tolist()
-        token_ids, logprobs = decoded.token_ids.int().cpu().numpy(), decoded.logprobs.cpu().numpy()
-        kept = [ids[:length].copy() for ids, length in zip(token_ids, lengths, strict=True)]
-        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
-        return [
-            Response(text=text.strip(), token_ids=ids, sampler_logprobs=scores[:length].copy(), finished=done)
-            for text, ids, scores, length, done in zip(texts, kept, logprobs, lengths, finished, strict=True)
-        ]
+
+class FidContinuation:
+    """Groups of responses that grow over one memory."""
+
+    def __init__(self, policy: FidPolicy, memory: Memory, max_new_tokens: int):
+        self._policy, self._memory, self._cache = policy, memory, ResponseCache(max_new_tokens)
+        self._bias = policy.causal_bias(max_new_tokens)
+
+    def next_logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        bias = self._bias[:, :, self._cache.length : self._cache.length + 1, : self._cache.length + 1]
+        hidden = self._policy.decode(self._memory, tokens.view(-1, 1), bias, self._cache)
+        self._cache.length += 1
+        return self._policy.logits(hidden.view(*tokens.shape, -1))
+
+    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        if len(groups) < len(self._memory.mask):
+            self._memory = self._memory.kept(groups)
+        self._cache.keep(rows)
 
 
 def _untie(config: Path) -> None:

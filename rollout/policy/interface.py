@@ -9,9 +9,10 @@ from typing import Self
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rollout.policy.decoding import Decoding
+from rollout.policy.decoding import Decoded, Decoding
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
 
@@ -27,9 +28,14 @@ class TokenScores:
 
 
 class Policy(ABC):
-    """A model with its tokenizer. A context is what the model reads of one prompt: token rows, int32 [L_k] each."""
+    """A model with its tokenizer. A context is what the model reads of one prompt: token rows, int32 [L_k] each.
 
-    model: PreTrainedModel
+    trained: names of the parameters that training changes: all, or the adapters alone.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        self.model, self.tokenizer = model.eval(), tokenizer  # dropout stays off: sampler and learner must agree
+        self.trained = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
     @abstractmethod
     def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
@@ -43,30 +49,91 @@ class Policy(ABC):
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
         """Draw `group_size` responses for each context; also the mean mass kept by top_p."""
 
-    @abstractmethod
     def score(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool = False
     ) -> TokenScores:
         """Differentiable log-probs of given responses, int64 [P, G, T], padded on the right with any token; the entropy is
-        differentiable if that is asked for."""
+        differentiable if that is asked for. Equal responses of a group are computed once."""
+        distinct, places = distinct_responses(response_ids)
+        scores = self._score(contexts, distinct, temperature, entropy_gradient)
+        if distinct is response_ids:
+            return scores
+        index = places[..., None].expand_as(response_ids)
+        return TokenScores(scores.logprobs.gather(1, index), scores.entropy.gather(1, index))
+
+    @abstractmethod
+    def _score(
+        self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
+    ) -> TokenScores: ...
+
+    @abstractmethod
+    def context_tokens(self, contexts: Sequence[Context]) -> int:
+        """Tokens of these contexts that one forward computes, padding included."""
+
+    @abstractmethod
+    def checkpoint_activations(self) -> None:
+        """Keep only the layers' inputs in a forward that is differentiated, and compute the rest again in its backward."""
+
+    @abstractmethod
+    def compile(self) -> None:
+        """Let torch compile the layers."""
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        named = dict(self.model.named_parameters())
+        return [named[name] for name in self.trained]
 
     def weights(self, dtype: torch.dtype) -> np.ndarray:
         """All that training changes, as one flat array."""
-        return flatten(self.model, dtype)
+        return flatten(self.trained_parameters(), dtype)
 
     def load_weights(self, weights: np.ndarray) -> None:
         """Take over an array made by another policy's `weights`."""
-        load_flat(self.model, weights)
+        load_flat(self.trained_parameters(), weights)
 
     def frozen_copy(self) -> Self:
-        """The policy as it stands now, which no training changes."""
+        """The policy as it stands now, which no training changes; what is not trained is shared with this one."""
+        trained = set(self.trained)
+        shared = {id(parameter): parameter for name, parameter in self.model.named_parameters() if name not in trained}
         frozen = copy.copy(self)
-        frozen.model = copy.deepcopy(self.model).requires_grad_(False)
+        frozen.model = copy.deepcopy(self.model, shared).requires_grad_(False)
         return frozen
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write a plain transformers folder."""
+        """Write a plain transformers folder; with adapters, a plain folder of adapters that names their model."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _responses(self, decoded: Decoded) -> list[list[Response]]:
+        """Groups of responses from what was decoded for [P, G, T]."""
+        lengths, finished = decoded.lengths.flatten().tolist(), decoded.finished.flatten().tolist()
+        token_ids = decoded.token_ids.flatten(0, 1).int().cpu().numpy()
+        logprobs = decoded.logprobs.flatten(0, 1).cpu().numpy()
+        kept = [ids[:length].copy() for ids, length in zip(token_ids, lengths, strict=True)]
+        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        responses = [
+            Response(text=text.strip(), token_ids=ids, sampler_logprobs=scores[:length].copy(), finished=done)
+            for text, ids, scores, length, done in zip(texts, kept, logprobs, lengths, finished, strict=True)
+        ]
+        size = decoded.lengths.shape[1]
+        return [responses[i : i + size] for i in range(0, len(responses), size)]
+
+
+def distinct_responses(response_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Responses [P, G, T] -> those of each group that differ, [P, G', T] with G' that of the group with most, filled up with
+    zeros; and where in them each response stands, [P, G]."""
+    groups, size, length = response_ids.shape
+    group = torch.arange(groups, device=response_ids.device)
+    rows = torch.cat([group.repeat_interleave(size)[:, None], response_ids.flatten(0, 1)], 1)
+    unique, inverse = torch.unique(rows, dim=0, return_inverse=True)  # sorted, so those of a group stand together
+    counts = torch.bincount(unique[:, 0], minlength=groups)
+    first = counts.cumsum(0) - counts
+    most = int(counts.max())
+    if most == size:
+        return response_ids, torch.arange(size, device=response_ids.device).expand(groups, size)
+    distinct = response_ids.new_zeros(groups, most, length)
+    owner = unique[:, 0]
+    distinct[owner, torch.arange(len(unique), device=owner.device) - first[owner]] = unique[:, 1:]
+    return distinct, inverse.view(groups, size) - first[:, None]
 
 
 def pad(rows: Sequence[np.ndarray], dtype: type) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,51 +1,99 @@
 """Policies from a folder or hub name, or built small from the settings."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from peft import LoraConfig
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
-from rollout.config import PolicySettings
+from rollout.config import LoraSettings, PolicySettings
 from rollout.errors import PolicyError, first_line
+from rollout.policy.causal import CausalPolicy
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
+from rollout.policy.templates import with_templates
 from rollout.policy.tokenizer import EXTRA_IDS, train_tokenizer
 
 transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
 
-FAMILIES = {"t5": FidPolicy}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CAUSAL = (  # encoders and encoder-decoders have a causal variant too
+    set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    - set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+)
+ADAPTER_CONFIG = "adapter_config.json"
+BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError, StrictDataclassError)
 
 
 def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, device: str) -> Policy:
-    """Load model and tokenizer. Raises PolicyError if `path` is no T5 model or is incomplete."""
-    check_policy(path)
+    """Load model and tokenizer, and adapters where the folder holds them or the settings ask for new ones.
+
+    Raises PolicyError if `path` is no model that we train, or is incomplete.
+    """
+    base = check_policy(path)
+    is_t5 = _is_t5(base)
+    auto = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
     try:
-        model, report = AutoModelForSeq2SeqLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        model, report = auto.from_pretrained(base, dtype=dtype, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except BROKEN as error:
         raise PolicyError(f"policy {path}: cannot be loaded ({first_line(error)}); give a complete model folder") from error
     if missing := sorted(report["missing_keys"]):
         raise PolicyError(f"policy {path}: its weights lack {missing[0]}; give a complete model folder")
-    if len(tokenizer) <= EXTRA_IDS + 4:  # what transformers makes up where there is no tokenizer file
-        raise PolicyError(f"policy {path}: has no tokenizer; put its tokenizer.json or spiece.model there")
-    if not tokenizer.is_fast:
-        raise PolicyError(f"policy {path}: its tokenizer tells no offsets; save it as tokenizer.json")
-    return FAMILIES[model.config.model_type](model.to(device), tokenizer, settings)
+    _check_tokenizer(path, tokenizer)
+    if str(base) != str(path):
+        _load_adapters(model, path)
+    elif settings.lora.rank:
+        _add_adapters(model, settings.lora)
+    model = model.to(device)
+    settings = with_templates(settings, tokenizer, is_t5)
+    return FidPolicy(model, tokenizer, settings) if is_t5 else CausalPolicy(model, tokenizer, settings)
 
 
-def check_policy(path: str | Path) -> None:
-    """Raise PolicyError unless `path` names a model of a type that we train."""
+def check_policy(path: str | Path) -> str | Path:
+    """The model itself, where `path` holds adapters alone. Raises PolicyError unless it is of a type that we train."""
+    base = _base(path)
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise PolicyError(f"policy {path}: is no model folder or hub name ({first_line(error)}); check the path") from error
-    if config.model_type not in FAMILIES:
-        raise PolicyError(f"policy {path}: is of type {config.model_type!r}; give a model of type {', '.join(FAMILIES)}")
+        config = AutoConfig.from_pretrained(base)
+    except BROKEN as error:
+        raise PolicyError(f"policy {base}: is no model folder or hub name ({first_line(error)}); check the path") from error
+    if config.model_type != "t5" and config.model_type not in CAUSAL:
+        raise PolicyError(f"policy {base}: is of type {config.model_type!r}; give a T5 or a causal LM")
+    return base
+
+
+def resolved(path: str | None, settings: PolicySettings) -> PolicySettings:
+    """The settings with their templates filled in by the family of the model at `path`; None: the small T5."""
+    if path is None:
+        return with_templates(settings, None, is_t5=True)
+    base = check_policy(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except BROKEN as error:
+        raise PolicyError(
+            f"policy {path}: its tokenizer cannot be loaded ({first_line(error)}); give a complete folder"
+        ) from error
+    return with_templates(settings, tokenizer, _is_t5(base))
 
 
 def build_tiny_policy(settings: PolicySettings, texts: Iterable[str], seed: int) -> Policy:
@@ -65,4 +113,43 @@ def build_tiny_policy(settings: PolicySettings, texts: Iterable[str], seed: int)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = T5ForConditionalGeneration(config)
-    return FidPolicy(model, tokenizer, settings)
+    return FidPolicy(model, tokenizer, with_templates(settings, tokenizer, is_t5=True))
+
+
+def _is_t5(base: str | Path) -> bool:
+    return AutoConfig.from_pretrained(base).model_type == "t5"
+
+
+def _base(path: str | Path) -> str | Path:
+    """`path`, or the model that the adapters in it belong to."""
+    config = Path(path) / ADAPTER_CONFIG
+    if not config.is_file():
+        return path
+    try:
+        return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PolicyError(f"{config}: names no base model ({first_line(error)}); give a complete adapter folder") from error
+
+
+def _check_tokenizer(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    if len(tokenizer) <= EXTRA_IDS + 4:  # what transformers makes up where there is no tokenizer file
+        raise PolicyError(f"policy {path}: has no tokenizer; put its tokenizer.json or spiece.model there")
+    if not tokenizer.is_fast:
+        raise PolicyError(f"policy {path}: its tokenizer tells no offsets; save it as tokenizer.json")
+
+
+def _add_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
+    """New adapters that change nothing yet: drawn alike in every process, since only the trained ones travel."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear"))
+
+
+def _load_adapters(model: PreTrainedModel, path: str | Path) -> None:
+    try:
+        model.requires_grad_(False)
+        model.load_adapter(str(path), is_trainable=True)
+    except BROKEN as error:
+        raise PolicyError(
+            f"policy {path}: its adapters cannot be loaded ({first_line(error)}); give a complete folder"
+        ) from error

@@ -28,7 +28,7 @@ GROUPS = [group(1, [9, 4], [2, 1]), group(2, [3], [4, 4]), group(3, [5, 5, 5], [
 
 
 def cut(token_budget):
-    return micro_batches(GROUPS, counted_lengths(GROUPS, mask_truncated=False), token_budget, "cpu")
+    return micro_batches(GROUPS, counted_lengths(GROUPS, mask_truncated=False), token_budget, tiny_policy())
 
 
 def numbers(micro):
@@ -45,7 +45,7 @@ def test_responses_that_were_cut_count_nothing_where_they_are_masked():
     assert counted_lengths(groups, mask_truncated=False).tolist() == [2, 1, 4, 4]
     lengths = counted_lengths(groups, mask_truncated=True)
     assert lengths.tolist() == [2, 1, 0, 4]
-    for micro in micro_batches(groups, lengths, 1, "cpu"):
+    for micro in micro_batches(groups, lengths, 1, tiny_policy()):
         assert micro.mask.sum(1).tolist() == lengths[micro.rows].tolist()
 
 
@@ -86,7 +86,7 @@ def test_everything_of_a_response_stays_together():
 
 def test_the_order_of_groups_of_equal_length_is_kept():
     groups = [group(number, [7], [2, 2]) for number in (5, 2, 9)]
-    micros = micro_batches(groups, counted_lengths(groups, mask_truncated=False), 1000, "cpu")
+    micros = micro_batches(groups, counted_lengths(groups, mask_truncated=False), 1000, tiny_policy())
     assert [numbers(micro) for micro in micros] == [[5, 2, 9]]
 
 

@@ -9,7 +9,6 @@ from learner.advantage import decoupled_advantages
 from learner.config import LearnerSettings, Stage
 from learner.learner import Learner
 from rollout.errors import CheckpointError
-from rollout.policy.weights import flatten
 from rollout.types import PromptKey
 from tests.learner.examples import GRPO, ROLLOUT, SUPERVISED, groups_of, new_learner
 from tests.rollout.tiny import SETTINGS, tiny_policy
@@ -120,10 +119,10 @@ def test_the_reference_is_the_policy_at_begin_and_stays():
     before = learner.weights()
     for step in (1, 2):
         learner.update(groups_of(learner, step), step)
-    assert (flatten(learner.reference.model, torch.float32) == before).all()
+    assert (learner.reference.weights(torch.float32) == before).all()
     assert (learner.weights() != before).any()
     learner.begin(GRPO)
-    assert (flatten(learner.reference.model, torch.float32) == learner.weights()).all()
+    assert (learner.reference.weights(torch.float32) == learner.weights()).all()
 
 
 def test_without_kl_no_reference_is_held():
@@ -134,7 +133,7 @@ def test_without_kl_no_reference_is_held():
 def test_a_reference_of_its_own_is_read_from_its_folder(tmp_path):
     tiny_policy(1).save(tmp_path)
     learner = new_learner(GRPO, reference_path=str(tmp_path))
-    assert (flatten(learner.reference.model, torch.float32) == flatten(tiny_policy(1).model, torch.float32)).all()
+    assert (learner.reference.weights(torch.float32) == tiny_policy(1).weights(torch.float32)).all()
     assert learner.update(groups_of(learner), 1)[0].kl > 0
 
 
@@ -207,7 +206,7 @@ def test_a_restored_reference_does_not_need_the_folder_it_came_from(tmp_path):
     (tmp_path / "reference").rename(tmp_path / "gone")
     restored = Learner(tiny_policy(), learner.settings, ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path / "saved", GRPO)
-    assert (flatten(restored.reference.model, torch.float32) == flatten(learner.reference.model, torch.float32)).all()
+    assert (restored.reference.weights(torch.float32) == learner.reference.weights(torch.float32)).all()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no safetensors"])
@@ -230,7 +229,7 @@ def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
     learner.begin(SUPERVISED)
     learner.update(groups_of(learner), 1)
     assert learner.policy.model.dtype == torch.float32 and learner.weights().dtype == np.int16
-    bits = flatten(learner.policy.model, torch.bfloat16)
+    bits = learner.policy.weights(torch.bfloat16)
     assert (learner.weights() == bits).all()
 
 
@@ -313,9 +312,9 @@ def test_the_reference_is_refreshed_every_n_updates():
     learner = new_learner(GRPO, reference_every=2)
     before = learner.weights()
     learner.update(groups_of(learner), 1)
-    assert (flatten(learner.reference.model, torch.float32) == before).all()
+    assert (learner.reference.weights(torch.float32) == before).all()
     learner.update(groups_of(learner), 2)
-    assert (flatten(learner.reference.model, torch.float32) == learner.weights()).all()
+    assert (learner.reference.weights(torch.float32) == learner.weights()).all()
     assert not any(p.requires_grad for p in learner.reference.model.parameters())
 
 

@@ -42,7 +42,7 @@ def test_a_format_that_would_fail_on_text_is_refused(template):
         ("prompt_template", "R:"),
         ("prompt_template", "{question} {title}"),
         ("passage_template", "{query}"),
-        ("passage_template", "{text}"),
+        ("passage_template", "{title}"),
         ("passage_template", "{query} {text} {question}"),
         ("response_template", "say"),
         ("response_template", "{answer} {question}"),

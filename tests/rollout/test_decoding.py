@@ -19,18 +19,38 @@ def chi_square(tokens, probabilities):
     return float((np.square(observed - expected) / expected).sum())
 
 
-def scripted(*columns):
-    """next_logits that make one token of each row near certain at each step, whatever came before."""
-    steps = iter(columns)
+class Scripted:
+    """Makes one token of each response near certain at each step, whatever came before; `steps`: [P][G] tokens each."""
 
-    def next_logits(tokens):
-        return torch.nn.functional.one_hot(torch.tensor(next(steps)), 8).float() * 50
+    def __init__(self, *steps):
+        self.steps, self.seen = iter(steps), []
+        self.places = None
 
-    return next_logits
+    def next_logits(self, tokens):
+        self.seen.append(tokens.tolist())
+        script = torch.tensor(next(self.steps))
+        chosen = script if self.places is None else script.flatten()[self.places].view(tokens.shape)
+        return torch.nn.functional.one_hot(chosen, 8).float() * 50
+
+    def keep(self, groups, rows):
+        self.places = rows if self.places is None else self.places[rows]
 
 
-def starts(count):
-    return torch.zeros(count, dtype=torch.long)
+class Same:
+    """The same logits at every step."""
+
+    def __init__(self, logits):
+        self.logits = torch.as_tensor(logits)
+
+    def next_logits(self, tokens):
+        return self.logits.expand(*tokens.shape, -1)
+
+    def keep(self, groups, rows):
+        pass
+
+
+def starts(groups, size):
+    return torch.zeros(groups, size, dtype=torch.long)
 
 
 def test_draws_follow_the_distribution():
@@ -80,57 +100,78 @@ def test_rows_of_a_nucleus_are_cut_apart():
 
 
 def test_decoding_stops_when_all_are_finished_and_lengths_count_the_end_token():
-    decoded = decode(scripted([5, END], [END, 6], [7, 7]), starts(2), END, Decoding(9))
-    assert decoded.token_ids.tolist() == [[5, END], [END, 6]]
-    assert decoded.lengths.tolist() == [2, 1]
-    assert decoded.finished.tolist() == [True, True]
+    decoded = decode(Scripted([[5, END]], [[END, 6]], [[7, 7]]), starts(1, 2), [END], Decoding(9))
+    assert decoded.token_ids.tolist() == [[[5, END], [END, 0]]]
+    assert decoded.lengths.tolist() == [[2, 1]]
+    assert decoded.finished.tolist() == [[True, True]]
 
 
 def test_what_is_cut_has_full_length_and_is_not_finished():
-    decoded = decode(scripted([5, 3], [6, END], [7, 7]), starts(2), END, Decoding(3))
-    assert decoded.token_ids.shape == (2, 3)
-    assert decoded.lengths.tolist() == [3, 2]
-    assert decoded.finished.tolist() == [False, True]
+    decoded = decode(Scripted([[5, 3]], [[6, END]], [[7, 7]]), starts(1, 2), [END], Decoding(3))
+    assert decoded.token_ids.tolist() == [[[5, 6, 7], [3, END, 0]]]
+    assert decoded.lengths.tolist() == [[3, 2]]
+    assert decoded.finished.tolist() == [[False, True]]
 
 
-def test_a_second_end_token_does_not_count():
-    decoded = decode(scripted([END, 5], [END, 6], [END, END]), starts(2), END, Decoding(3))
-    assert decoded.lengths.tolist() == [1, 3]
+def test_any_of_the_end_tokens_ends_a_response():
+    decoded = decode(Scripted([[5, 6]], [[2, END]]), starts(1, 2), [END, 2], Decoding(9))
+    assert decoded.token_ids.tolist() == [[[5, 2], [6, END]]] and decoded.finished.all()
 
 
-def test_next_logits_sees_the_start_and_then_the_drawn_tokens():
-    seen, script = [], scripted([5, 6], [7, 2], [END, END])
+def test_the_model_sees_the_start_and_then_the_drawn_tokens():
+    model = Scripted([[5, 6]], [[7, 2]], [[END, END]])
+    decode(model, torch.tensor([[3, 3]]), [END], Decoding(5))
+    assert model.seen == [[[3, 3]], [[5, 6]], [[7, 2]]]
 
-    def next_logits(tokens):
-        seen.append(tokens.tolist())
-        return script(tokens)
 
-    decode(next_logits, torch.tensor([3, 3]), END, Decoding(5))
-    assert seen == [[3, 3], [5, 6], [7, 2]]
+def test_finished_groups_and_responses_leave_the_batch():
+    # 3 groups of 4; the second is done at once, the others have two and one that go on
+    first = [[END, 5, END, 6], [END] * 4, [END, END, END, 7]]
+    later = [[2, 3, 2, 4], [2] * 4, [2, 2, 2, 5]]
+    last = [[2, END, 2, END], [2] * 4, [2, 2, 2, END]]
+    model = Scripted(first, later, last)
+    decoded = decode(model, starts(3, 4), [END], Decoding(5))
+    assert [np.shape(tokens) for tokens in model.seen] == [(3, 4), (2, 2), (2, 2)]
+    assert model.seen[1] == [[5, 6], [7, END]]  # the finished response fills its group's second place
+    assert decoded.lengths.tolist() == [[1, 3, 1, 3], [1] * 4, [1, 1, 1, 3]]
+    assert decoded.token_ids[0].tolist() == [[END, 0, 0], [5, 3, END], [END, 0, 0], [6, 4, END]]
+    assert decoded.token_ids[2, 3].tolist() == [7, 5, END]
+    assert decoded.finished.all() and (decoded.logprobs[1, :, 1:] == 0).all()
+
+
+def test_each_response_keeps_its_own_uniforms_when_others_leave():
+    probabilities = torch.tensor([0.3, 0.2, 0.3, 0.2])  # token 0 ends
+    uniforms = np.random.default_rng(0).random((12, 40))
+    decoded = decode(Same(probabilities.log()), starts(3, 4), [0], Decoding(40, uniforms=uniforms))
+    expected = np.searchsorted(np.cumsum(probabilities.double().numpy()), uniforms, side="right")
+    for row, ids, length in zip(expected, decoded.token_ids.view(12, -1), decoded.lengths.flatten(), strict=True):
+        assert length == row.tolist().index(0) + 1
+        assert ids[:length].tolist() == row[:length].tolist()
 
 
 def test_greedy_takes_the_most_probable_token_and_records_its_logprob():
-    logits = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    decoded = decode(lambda tokens: logits, starts(4), 99, Decoding(1, temperature=0.5))
-    assert decoded.token_ids[:, 0].tolist() == logits.argmax(-1).tolist()
-    torch.testing.assert_close(decoded.logprobs[:, 0], torch.log_softmax(logits / 0.5, -1).amax(-1))
+    logits = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    decoded = decode(Same(logits), starts(2, 3), [99], Decoding(1, temperature=0.5))
+    assert decoded.token_ids[..., 0].tolist() == logits.argmax(-1).tolist()
+    torch.testing.assert_close(decoded.logprobs[..., 0], torch.log_softmax(logits / 0.5, -1).amax(-1))
     assert decoded.kept_mass == 1
 
 
 def test_sampled_logprobs_are_those_of_the_full_distribution_at_the_temperature():
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).expand(50, -1)
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
     uniforms = np.random.default_rng(0).random((50, 1))
-    decoded = decode(lambda tokens: logits, starts(50), 99, Decoding(1, temperature=2.0, top_p=0.6, uniforms=uniforms))
-    expected = torch.log_softmax(logits / 2, -1).gather(-1, decoded.token_ids)
+    decoded = decode(Same(logits), starts(1, 50), [99], Decoding(1, temperature=2.0, top_p=0.6, uniforms=uniforms))
+    expected = torch.log_softmax(logits / 2, -1)[decoded.token_ids]
     torch.testing.assert_close(decoded.logprobs, expected)
-    shares = torch.softmax(logits[0] / 2, -1)  # 0.455, 0.276, ...: two tokens hold 0.6
-    assert set(decoded.token_ids[:, 0].tolist()) == {0, 1}
+    shares = torch.softmax(logits / 2, -1)  # 0.455, 0.276, ...: two tokens hold 0.6
+    assert set(decoded.token_ids.flatten().tolist()) == {0, 1}
     assert decoded.kept_mass == pytest.approx(float(shares[:2].sum()), rel=1e-6)
 
 
 def test_kept_mass_leaves_finished_responses_out():
     sure, flat = [50.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]  # half of `flat` is kept
-    uniforms = np.array([[0.5, 0.5], [0.9, 0.9]])
-    decoded = decode(lambda tokens: torch.tensor([sure, flat]), starts(2), 0, Decoding(2, top_p=0.5, uniforms=uniforms))
-    assert decoded.lengths.tolist() == [1, 2]
-    assert decoded.kept_mass == pytest.approx(((1 + 0.5) / 2 + 0.5) / 2)
+    uniforms = np.array([[0.5, 0.5], [0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.9, 0.9]])
+    logits = torch.tensor([[sure, flat, flat, flat, flat]])
+    decoded = decode(Same(logits), starts(1, 5), [0], Decoding(2, top_p=0.5, uniforms=uniforms))
+    assert decoded.lengths.tolist() == [[1, 2, 2, 2, 2]]
+    assert decoded.kept_mass == pytest.approx(((1 + 4 * 0.5) / 5 + 0.5) / 2)

@@ -13,7 +13,7 @@ from rollout.policy.decoding import Decoding
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import pad
 from rollout.policy.loading import load_policy
-from rollout.policy.rendering import Renderer
+from rollout.policy.rendering import FidRenderer
 from rollout.types import Passage
 from tests.rollout.tiny import PROMPTS, SETTINGS, contexts_of, sampled, tiny_policy
 
@@ -245,7 +245,7 @@ def test_only_passage_text_is_cut_and_the_query_never(limit):
     )
     question = "where did your cousin go ? " * 40
     passage = Passage(id="p", title="beach trip", text="my boss karl keeps a small grey parrot in the kitchen .")
-    [[row]] = Renderer(tokenizer, settings).contexts([question.strip()], [[passage]])
+    [[row]] = FidRenderer(tokenizer, settings).contexts([question.strip()], [[passage]])
     rendered = tokenizer.decode(row, skip_special_tokens=True)
     tail = f" beach trip {question.strip()} R:"
     assert rendered.endswith(tail)
@@ -257,7 +257,7 @@ def test_only_passage_text_is_cut_and_the_query_never(limit):
 def test_a_short_passage_is_not_cut():
     policy = tiny_policy()
     settings = SETTINGS.model_copy(update={"max_passage_tokens": 1000})
-    [rows] = Renderer(policy.tokenizer, settings).contexts([PROMPTS[0].question], [PROMPTS[0].passages])
+    [rows] = FidRenderer(policy.tokenizer, settings).contexts([PROMPTS[0].question], [PROMPTS[0].passages])
     for row, passage in zip(rows, PROMPTS[0].passages, strict=True):
         assert policy.tokenizer.decode(row, skip_special_tokens=True).endswith(passage.text)
 
@@ -265,5 +265,5 @@ def test_a_short_passage_is_not_cut():
 def test_braces_in_the_data_are_plain_text():
     policy = tiny_policy()
     passage = Passage(id="p", title="{query}", text="{0} {text}")
-    Renderer(policy.tokenizer, SETTINGS).contexts(["what is {x} ?"], [[passage]])
+    FidRenderer(policy.tokenizer, SETTINGS).contexts(["what is {x} ?"], [[passage]])
     policy.target("{answer} {}")

@@ -7,7 +7,6 @@ from transformers import BertConfig
 
 from rollout.errors import PolicyError
 from rollout.policy.loading import build_tiny_policy, check_policy, load_policy
-from rollout.policy.weights import flatten
 from tests.rollout.tiny import SETTINGS, TEXTS, tiny_policy
 
 
@@ -31,7 +30,7 @@ def rewrite(path, **values):
 
 def test_a_saved_policy_loads_with_the_same_weights(folder):
     loaded = load_policy(folder, SETTINGS, torch.float32, "cpu")
-    assert (flatten(loaded.model, torch.float32) == flatten(tiny_policy().model, torch.float32)).all()
+    assert (loaded.weights(torch.float32) == tiny_policy().weights(torch.float32)).all()
     assert not loaded.model.training
 
 
@@ -43,12 +42,12 @@ def test_the_asked_dtype_wins_over_the_files(folder):
 
 def test_tiny_policies_come_from_their_seed_and_leave_torchs_generator_alone():
     torch.manual_seed(5)
-    first = flatten(build_tiny_policy(SETTINGS, TEXTS, 0).model, torch.float32)
+    first = build_tiny_policy(SETTINGS, TEXTS, 0).weights(torch.float32)
     drawn = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), drawn)
-    assert (flatten(build_tiny_policy(SETTINGS, TEXTS, 0).model, torch.float32) == first).all()
-    assert (flatten(build_tiny_policy(SETTINGS, TEXTS, 1).model, torch.float32) != first).any()
+    assert (build_tiny_policy(SETTINGS, TEXTS, 0).weights(torch.float32) == first).all()
+    assert (build_tiny_policy(SETTINGS, TEXTS, 1).weights(torch.float32) != first).any()
 
 
 def test_a_tiny_policy_has_the_size_of_its_settings():
@@ -77,7 +76,7 @@ def test_a_config_with_a_value_of_the_wrong_type_is_refused(folder):
 
 def test_another_model_type_is_refused_before_its_weights_are_read(tmp_path):
     BertConfig().save_pretrained(tmp_path)
-    assert "is of type 'bert'; give a model of type t5" in refused(tmp_path)
+    assert "is of type 'bert'; give a T5 or a causal LM" in refused(tmp_path)
     with pytest.raises(PolicyError, match="'bert'"):
         check_policy(tmp_path)
 

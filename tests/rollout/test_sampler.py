@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from rollout.config import RolloutSettings
-from rollout.policy.weights import flatten
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler, generator
 from rollout.types import Version
@@ -127,7 +126,7 @@ def test_kept_mass_is_that_of_the_last_call():
 def test_loaded_weights_decide_what_is_sampled(sampler):
     other = new_sampler(policy_seed=1)
     assert tokens(other.groups(PROMPTS, "greedy", VERSION)[0]) != tokens(sampler.groups(PROMPTS, "greedy", VERSION)[0])
-    other.load_weights(flatten(sampler.policy.model, torch.float32), Version(0, 9))
+    other.load_weights(sampler.policy.weights(torch.float32), Version(0, 9))
     assert other.version == Version(0, 9)
     before, after = sampler.groups(PROMPTS, "sample", VERSION), other.groups(PROMPTS, "sample", VERSION)
     assert all(same(a, b) for a, b in zip(before, after, strict=True))

@@ -1,0 +1,147 @@
+"""Causal LMs: the passages and the question are one prompt, which is computed once for its whole group.
+
+Learner: prompt and responses stand in one row under a tree mask, each response's positions go on from the prompt's end, so the
+prompt's forward and backward are paid once. Sampler: one prefill of the prompt, whose keys and values all its responses read.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rollout.config import PolicySettings
+from rollout.errors import PolicyError
+from rollout.policy import tree_attention
+from rollout.policy.decoding import Decoding, decode
+from rollout.policy.interface import Context, Policy, TokenScores, pad
+from rollout.policy.layers import checkpoint_layers, compile_layers
+from rollout.policy.rendering import CausalRenderer
+from rollout.policy.thin_products import thin_products
+from rollout.policy.token_scores import token_scores
+from rollout.policy.tree_attention import Branches, PackedTree, Prefill
+from rollout.types import Passage, Response
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+
+
+class CausalPolicy(Policy):
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
+        super().__init__(model, tokenizer)
+        self._renderer = CausalRenderer(tokenizer, settings)
+        self._ends = _end_tokens(model, tokenizer)
+        self._positions: int | None = getattr(model.config, "max_position_embeddings", None)
+        self._adopt_tree_attention()
+
+    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
+        return self._renderer.contexts(questions, passages)
+
+    def target(self, answer: str) -> np.ndarray:
+        return np.append(self._renderer.answer(answer), self._ends[0]).astype(np.int32)
+
+    @torch.inference_mode()
+    def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
+        self._check_length(contexts, decoding.max_new_tokens)
+        ids, lengths = self._prompts([row[:-1] for (row,) in contexts])
+        prompts = Prefill(lengths, ids.shape[1])
+        if ids.shape[1]:
+            self._hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), prompts)
+        continuation = CausalContinuation(self, prompts, lengths, decoding.max_new_tokens)
+        start = torch.tensor([int(row[-1]) for (row,) in contexts], device=ids.device)[:, None].repeat(1, group_size)
+        with thin_products(start.numel(), start.device):
+            decoded = decode(continuation, start, self._ends, decoding)
+        return self._responses(decoded), decoded.kept_mass
+
+    def _score(
+        self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
+    ) -> TokenScores:
+        groups, size, length = response_ids.shape
+        self._check_length(contexts, length)
+        ids, lengths = self._prompts([row for (row,) in contexts])
+        read = response_ids[..., :-1]  # nothing is predicted from the last token
+        steps = torch.arange(length - 1, device=ids.device)
+        positions = [torch.arange(ids.shape[1], device=ids.device).expand_as(ids), lengths[:, None] + steps.repeat(size)]
+        tree = PackedTree(lengths, ids.shape[1], size, length - 1)
+        hidden = self._hidden(torch.cat([ids, read.flatten(1)], 1), torch.cat(positions, 1), tree)
+        prompt_end = hidden[torch.arange(groups, device=ids.device), lengths - 1]  # it predicts every first token
+        own = hidden[:, ids.shape[1] :].view(groups, size, length - 1, -1)
+        before = torch.cat([prompt_end[:, None, None].expand(-1, size, 1, -1), own], 2)
+        return token_scores(before, response_ids, self.logits, self._vocabulary, temperature, entropy_gradient)
+
+    def context_tokens(self, contexts: Sequence[Context]) -> int:
+        return len(contexts) * max(len(row) for (row,) in contexts)
+
+    def checkpoint_activations(self) -> None:
+        checkpoint_layers(self.model)
+
+    def compile(self) -> None:
+        compile_layers(self.model)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.get_output_embeddings()(hidden)
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    def _prompts(self, rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids int64 [P, L], padded on the right, and lengths int64 [P]."""
+        ids, real = pad(rows, np.int64)
+        return ids.to(self.model.device), real.sum(1).to(self.model.device)
+
+    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, tree: tree_attention.Tree) -> torch.Tensor:
+        return self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False, tree=tree).last_hidden_state
+
+    def _check_length(self, contexts: Sequence[Context], new_tokens: int) -> None:
+        longest = max(len(row) for (row,) in contexts)
+        if self._positions is not None and longest + new_tokens > self._positions:
+            raise PolicyError(
+                f"policy: a prompt of {longest} and a response of {new_tokens} tokens exceed {self._positions} positions; "
+                "lower policy.n_context, policy.max_passage_tokens or rollout.max_new_tokens"
+            )
+
+    @torch.no_grad()
+    def _adopt_tree_attention(self) -> None:
+        """Raise PolicyError unless the model's log-probs under the tree are those of its own plain forward."""
+        prompt, responses = torch.arange(5, 12), torch.tensor([[[20, 21, 22], [30, 31, 32]]])
+        sequences = torch.cat([prompt.expand(2, -1), responses[0]], 1).to(self.model.device)
+        logits = self.model(input_ids=sequences, use_cache=False).logits[:, len(prompt) - 1 : -1].float()
+        plain = torch.log_softmax(logits, -1).gather(-1, responses[0, ..., None].to(logits.device))[..., 0]
+        self.model.set_attn_implementation(tree_attention.NAME)
+        shared = self._score([(prompt.numpy().astype(np.int32),)], responses.to(self.model.device), 1.0, False).logprobs[0]
+        if (shared - plain).abs().max() > TOLERANCE[self.model.dtype] * plain.abs().max():
+            name = type(self.model).__name__
+            raise PolicyError(f"policy: {name} computes a shared prompt differently from a copied one; give another model")
+
+
+class CausalContinuation:
+    """Groups of responses that grow over one prefill, beginning with their prompts' last tokens at `positions` [P]."""
+
+    def __init__(self, policy: CausalPolicy, prompts: Prefill, positions: torch.Tensor, max_new_tokens: int):
+        self._policy, self._prompts, self._positions = policy, prompts, positions
+        self._branches = Branches(prompts, max_new_tokens)
+
+    def next_logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        positions = (self._positions + self._branches.cache.length)[:, None].expand_as(tokens)
+        hidden = self._policy._hidden(tokens.reshape(-1, 1), positions.reshape(-1, 1), self._branches)
+        self._branches.cache.length += 1
+        return self._policy.logits(hidden.view(*tokens.shape, -1))
+
+    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        if len(groups) < len(self._positions):
+            self._prompts.keep(groups)
+            self._positions = self._positions[groups]
+        self._branches.cache.keep(rows)
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The one that training teaches first: what the tokenizer calls the end, then those that generation also heeds."""
+    config = getattr(model, "generation_config", None)
+    also = config.eos_token_id if config is not None else None
+    ends = [tokenizer.eos_token_id, *(also if isinstance(also, list) else [also]), model.config.eos_token_id]
+    known = [end for end in dict.fromkeys(ends) if isinstance(end, int)]
+    if not known:
+        raise PolicyError(
+            "policy: neither its tokenizer nor its config names an end token; set eos_token in tokenizer_config.json"
+        )
+    return known
