@@ -64,7 +64,7 @@ class CausalPolicy(Policy):
         tree = PackedTree(lengths, ids.shape[1], size, length - 1)
         hidden = self._hidden(torch.cat([ids, read.flatten(1)], 1), torch.cat(positions, 1), tree)
         prompt_end = hidden[torch.arange(groups, device=ids.device), lengths - 1]  # it predicts every first token
-        own = hidden[:, ids.shape[1] :].view(groups, size, length - 1, -1)
+        own = hidden[:, ids.shape[1] :].view(groups, size, length - 1, hidden.shape[-1])
         before = torch.cat([prompt_end[:, None, None].expand(-1, size, 1, -1), own], 2)
         return token_scores(before, response_ids, self.logits, self._vocabulary, temperature, entropy_gradient)
 
@@ -90,7 +90,10 @@ class CausalPolicy(Policy):
         return ids.to(self.model.device), real.sum(1).to(self.model.device)
 
     def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, tree: tree_attention.Tree) -> torch.Tensor:
-        return self.model.base_model(input_ids=ids, position_ids=positions, use_cache=False, tree=tree).last_hidden_state
+        """Last states [N, S, d_model] of ids [N, S]; the tree alone says what is attended to."""
+        everything = torch.ones_like(ids)
+        body = self.model.base_model
+        return body(ids, attention_mask=everything, position_ids=positions, use_cache=False, tree=tree).last_hidden_state
 
     def _check_length(self, contexts: Sequence[Context], new_tokens: int) -> None:
         longest = max(len(row) for (row,) in contexts)
@@ -103,14 +106,18 @@ class CausalPolicy(Policy):
     @torch.no_grad()
     def _adopt_tree_attention(self) -> None:
         """Raise PolicyError unless the model's log-probs under the tree are those of its own plain forward."""
-        prompt, responses = torch.arange(5, 12), torch.tensor([[[20, 21, 22], [30, 31, 32]]])
-        sequences = torch.cat([prompt.expand(2, -1), responses[0]], 1).to(self.model.device)
-        logits = self.model(input_ids=sequences, use_cache=False).logits[:, len(prompt) - 1 : -1].float()
-        plain = torch.log_softmax(logits, -1).gather(-1, responses[0, ..., None].to(logits.device))[..., 0]
+        tokens = torch.arange(3, 16) % self._vocabulary
+        prompt, responses = tokens[:7], tokens[7:].view(1, 2, 3).to(self.model.device)
+        sequences = torch.cat([prompt.expand(2, -1).to(responses.device), responses[0]], 1)
+        logits = self.model(sequences, attention_mask=torch.ones_like(sequences), use_cache=False).logits
+        plain = torch.log_softmax(logits[:, len(prompt) - 1 : -1].float(), -1)
         self.model.set_attn_implementation(tree_attention.NAME)
-        shared = self._score([(prompt.numpy().astype(np.int32),)], responses.to(self.model.device), 1.0, False).logprobs[0]
-        if (shared - plain).abs().max() > TOLERANCE[self.model.dtype] * plain.abs().max():
-            name = type(self.model).__name__
+        name = type(self.model).__name__
+        if self.model.config._attn_implementation != tree_attention.NAME:
+            raise PolicyError(f"policy: the attention of {name} cannot be exchanged for a group-shared one; give another model")
+        shared = self._score([(prompt.numpy().astype(np.int32),)], responses, 1.0, False).logprobs[0]
+        difference = (shared - plain.gather(-1, responses[0, ..., None])[..., 0]).abs().max()
+        if difference > TOLERANCE[self.model.dtype] * plain.std(-1).max():
             raise PolicyError(f"policy: {name} computes a shared prompt differently from a copied one; give another model")
 
 
@@ -139,7 +146,7 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
     config = getattr(model, "generation_config", None)
     also = config.eos_token_id if config is not None else None
     ends = [tokenizer.eos_token_id, *(also if isinstance(also, list) else [also]), model.config.eos_token_id]
-    known = [end for end in dict.fromkeys(ends) if isinstance(end, int)]
+    known = [end for end in dict.fromkeys(ends) if isinstance(end, int) and end < model.get_output_embeddings().weight.shape[0]]
     if not known:
         raise PolicyError(
             "policy: neither its tokenizer nor its config names an end token; set eos_token in tokenizer_config.json"

@@ -60,7 +60,7 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
         raise PolicyError(f"policy {path}: cannot be loaded ({first_line(error)}); give a complete model folder") from error
     if missing := sorted(report["missing_keys"]):
         raise PolicyError(f"policy {path}: its weights lack {missing[0]}; give a complete model folder")
-    _check_tokenizer(path, tokenizer)
+    _check_tokenizer(path, tokenizer, is_t5)
     if str(base) != str(path):
         _load_adapters(model, path)
     elif settings.lora.rank:
@@ -131,8 +131,8 @@ def _base(path: str | Path) -> str | Path:
         raise PolicyError(f"{config}: names no base model ({first_line(error)}); give a complete adapter folder") from error
 
 
-def _check_tokenizer(path: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    if len(tokenizer) <= EXTRA_IDS + 4:  # what transformers makes up where there is no tokenizer file
+def _check_tokenizer(path: str | Path, tokenizer: PreTrainedTokenizerBase, is_t5: bool) -> None:
+    if len(tokenizer) <= 4 + EXTRA_IDS * is_t5:  # what transformers makes up where there is no tokenizer file
         raise PolicyError(f"policy {path}: has no tokenizer; put its tokenizer.json or spiece.model there")
     if not tokenizer.is_fast:
         raise PolicyError(f"policy {path}: its tokenizer tells no offsets; save it as tokenizer.json")

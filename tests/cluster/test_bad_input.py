@@ -153,7 +153,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "model folder without a model": (lambda c: c.flags(policy__path=c.folder), "is no model folder or hub name"),
     "model of another type": (
         lambda c: c.flags(policy__path=c.file("bert/config.json", '{"model_type": "bert"}').parent),
-        "is of type 'bert'; give a model of type t5",
+        "is of type 'bert'; give a T5 or a causal LM",
     ),
     "run folder taken": (lambda c: c.flags(run_dir=c.file("old/config.yaml", "").parent), "holds a run already; go on with"),
     "run folder not empty": (lambda c: c.flags(run_dir=c.file("x/notes.txt", "").parent), "is not empty; choose another"),
