@@ -8,7 +8,7 @@ train: $(VENV)/.run
 	$(BIN)/python launch.py
 
 bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks.learning
+	for name in learner sampler causal rewards weights learning; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

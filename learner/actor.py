@@ -4,7 +4,6 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from learner.config import LearnerSettings, Stage
@@ -13,6 +12,7 @@ from learner.samples import write_samples
 from learner.update_metrics import UpdateMetrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.policy.loading import load_policy
+from rollout.policy.weights import FlatWeights
 from rollout.types import Group
 
 
@@ -52,7 +52,7 @@ class LearnerActor:
             write_samples(samples, groups, advantages)
         return metrics, seconds
 
-    def weights(self) -> np.ndarray:
+    def weights(self) -> FlatWeights:
         return self._learner.weights()
 
     def save(self, folder: Path) -> None:

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from learner.batch import MicroBatch, counted_lengths, micro_batches
@@ -21,6 +20,7 @@ from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import CheckpointError
 from rollout.policy.interface import Policy
 from rollout.policy.loading import DTYPES, load_policy
+from rollout.policy.weights import FlatWeights
 from rollout.types import Group
 
 STATE = "learner.json"
@@ -90,9 +90,9 @@ class Learner:
         self._refresh_reference(step)
         return metrics, advantages
 
-    def weights(self) -> np.ndarray:
-        """The policy as one flat array in the samplers' dtype."""
-        return self.policy.weights(self.dtype)
+    def weights(self) -> FlatWeights:
+        """What training changes of the policy, in the samplers' dtype."""
+        return FlatWeights.of(self.policy.weights(self.dtype))
 
     def save(self, folder: Path) -> None:
         """Write policy/, reference/ (if there is one), the optimiser's state and what else an update changes."""

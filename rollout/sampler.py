@@ -8,6 +8,7 @@ import numpy as np
 from rollout.config import RolloutSettings
 from rollout.policy.decoding import Decoding
 from rollout.policy.interface import Policy
+from rollout.policy.weights import FlatWeights
 from rollout.retrieval.retriever import Retriever
 from rollout.types import Group, Mode, Prompt, Response, Version
 
@@ -24,8 +25,10 @@ class Sampler:
         self.version: Version | None = None
         self.kept_mass, self.padding = 1.0, 0.0
 
-    def load_weights(self, weights: np.ndarray, version: Version) -> None:
-        self.policy.load_weights(weights)
+    def load_weights(self, weights: FlatWeights, version: Version) -> None:
+        """Raises PolicyError, and keeps the weights it has, if these are damaged or of another policy."""
+        weights.check()
+        self.policy.load_weights(weights.values)
         self.version = version
 
     def groups(self, prompts: Sequence[Prompt], mode: Mode, version: Version) -> list[Group]:

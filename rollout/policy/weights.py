@@ -1,7 +1,10 @@
 """Weights as one flat buffer: the form in which they travel from the learner to the samplers."""
 
 import warnings
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -9,6 +12,23 @@ import torch
 from rollout.errors import PolicyError
 
 WIRE = {torch.float32: np.dtype(np.float32), torch.bfloat16: np.dtype(np.int16)}
+
+
+@dataclass(frozen=True, slots=True)
+class FlatWeights:
+    """What `flatten` made, and its CRC-32."""
+
+    values: np.ndarray
+    checksum: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        return cls(values, zlib.crc32(values.data))
+
+    def check(self) -> None:
+        """Raise PolicyError if the values are not those that the checksum was taken of."""
+        if zlib.crc32(self.values.data) != self.checksum:
+            raise PolicyError(f"weights: {self.values.nbytes} bytes arrived damaged; check the memory of learner and sampler")
 
 
 @torch.no_grad()

@@ -116,13 +116,13 @@ def test_top_k_ratio_leaves_the_largest_advantages():
 
 def test_the_reference_is_the_policy_at_begin_and_stays():
     learner = new_learner(GRPO)
-    before = learner.weights()
+    before = learner.weights().values
     for step in (1, 2):
         learner.update(groups_of(learner, step), step)
     assert (learner.reference.weights(torch.float32) == before).all()
-    assert (learner.weights() != before).any()
+    assert (learner.weights().values != before).any()
     learner.begin(GRPO)
-    assert (learner.reference.weights(torch.float32) == learner.weights()).all()
+    assert (learner.reference.weights(torch.float32) == learner.weights().values).all()
 
 
 def test_without_kl_no_reference_is_held():
@@ -152,11 +152,11 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_prompts_named(broken):
     learner = new_learner(GRPO)
     groups = groups_of(learner, epoch=3)
     learner.update(groups_of(learner), 1)
-    before, state = learner.weights(), [p["exp_avg"].clone() for p in learner.optimizer.state.values()]
+    before, state = learner.weights().values, [p["exp_avg"].clone() for p in learner.optimizer.state.values()]
     metrics, _ = learner.update([broken(groups[0]), *groups[1:]], 2)
     assert metrics.skipped == 1
     assert metrics.skipped_prompts == tuple(PromptKey(3, f"q{i}") for i in range(4))
-    assert (learner.weights() == before).all()
+    assert (learner.weights().values == before).all()
     assert all(torch.equal(a, b["exp_avg"]) for a, b in zip(state, learner.optimizer.state.values(), strict=True))
     assert learner.update(groups, 3)[0].skipped == 0
 
@@ -166,10 +166,10 @@ def test_weights_that_are_not_finite_skip_the_step():
     groups = groups_of(learner)
     with torch.no_grad():
         learner.policy.model.decoder.final_layer_norm.weight[0] = math.nan
-    before = learner.weights()
+    before = learner.weights().values
     metrics, _ = learner.update(groups, 1)
     assert metrics.skipped == 1 and len(metrics.skipped_prompts) == 4
-    assert np.array_equal(learner.weights(), before, equal_nan=True)
+    assert np.array_equal(learner.weights().values, before, equal_nan=True)
 
 
 @pytest.mark.parametrize("of_stage", [SUPERVISED, GRPO], ids=["supervised", "grpo"])
@@ -181,13 +181,13 @@ def test_a_restored_learner_goes_on_bit_for_bit(of_stage, tmp_path):
     learner.save(tmp_path)
     restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path, of_stage)
-    assert (restored.weights() == learner.weights()).all()
+    assert (restored.weights().values == learner.weights().values).all()
     for step in (3, 4):
         expected, advantages = learner.update(batches[step - 1], step)
         metrics, again = restored.update(batches[step - 1], step)
         assert without_memory(metrics) == without_memory(expected)
         assert torch.equal(advantages, again)
-        assert (restored.weights() == learner.weights()).all()
+        assert (restored.weights().values == learner.weights().values).all()
 
 
 def test_a_learner_saved_before_its_first_update_is_restored(tmp_path):
@@ -228,9 +228,9 @@ def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
     learner = Learner(tiny_policy(), LearnerSettings(), ROLLOUT, settings, {})
     learner.begin(SUPERVISED)
     learner.update(groups_of(learner), 1)
-    assert learner.policy.model.dtype == torch.float32 and learner.weights().dtype == np.int16
+    assert learner.policy.model.dtype == torch.float32 and learner.weights().values.dtype == np.int16
     bits = learner.policy.weights(torch.bfloat16)
-    assert (learner.weights() == bits).all()
+    assert (learner.weights().values == bits).all()
 
 
 def stale_learner(**settings):
@@ -310,11 +310,11 @@ def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
 
 def test_the_reference_is_refreshed_every_n_updates():
     learner = new_learner(GRPO, reference_every=2)
-    before = learner.weights()
+    before = learner.weights().values
     learner.update(groups_of(learner), 1)
     assert (learner.reference.weights(torch.float32) == before).all()
     learner.update(groups_of(learner), 2)
-    assert (learner.reference.weights(torch.float32) == learner.weights()).all()
+    assert (learner.reference.weights(torch.float32) == learner.weights().values).all()
     assert not any(p.requires_grad for p in learner.reference.model.parameters())
 
 
@@ -322,9 +322,9 @@ def test_cut_responses_neither_pull_nor_push_where_they_are_masked():
     groups = groups_of(new_learner(GRPO))
     cut = [replace(g, responses=tuple(replace(r, finished=False) for r in g.responses)) for g in groups]
     learner = new_learner(GRPO, mask_truncated=True, weight_decay=0.0)
-    before = learner.weights()
+    before = learner.weights().values
     metrics, advantages = learner.update(cut, 1)
-    assert metrics.grad_norm == 0 and (learner.weights() == before).all()
+    assert metrics.grad_norm == 0 and (learner.weights().values == before).all()
     assert metrics.truncated == 1 and (advantages != 0).any()
     assert new_learner(GRPO).update(cut, 1)[0].grad_norm > 0
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from rollout.config import RolloutSettings
+from rollout.errors import PolicyError
+from rollout.policy.weights import FlatWeights
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler, generator
 from rollout.types import Version
@@ -126,7 +128,17 @@ def test_kept_mass_is_that_of_the_last_call():
 def test_loaded_weights_decide_what_is_sampled(sampler):
     other = new_sampler(policy_seed=1)
     assert tokens(other.groups(PROMPTS, "greedy", VERSION)[0]) != tokens(sampler.groups(PROMPTS, "greedy", VERSION)[0])
-    other.load_weights(sampler.policy.weights(torch.float32), Version(0, 9))
+    other.load_weights(FlatWeights.of(sampler.policy.weights(torch.float32)), Version(0, 9))
     assert other.version == Version(0, 9)
     before, after = sampler.groups(PROMPTS, "sample", VERSION), other.groups(PROMPTS, "sample", VERSION)
     assert all(same(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_damaged_weights_are_refused_and_the_old_ones_stay():
+    sampler = new_sampler()
+    before = sampler.policy.weights(torch.float32)
+    weights = FlatWeights.of(before + 1)
+    weights.values[3] += 1
+    with pytest.raises(PolicyError, match="arrived damaged"):
+        sampler.load_weights(weights, Version(0, 9))
+    assert (sampler.policy.weights(torch.float32) == before).all() and sampler.version != Version(0, 9)
