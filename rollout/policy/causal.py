@@ -45,8 +45,8 @@ class CausalPolicy(Policy):
         ids, lengths = self._prompts([row[:-1] for (row,) in contexts])
         prompts = Prefill(lengths, ids.shape[1])
         if ids.shape[1]:
-            self._hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), prompts)
-        continuation = CausalContinuation(self, prompts, lengths, decoding.max_new_tokens)
+            self.hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), prompts)
+        continuation = CausalContinuation(self, lengths, Branches(prompts, group_size, decoding.max_new_tokens))
         start = torch.tensor([int(row[-1]) for (row,) in contexts], device=ids.device)[:, None].repeat(1, group_size)
         with thin_products(start.numel(), start.device):
             decoded = decode(continuation, start, self._ends, decoding)
@@ -62,7 +62,7 @@ class CausalPolicy(Policy):
         steps = torch.arange(length - 1, device=ids.device)
         positions = [torch.arange(ids.shape[1], device=ids.device).expand_as(ids), lengths[:, None] + steps.repeat(size)]
         tree = PackedTree(lengths, ids.shape[1], size, length - 1)
-        hidden = self._hidden(torch.cat([ids, read.flatten(1)], 1), torch.cat(positions, 1), tree)
+        hidden = self.hidden(torch.cat([ids, read.flatten(1)], 1), torch.cat(positions, 1), tree)
         prompt_end = hidden[torch.arange(groups, device=ids.device), lengths - 1]  # it predicts every first token
         own = hidden[:, ids.shape[1] :].view(groups, size, length - 1, hidden.shape[-1])
         before = torch.cat([prompt_end[:, None, None].expand(-1, size, 1, -1), own], 2)
@@ -89,7 +89,7 @@ class CausalPolicy(Policy):
         ids, real = pad(rows, np.int64)
         return ids.to(self.model.device), real.sum(1).to(self.model.device)
 
-    def _hidden(self, ids: torch.Tensor, positions: torch.Tensor, tree: tree_attention.Tree) -> torch.Tensor:
+    def hidden(self, ids: torch.Tensor, positions: torch.Tensor, tree: tree_attention.Tree) -> torch.Tensor:
         """Last states [N, S, d_model] of ids [N, S]; the tree alone says what is attended to."""
         everything = torch.ones_like(ids)
         body = self.model.base_model
@@ -124,21 +124,18 @@ class CausalPolicy(Policy):
 class CausalContinuation:
     """Groups of responses that grow over one prefill, beginning with their prompts' last tokens at `positions` [P]."""
 
-    def __init__(self, policy: CausalPolicy, prompts: Prefill, positions: torch.Tensor, max_new_tokens: int):
-        self._policy, self._prompts, self._positions = policy, prompts, positions
-        self._branches = Branches(prompts, max_new_tokens)
+    def __init__(self, policy: CausalPolicy, positions: torch.Tensor, branches: Branches):
+        self._policy, self._positions, self._branches = policy, positions, branches
 
     def next_logits(self, tokens: torch.Tensor) -> torch.Tensor:
-        positions = (self._positions + self._branches.cache.length)[:, None].expand_as(tokens)
-        hidden = self._policy._hidden(tokens.reshape(-1, 1), positions.reshape(-1, 1), self._branches)
-        self._branches.cache.length += 1
+        positions = (self._positions + self._branches.length)[:, None].expand_as(tokens)
+        hidden = self._policy.hidden(tokens.reshape(-1, 1), positions.reshape(-1, 1), self._branches)
+        self._branches.length += 1
         return self._policy.logits(hidden.view(*tokens.shape, -1))
 
     def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
-        if len(groups) < len(self._positions):
-            self._prompts.keep(groups)
-            self._positions = self._positions[groups]
-        self._branches.cache.keep(rows)
+        self._positions = self._positions[groups]
+        self._branches.keep(groups, rows)
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -4,6 +4,7 @@ Registered with transformers as an attention of its own, so that any causal LM t
 keyword `tree`. Axes: P prompts of up to L tokens, H heads, H_kv heads of keys and values, D head width.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -12,7 +13,6 @@ from torch import nn
 from transformers import AttentionInterface
 
 from rollout.errors import PolicyError
-from rollout.policy.response_cache import ResponseCache
 
 NAME = "tree"
 
@@ -90,53 +90,72 @@ class Prefill:
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-        self.layers[layer] = key.contiguous(), value.contiguous()  # every step to come reads them whole
+        self.layers[layer] = key, value
         key, value = _per_query_head(query, key), _per_query_head(query, value)
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
 
-    def keep(self, groups: torch.Tensor) -> None:
-        self.mask = self.mask[groups]
-        self.layers = {layer: (key[groups], value[groups]) for layer, (key, value) in self.layers.items()}
-
 
 class Branches:
-    """One token more of each response, [P*G, 1]: it attends to its prompt's prefill and to its own tokens so far."""
+    """One token more of each response, [P*G, 1]: it attends to its prompt's prefill and to its own tokens so far.
 
-    def __init__(self, prompts: Prefill, max_new_tokens: int):
-        self._prompts, self.cache = prompts, ResponseCache(max_new_tokens)
+    A group's keys stand in one row, [prompt of L][first tokens of G][second tokens of G] ..., so that its G queries read them
+    together; a mask keeps the branches apart.
+    """
+
+    def __init__(self, prompts: Prefill, group_size: int, max_new_tokens: int):
+        self._prompts, self._size, self._room, self.length = prompts, group_size, max_new_tokens, 0
+        self._layers: dict[int, list[torch.Tensor]] = {}
+        self._mask = self._masked()
 
     @property
     def longest(self) -> int:
-        return self._prompts.longest + self.cache.length + 1
+        return self._prompts.longest + self.length + 1
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-        """Scores towards the prompt, folded by group, and towards the own tokens share one softmax."""
-        rows, heads, _, width = query.shape
-        own_key, own_value = self.cache.extend(layer, key, value)
-        query = (query * scale).view(rows, own_key.shape[1], -1, width)  # [N, H_kv, H / H_kv, D]
-        scores = query @ own_key.transpose(2, 3)
-        seen = 0
-        if self._prompts.layers:
-            prompt_key, prompt_value = self._prompts.layers[layer]
-            seen = prompt_key.shape[2]
-            hidden = ~self._prompts.mask[:, None, None]
-            towards_prompt = (self._folded(query) @ prompt_key.transpose(2, 3)).masked_fill(hidden, float("-inf"))
-            scores = torch.cat([self._unfolded(towards_prompt, query), scores], -1)
-        shares = torch.softmax(scores.float(), -1).to(query.dtype)
-        out = shares[..., seen:] @ own_value
-        if self._prompts.layers:
-            out = out + self._unfolded(self._folded(shares[..., :seen]) @ prompt_value, query)
-        return out.reshape(rows, heads, 1, width)
+        """Query heads that share a key head are further queries of it: [P*G, H, 1, D] -> [P, H_kv, H / H_kv * G, D]."""
+        groups, (rows, heads, _, width) = len(self._mask), key.shape
+        start = self._prompts.longest + self.length * self._size
+        end = start + self._size
+        if layer not in self._layers:
+            self._layers[layer] = self._rows(self._prompts.layers.pop(layer, ()), key)
+        for row, new in zip(self._layers[layer], (key, value), strict=True):
+            row[:, :, start:end] = new.view(groups, self._size, heads, width).transpose(1, 2)
+        keys, values = (row[:, :, :end] for row in self._layers[layer])
+        each = query.shape[1] // heads
+        folded = query.view(groups, self._size, heads, each, width).permute(0, 2, 3, 1, 4).reshape(groups, heads, -1, width)
+        mask = self._mask[..., :end].repeat(1, 1, each, 1)
+        out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scale)
+        out = out.view(groups, heads, each, self._size, width).permute(0, 3, 1, 2, 4)
+        return out.reshape(rows, heads * each, 1, width)
 
-    def _folded(self, x: torch.Tensor) -> torch.Tensor:
-        """[P*G, H_kv, R, X] -> [P, H_kv, G*R, X]."""
-        groups = len(self._prompts.mask)
-        return x.view(groups, -1, *x.shape[1:]).transpose(1, 2).reshape(groups, x.shape[1], -1, x.shape[-1])
+    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        """As `decoding.Continuation.keep`."""
+        columns = rows.view(len(groups), -1) - groups[:, None] * self._size
+        trunk = self._prompts.longest
 
-    def _unfolded(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """[P, H_kv, G*R, X] -> [P*G, H_kv, R, X]."""
-        rows, heads, each = like.shape[:3]
-        return x.view(len(x), heads, -1, each, x.shape[-1]).transpose(1, 2).reshape(rows, heads, each, -1)
+        def kept(row: torch.Tensor) -> torch.Tensor:
+            row = row[groups]
+            own = row[:, :, trunk:].unflatten(2, (self._room, self._size))
+            chosen = columns[:, None, None, :, None].expand(-1, own.shape[1], self._room, -1, own.shape[4])
+            return torch.cat([row[:, :, :trunk], own.gather(3, chosen).flatten(2, 3)], 2)
+
+        self._layers = {layer: [kept(row) for row in both] for layer, both in self._layers.items()}
+        self._prompts.mask, self._size = self._prompts.mask[groups], columns.shape[1]
+        self._mask = self._masked()
+
+    def _rows(self, prompt: Sequence[torch.Tensor], like: torch.Tensor) -> list[torch.Tensor]:
+        """Keys and values of one layer, [P, H_kv, L + room * G, D] each, those of the prompts (if they have any) in place."""
+        shape = (len(self._mask), like.shape[1], self._prompts.longest + self._room * self._size, like.shape[3])
+        rows = [like.new_zeros(shape) for _ in range(2)]
+        for row, known in zip(rows, prompt, strict=False):
+            row[:, :, : self._prompts.longest] = known
+        return rows
+
+    def _masked(self) -> torch.Tensor:
+        """What each response may see, bool [P, 1, G, L + room * G]."""
+        prompt = self._prompts.mask[:, None, None].expand(-1, -1, self._size, -1)
+        own = torch.eye(self._size, dtype=torch.bool, device=prompt.device).repeat(1, self._room)
+        return torch.cat([prompt, own.expand(len(prompt), 1, -1, -1)], -1)
 
 
 def _per_query_head(query: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -121,3 +121,16 @@ def test_the_gradient_does_not_depend_on_the_token_budget(loss, extra, tmp_path)
 def test_the_supervised_gradient_does_not_depend_on_the_token_budget():
     losses = [new_learner(SUPERVISED, token_budget=b).update(groups_of(new_learner(SUPERVISED)), 1)[0].loss for b in (1, 9999)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("token_budget", "tokens", "padded"),
+    [
+        (1, [11, 19, 16, 22], [11, 21, 22, 22]),  # 1 has 13 + 3 tokens, computed as 2 rows of 9 and 2 responses of 2
+        (77, [30, 38], [36, 68]),
+        (10_000, [68], [172]),  # 7 rows of 20 and 8 responses of 4
+    ],
+)
+def test_tokens_are_counted_with_and_without_padding(token_budget, tokens, padded):
+    assert [micro.tokens for micro in cut(token_budget)] == tokens
+    assert [micro.padded_tokens for micro in cut(token_budget)] == padded

@@ -108,6 +108,14 @@ def test_metrics_are_those_of_the_batch():
     assert metrics.lr == GRPO.lr and metrics.grad_norm > 0 and metrics.peak_memory_mb > 0
 
 
+def test_padding_is_the_share_of_computed_tokens_that_are_none():
+    groups = groups_of(new_learner(GRPO))
+    rows = [len(row) for g in groups for row in g.context_ids]
+    responses = [len(r.token_ids) for g in groups for r in g.responses]
+    padded = len(rows) * max(rows) + len(responses) * max(responses)  # one micro-batch, its rows one bucket
+    assert new_learner(GRPO).update(groups, 1)[0].padding == pytest.approx(1 - (sum(rows) + sum(responses)) / padded)
+
+
 def test_top_k_ratio_leaves_the_largest_advantages():
     learner = new_learner(GRPO, top_k_ratio=0.5)
     _, advantages = learner.update(groups_of(learner), 1)

@@ -1,0 +1,48 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from rollout.policy.thin_products import FEW, thin_products
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[True, False], ids=["bias", "no bias"])
+def layer(request):
+    torch.manual_seed(0)
+    return nn.Linear(24, 40, bias=request.param)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (FEW,), (FEW, 1), (2, 5), (1, 1), (2, 3, 4)])
+def test_few_rows_give_the_same_values(layer, shape):
+    x = torch.randn(*shape, 24, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        plain = layer(x)
+        with thin_products(FEW, CPU) as mode:
+            thin = layer(x)
+    assert mode is not None and thin.shape == plain.shape and thin.is_contiguous()
+    torch.testing.assert_close(thin, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_an_input_that_is_not_contiguous_is_no_hindrance(layer):
+    x = torch.randn(24, 3, 2, generator=torch.Generator().manual_seed(1)).transpose(0, 2)
+    with torch.inference_mode(), thin_products(6, CPU):
+        thin = layer(x)
+    assert thin.is_contiguous()
+    torch.testing.assert_close(thin, layer(x.contiguous()), rtol=1e-6, atol=1e-6)
+
+
+def test_many_rows_inside_it_are_left_alone(layer):
+    x = torch.randn(FEW + 1, 24, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        plain = layer(x)
+        with thin_products(FEW, CPU):
+            assert torch.equal(layer(x), plain)
+
+
+def test_above_few_rows_and_off_the_cpu_there_is_no_mode():
+    assert not isinstance(thin_products(FEW, CPU), nullcontext)
+    assert isinstance(thin_products(FEW + 1, CPU), nullcontext)
+    assert isinstance(thin_products(1, torch.device("cuda")), nullcontext)
