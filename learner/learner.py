@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -17,7 +19,7 @@ from learner.optimizer import load_optimizer, new_optimizer, save_optimizer
 from learner.shaping import advantages_of, rewards_of, sequence_kl
 from learner.update_metrics import PassOutcome, UpdateMetrics, peak_memory_mb, update_metrics
 from rollout.config import PolicySettings, RolloutSettings
-from rollout.errors import CheckpointError
+from rollout.errors import CheckpointError, SettingsError
 from rollout.policy.interface import Policy
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.policy.weights import FlatWeights
@@ -54,9 +56,9 @@ class Learner:
         if not self.algorithm.needs_reference():
             self.reference = None
         elif (path := reference or self.settings.reference_path) is not None:
-            self.reference = self._load(path)
+            self.reference = self._compiled(self._load(path))
         else:
-            self.reference = self.policy.frozen_copy()
+            self.reference = self._compiled(self.policy.frozen_copy())
 
     def update(self, groups: Sequence[Group], step: int) -> tuple[UpdateMetrics, torch.Tensor]:
         """Train on a batch of groups, `passes` optimiser steps; also the advantages [P, G].
@@ -179,7 +181,7 @@ class Learner:
     def _refresh_reference(self, step: int) -> None:
         every = self.algorithm.reference_every
         if self.reference is not None and every and (step - self.stage.first + 1) % every == 0:
-            self.reference = self.policy.frozen_copy()
+            self.reference = self._compiled(self.policy.frozen_copy())
 
     def _temperature(self) -> float:
         return self.rollout.temperature if self.stage.sampled else 1.0
@@ -191,9 +193,17 @@ class Learner:
 
     def _prepared(self, policy: Policy) -> Policy:
         """Set up for backward passes; before anything is computed with it."""
+        self._compiled(policy)
         if self.settings.activation_checkpointing:
             policy.checkpoint_activations()
+        return policy
+
+    def _compiled(self, policy: Policy) -> Policy:
+        """Raises SettingsError if that is wanted and there is no compiler."""
         if self.settings.compile:
+            compiler = os.environ.get("CXX", "g++")  # as torch looks for it
+            if shutil.which(compiler) is None:
+                raise SettingsError(f"learner.compile: the learner's machine has no {compiler}; install it or leave this out")
             policy.compile()
         return policy
 

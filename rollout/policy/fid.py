@@ -88,7 +88,7 @@ class FidPolicy(Policy):
 
     def compile(self) -> None:
         compile_layers(self.model.encoder)
-        self._block = torch.compile(self._block, dynamic=True)
+        self._block = torch.compile(self._decoder_block, dynamic=True)
 
     def save(self, folder: Path) -> None:
         super().save(folder)

@@ -75,9 +75,10 @@ class PackedTree:
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
         """Two products, so that the prompt's own half stays a plain causal attention; its padding is behind all that count."""
         key, value = _per_query_head(query, key), _per_query_head(query, value)
-        q, k, v = (x[:, :, : self._trunk] for x in (query, key, value))
+        q, k, v = (_sliced(x[:, :, : self._trunk]) for x in (query, key, value))
         prompt = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-        branches = F.scaled_dot_product_attention(query[:, :, self._trunk :], key, value, attn_mask=self._mask, scale=scale)
+        own = _sliced(query[:, :, self._trunk :])
+        branches = F.scaled_dot_product_attention(own, key, value, attn_mask=self._mask, scale=scale)
         return torch.cat([prompt, branches], 2)
 
 
@@ -156,6 +157,11 @@ class Branches:
         prompt = self._prompts.mask[:, None, None].expand(-1, -1, self._size, -1)
         own = torch.eye(self._size, dtype=torch.bool, device=prompt.device).repeat(1, self._room)
         return torch.cat([prompt, own.expand(len(prompt), 1, -1, -1)], -1)
+
+
+def _sliced(x: torch.Tensor) -> torch.Tensor:
+    """Compiled code takes the strides of the first slice that its backward pass meets for those of all."""
+    return x.contiguous() if torch.compiler.is_compiling() else x
 
 
 def _per_query_head(query: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
