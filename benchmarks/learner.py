@@ -1,6 +1,6 @@
 """A learner pass of a T5-small FiD reader: policy forward and backward, reference forward.
 
-    python -m benchmarks.learner [--group_sizes 4 8 16] [--repetitions 5] [--threads 2]
+    python -m benchmarks.learner [--group_sizes 4 8 16] [--repetitions 3] [--threads 2]
 
 seed         the seed's way: every response has its own encoder pass, for policy and reference
 encode-once  each prompt is encoded once, its states are repeated for the group
@@ -40,7 +40,7 @@ WAYS: dict[str, LogProbs] = {"seed": seeds_logprobs, "encode-once": encode_once_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group_sizes", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

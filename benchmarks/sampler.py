@@ -1,6 +1,6 @@
 """Sampling groups from a T5-small FiD reader.
 
-    python -m benchmarks.sampler [--group_sizes 4 8 16] [--repetitions 5] [--threads 2]
+    python -m benchmarks.sampler [--group_sizes 4 8 16] [--repetitions 3] [--threads 2]
 
 seed      the seed's way: one response at a time of every prompt, each time encoded anew, by transformers' `generate`
 generate  each prompt is encoded once, then transformers' `generate(num_return_sequences=k)`
@@ -54,7 +54,7 @@ WAYS = {"seed": seeds_way, "generate": by_generate, "ours": ours}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--group_sizes", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

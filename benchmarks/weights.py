@@ -23,7 +23,7 @@ import ray
 import torch
 from torch import nn
 
-from rollout.policy.weights import FlatWeights, flatten, load_flat
+from rollout.policy.weights import FlatWeights, flatten, load_flat, wire_buffer
 
 TENSORS = 75
 
@@ -35,6 +35,7 @@ class Holder:
         side = int((megabytes * 10**6 / 4 / TENSORS) ** 0.5)
         generator = torch.Generator().manual_seed(seed)
         self.model = nn.ParameterList([torch.randn(side, side, generator=generator) for _ in range(TENSORS)])
+        self.wire = wire_buffer(list(self.model), torch.float32)
 
     def step(self) -> None:
         with torch.no_grad():
@@ -45,7 +46,7 @@ class Holder:
         return {name: value.detach() for name, value in self.model.state_dict().items()}
 
     def flat(self) -> np.ndarray:
-        return flatten(list(self.model), torch.float32)
+        return flatten(list(self.model), torch.float32, self.wire)
 
     def load_tensors(self, weights: list[Any]) -> None:
         self.model.load_state_dict(ray.get(weights[0]))

@@ -22,7 +22,7 @@ from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import CheckpointError, SettingsError
 from rollout.policy.interface import Policy
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.policy.weights import FlatWeights
+from rollout.policy.weights import FlatWeights, wire_buffer
 from rollout.types import Group
 
 STATE = "learner.json"
@@ -45,6 +45,7 @@ class Learner:
         self.device = str(policy.model.device)
         self.dtype = DTYPES[policy_settings.dtype]
         self.reference: Policy | None = None
+        self._wire = wire_buffer(self.policy.trained_parameters(), self.dtype)
 
     def begin(self, stage: Stage, reference: str | Path | None = None) -> None:
         """Start a stage: a new optimiser, and the reference where one is needed, which is the policy as it stands now."""
@@ -93,8 +94,8 @@ class Learner:
         return metrics, advantages
 
     def weights(self) -> FlatWeights:
-        """What training changes of the policy, in the samplers' dtype."""
-        return FlatWeights.of(self.policy.weights(self.dtype))
+        """What training changes of the policy, in the samplers' dtype; the next call writes over it."""
+        return FlatWeights.of(self.policy.weights(self.dtype, self._wire))
 
     def save(self, folder: Path) -> None:
         """Write policy/, reference/ (if there is one), the optimiser's state and what else an update changes."""

@@ -82,9 +82,9 @@ class Policy(ABC):
         named = dict(self.model.named_parameters())
         return [named[name] for name in self.trained]
 
-    def weights(self, dtype: torch.dtype) -> np.ndarray:
-        """All that training changes, as one flat array."""
-        return flatten(self.trained_parameters(), dtype)
+    def weights(self, dtype: torch.dtype, out: torch.Tensor | None = None) -> np.ndarray:
+        """All that training changes, as one flat array: a new one, or `out`, a `wire_buffer` of these parameters."""
+        return flatten(self.trained_parameters(), dtype, out)
 
     def load_weights(self, weights: np.ndarray) -> None:
         """Take over an array made by another policy's `weights`."""

@@ -31,10 +31,15 @@ class FlatWeights:
             raise PolicyError(f"weights: {self.values.nbytes} bytes arrived damaged; check the memory of learner and sampler")
 
 
+def wire_buffer(parameters: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """Room for `flatten`, written once: a first broadcast then waits for no fresh pages."""
+    return torch.empty(sum(p.numel() for p in parameters), dtype=dtype).zero_()
+
+
 @torch.no_grad()
-def flatten(parameters: Sequence[torch.Tensor], dtype: torch.dtype) -> np.ndarray:
-    """Copy every parameter, in the given order, into one new array; bfloat16 travels as its bits in int16."""
-    flat = torch.empty(sum(p.numel() for p in parameters), dtype=dtype)
+def flatten(parameters: Sequence[torch.Tensor], dtype: torch.dtype, out: torch.Tensor | None = None) -> np.ndarray:
+    """Copy every parameter, in the given order, into one array, `out` or a new one; bfloat16 travels as its bits in int16."""
+    flat = wire_buffer(parameters, dtype) if out is None else out
     offset = 0
     for parameter in parameters:
         flat[offset : offset + parameter.numel()].copy_(parameter.reshape(-1))

@@ -124,7 +124,7 @@ def test_top_k_ratio_leaves_the_largest_advantages():
 
 def test_the_reference_is_the_policy_at_begin_and_stays():
     learner = new_learner(GRPO)
-    before = learner.weights().values
+    before = learner.weights().values.copy()
     for step in (1, 2):
         learner.update(groups_of(learner, step), step)
     assert (learner.reference.weights(torch.float32) == before).all()
@@ -160,7 +160,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_prompts_named(broken):
     learner = new_learner(GRPO)
     groups = groups_of(learner, epoch=3)
     learner.update(groups_of(learner), 1)
-    before, state = learner.weights().values, [p["exp_avg"].clone() for p in learner.optimizer.state.values()]
+    before, state = learner.weights().values.copy(), [p["exp_avg"].clone() for p in learner.optimizer.state.values()]
     metrics, _ = learner.update([broken(groups[0]), *groups[1:]], 2)
     assert metrics.skipped == 1
     assert metrics.skipped_prompts == tuple(PromptKey(3, f"q{i}") for i in range(4))
@@ -174,7 +174,7 @@ def test_weights_that_are_not_finite_skip_the_step():
     groups = groups_of(learner)
     with torch.no_grad():
         learner.policy.model.decoder.final_layer_norm.weight[0] = math.nan
-    before = learner.weights().values
+    before = learner.weights().values.copy()
     metrics, _ = learner.update(groups, 1)
     assert metrics.skipped == 1 and len(metrics.skipped_prompts) == 4
     assert np.array_equal(learner.weights().values, before, equal_nan=True)
@@ -318,7 +318,7 @@ def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
 
 def test_the_reference_is_refreshed_every_n_updates():
     learner = new_learner(GRPO, reference_every=2)
-    before = learner.weights().values
+    before = learner.weights().values.copy()
     learner.update(groups_of(learner), 1)
     assert (learner.reference.weights(torch.float32) == before).all()
     learner.update(groups_of(learner), 2)
@@ -330,7 +330,7 @@ def test_cut_responses_neither_pull_nor_push_where_they_are_masked():
     groups = groups_of(new_learner(GRPO))
     cut = [replace(g, responses=tuple(replace(r, finished=False) for r in g.responses)) for g in groups]
     learner = new_learner(GRPO, mask_truncated=True, weight_decay=0.0)
-    before = learner.weights().values
+    before = learner.weights().values.copy()
     metrics, advantages = learner.update(cut, 1)
     assert metrics.grad_norm == 0 and (learner.weights().values == before).all()
     assert metrics.truncated == 1 and (advantages != 0).any()
