@@ -1,9 +1,10 @@
 """The templates that suit a family of models, where the settings name none."""
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rollout.config import PolicySettings
-from rollout.errors import SettingsError
+from rollout.errors import SettingsError, first_line
 
 FID = {  # LAPDOG's own
     "prompt_template": "dialog with R's persona: {question} R:",
@@ -28,4 +29,11 @@ def with_templates(settings: PolicySettings, tokenizer: PreTrainedTokenizerBase 
         )
     if settings.system_prompt is not None and not is_chat:
         raise SettingsError("policy.system_prompt: has no effect on a model without a chat template; leave it out")
+    if settings.system_prompt is not None and tokenizer is not None:
+        chat = [{"role": "system", "content": settings.system_prompt}, {"role": "user", "content": "?"}]
+        try:
+            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            problem = f"the model's chat template refuses it ({first_line(error)})"
+            raise SettingsError(f"policy.system_prompt: {problem}; put it into policy.prompt_template") from error
     return filled

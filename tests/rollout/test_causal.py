@@ -175,6 +175,15 @@ def test_a_system_prompt_needs_a_chat_template(tmp_path):
         causal_policy(tmp_path, chat=False, system_prompt="be brief")
 
 
+def test_a_chat_template_that_knows_no_system_role_refuses_a_system_prompt(tmp_path):
+    folder = save_causal(tmp_path)
+    template = folder / "chat_template.jinja"
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    template.write_text(refusal + template.read_text())
+    with pytest.raises(SettingsError, match="refuses it .no system role."):
+        load_policy(folder, SETTINGS.model_copy(update={"system_prompt": "be brief"}), torch.float32, "cpu")
+
+
 def test_a_passage_template_with_the_query_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="policy.passage_template: has {query}"):
         causal_policy(tmp_path, passage_template="{query} {text}")
