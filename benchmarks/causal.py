@@ -1,4 +1,4 @@
-"""A whole GRPO step of a small causal LM: sample, reward, reference, update.
+"""A whole GRPO step of a small causal LM: sample, reward, reference, update, and the sampler gets the new weights.
 
     python -m benchmarks.causal [--peer [PYTHON]] [--steps 5] [--peer_steps 3] [--threads 2]
 
@@ -36,6 +36,7 @@ from rollout.types import Prompt, Version
 PROMPTS, GROUP, PROMPT_TOKENS, NEW_TOKENS, VOCABULARY = 4, 8, 546, 24, 8192
 POLICY = PolicySettings(n_context=0, prompt_template="{question}", response_template="{answer}")
 ROLLOUT = RolloutSettings(group_size=GROUP, prompts_per_step=PROMPTS, max_new_tokens=NEW_TOKENS)
+KL_COEF, LR = 0.04, 1e-6
 PEER = "trl==1.16.0"
 PEER_STEP = Path(__file__).with_name("trl_step.py")
 
@@ -51,9 +52,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_model(folder)
-        questions = random_questions(options.steps + 1)
-        seconds = our_steps(folder, questions)
-        print(f"{'':>11} {'sample':>8} {'reward':>8} {'update':>8} {'step':>8}   responses/s")
+        questions = random_questions(max(options.steps, options.peer_steps) + 1)
+        seconds = our_steps(folder, questions[: options.steps + 1])
+        print(f"{'':>11} {'sample':>8} {'reward':>8} {'update':>8} {'weights':>8} {'step':>8}   responses/s")
         medians = [statistics.median(column) for column in zip(*seconds[1:], strict=True)]
         ours = statistics.median(sum(parts) for parts in seconds[1:])
         columns = " ".join(f"{s:6.2f} s" for s in (*medians, ours))
@@ -62,7 +63,7 @@ def main() -> None:
         if options.peer is not None:
             python = options.peer or str(peer_python())
             theirs = statistics.median(peer_steps(python, folder, questions, options.peer_steps, options.threads)[1:])
-            print(f"{PEER:>11} " + " " * 27 + f"{theirs:6.2f} s   {PROMPTS * GROUP / theirs:.2f}")
+            print(f"{PEER:>11} " + " " * 36 + f"{theirs:6.2f} s   {PROMPTS * GROUP / theirs:.2f}")
     speedup = None if theirs is None else round(theirs / ours, 2)
     result = {"bench": "causal", "ours_s": round(ours, 3), "trl_s": theirs and round(theirs, 3), "speedup": speedup}
     print(json.dumps(result))
@@ -95,11 +96,11 @@ def random_questions(steps: int) -> list[list[str]]:
 
 
 def our_steps(folder: Path, questions: list[list[str]]) -> list[tuple[float, ...]]:
-    """Seconds of sampling, rewarding and updating (with the reference's forward) in each step."""
-    settings = LearnerSettings(kl_coef=0.04)
+    """Seconds of sampling, rewarding, updating (with the reference's forward) and handing over the weights in each step."""
+    settings = LearnerSettings(kl_coef=KL_COEF)
     learner = Learner(load_policy(folder, POLICY, torch.float32, "cpu"), settings, ROLLOUT, POLICY, {"f1": 1.0})
     steps = len(questions)
-    learner.begin(Stage(name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS, lr=1e-6, lr_warmup_steps=0))
+    learner.begin(Stage(name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS, lr=LR, lr_warmup_steps=0))
     sampler = Sampler(load_policy(folder, POLICY, torch.float32, "cpu"), Retriever(None, "all", 0), ROLLOUT, seed=0)
     scorer = Scorer(RewardSettings())
     seconds = []
@@ -111,6 +112,8 @@ def our_steps(folder: Path, questions: list[list[str]]) -> list[tuple[float, ...
         scored = [scorer.score(group) for group in groups]
         marks.append(time.perf_counter())
         learner.update(scored, step)
+        marks.append(time.perf_counter())
+        sampler.load_weights(learner.weights(), Version(0, step + 1))
         marks.append(time.perf_counter())
         seconds.append(tuple(np.diff(marks).tolist()))
     return seconds
@@ -131,7 +134,16 @@ def peer_python() -> Path:
 
 def peer_steps(python: str, folder: Path, questions: list[list[str]], steps: int, threads: int) -> list[float]:
     prompts = [text for of_step in questions[: steps + 1] for text in of_step]
-    work = {"folder": str(folder), "prompts": prompts, "group": GROUP, "new_tokens": NEW_TOKENS, "threads": threads}
+    work = {
+        "folder": str(folder),
+        "prompts": prompts,
+        "prompts_a_step": PROMPTS,
+        "group": GROUP,
+        "new_tokens": NEW_TOKENS,
+        "kl_coef": KL_COEF,
+        "lr": LR,
+        "threads": threads,
+    }
     done = subprocess.run([python, PEER_STEP], input=json.dumps(work), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{python} {PEER_STEP}: ended with {done.returncode}\n{done.stderr[-2000:]}")

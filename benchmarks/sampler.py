@@ -24,6 +24,7 @@ from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Context
 
 SHAPE = Shape()
+HEADLINE = 8
 SAMPLED = {"do_sample": True, "top_k": 0, "min_new_tokens": SHAPE.response_tokens, "max_new_tokens": SHAPE.response_tokens}
 
 
@@ -57,6 +58,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    if HEADLINE not in options.group_sizes:
+        parser.error(f"--group_sizes: lacks {HEADLINE}, whose speedups the last line tells; add it")
     torch.set_num_threads(options.threads)
     policy, contexts = reader(0), random_contexts(SHAPE)
     result: dict[str, object] = {"bench": "sampler"}
@@ -70,7 +73,7 @@ def main() -> None:
         naive, generate = seconds["seed"] / seconds["ours"], seconds["generate"] / seconds["ours"]
         taken = " ".join(f"{seconds[name]:7.2f} s" for name in WAYS)
         print(f"{k:>3} {taken} {naive:9.2f}x {generate:13.2f}x {tokens / seconds['ours']:13.0f}", flush=True)
-        if k == 8 or len(options.group_sizes) == 1:
+        if k == HEADLINE:
             result |= {"speedup_naive": round(naive, 2), "speedup_generate": round(generate, 2)}
     print(json.dumps(result))
 

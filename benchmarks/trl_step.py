@@ -1,6 +1,7 @@
 """Steps of TRL's GRPOTrainer, timed; `benchmarks.causal` runs this file with an interpreter that has trl.
 
-stdin: JSON {folder, prompts (4 a step), group, new_tokens, threads}. The last line on stdout: seconds of every step.
+stdin: JSON {folder, prompts, prompts_a_step, group, new_tokens, kl_coef, lr, threads}.
+The last line on stdout: seconds of every step.
 """
 
 import json
@@ -28,18 +29,17 @@ class Clock(TrainerCallback):
 def main() -> None:
     work = json.load(sys.stdin)
     torch.set_num_threads(work["threads"])
-    prompts_a_step = 4
     with tempfile.TemporaryDirectory() as output:
         config = GRPOConfig(
             output_dir=output,
             use_cpu=True,
             bf16=False,
-            max_steps=len(work["prompts"]) // prompts_a_step,
-            per_device_train_batch_size=prompts_a_step * work["group"],
+            max_steps=len(work["prompts"]) // work["prompts_a_step"],
+            per_device_train_batch_size=work["prompts_a_step"] * work["group"],
             num_generations=work["group"],
             max_completion_length=work["new_tokens"],
-            beta=0.04,
-            learning_rate=1e-6,
+            beta=work["kl_coef"],
+            learning_rate=work["lr"],
             gradient_checkpointing=False,
             shuffle_dataset=False,
             report_to=[],

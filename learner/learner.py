@@ -57,7 +57,7 @@ class Learner:
         if not self.algorithm.needs_reference():
             self.reference = None
         elif (path := reference or self.settings.reference_path) is not None:
-            self.reference = self._compiled(self._load(path))
+            self.reference = self._compiled(self._loaded_reference(path))
         else:
             self.reference = self._compiled(self.policy.frozen_copy())
 
@@ -210,6 +210,17 @@ class Learner:
 
     def _load(self, path: str | Path) -> Policy:
         return load_policy(path, self.policy_settings, torch.float32, self.device)
+
+    def _loaded_reference(self, path: str | Path) -> Policy:
+        """Raises SettingsError if it reads other tokens than the policy."""
+        reference = load_policy(path, PolicySettings(), torch.float32, self.device)  # it scores, and renders nothing
+        policy = self.policy
+        if type(reference) is not type(policy) or reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+            raise SettingsError(
+                f"learner.reference_path: {path} reads other tokens than the policy; give a model of the policy's family"
+            )
+        reference.share_untrained(policy)
+        return reference
 
 
 def _adapted(kl_coef: float, path: Path) -> float:

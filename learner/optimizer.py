@@ -10,6 +10,8 @@ from torch import nn
 
 from rollout.errors import CheckpointError
 
+STATE = ("step", "exp_avg", "exp_avg_sq")
+
 
 def new_optimizer(parameters: Iterable[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
@@ -26,8 +28,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint") from error
     for name, parameter in parameters:
-        state = {key: saved[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in saved}
-        if state and state["exp_avg"].shape != parameter.shape:
-            raise CheckpointError(f"{path}: {name} has another shape than the policy's; resume with the run's own policy")
-        if state:
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+        state = {key: saved.pop(f"{name}/{key}") for key in STATE if f"{name}/{key}" in saved}
+        if not state:  # no gradient has reached it yet
+            continue
+        if len(state) < len(STATE) or state["exp_avg"].shape != parameter.shape:
+            raise CheckpointError(f"{path}: {name} is not as in the policy; resume with the run's own policy")
+        optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+    if saved:
+        raise CheckpointError(f"{path}: {min(saved)} is not in the policy; resume with the run's own policy")

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rollout.config import PolicySettings
-from rollout.errors import PolicyError
+from rollout.errors import PolicyError, first_line
 from rollout.policy import tree_attention
 from rollout.policy.decoding import Decoding, decode
-from rollout.policy.interface import Context, Policy, TokenScores, pad
+from rollout.policy.interface import Context, Policy, TokenScores, end_tokens, pad
 from rollout.policy.layers import checkpoint_layers, compile_layers
 from rollout.policy.rendering import CausalRenderer
 from rollout.policy.thin_products import thin_products
@@ -29,8 +29,8 @@ class CausalPolicy(Policy):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
         super().__init__(model, tokenizer)
         self._renderer = CausalRenderer(tokenizer, settings)
-        self._ends = _end_tokens(model, tokenizer)
-        self._positions: int | None = getattr(model.config, "max_position_embeddings", None)
+        self._ends = end_tokens(model, tokenizer)
+        self._positions = _positions(model.config)
         self._adopt_tree_attention()
 
     def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
@@ -42,12 +42,7 @@ class CausalPolicy(Policy):
     @torch.inference_mode()
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
         self._check_length(contexts, decoding.max_new_tokens)
-        ids, lengths = self._prompts([row[:-1] for (row,) in contexts])
-        prompts = Prefill(lengths, ids.shape[1])
-        if ids.shape[1]:
-            self.hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), prompts)
-        continuation = CausalContinuation(self, lengths, Branches(prompts, group_size, decoding.max_new_tokens))
-        start = torch.tensor([int(row[-1]) for (row,) in contexts], device=ids.device)[:, None].repeat(1, group_size)
+        continuation, start = self._prefilled(contexts, group_size, decoding.max_new_tokens)
         with thin_products(start.numel(), start.device):
             decoded = decode(continuation, start, self._ends, decoding)
         return self._responses(decoded), decoded.kept_mass
@@ -67,6 +62,17 @@ class CausalPolicy(Policy):
         own = hidden[:, ids.shape[1] :].view(groups, size, length - 1, hidden.shape[-1])
         before = torch.cat([prompt_end[:, None, None].expand(-1, size, 1, -1), own], 2)
         return token_scores(before, response_ids, self.logits, self._vocabulary, temperature, entropy_gradient)
+
+    def _prefilled(
+        self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
+    ) -> tuple["CausalContinuation", torch.Tensor]:
+        """All of the prompts but their last tokens is computed; those, int64 [P, G], are what the responses begin with."""
+        ids, lengths = self._prompts([row[:-1] for (row,) in contexts])
+        prompts = Prefill(lengths, ids.shape[1], max_new_tokens)
+        if ids.shape[1]:
+            self.hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), prompts)
+        start = torch.tensor([int(row[-1]) for (row,) in contexts], device=ids.device)[:, None].repeat(1, group_size)
+        return CausalContinuation(self, lengths, Branches(prompts, group_size)), start
 
     def context_tokens(self, contexts: Sequence[Context]) -> int:
         return len(contexts) * max(len(row) for (row,) in contexts)
@@ -105,19 +111,30 @@ class CausalPolicy(Policy):
 
     @torch.no_grad()
     def _adopt_tree_attention(self) -> None:
-        """Raise PolicyError unless the model's log-probs under the tree are those of its own plain forward."""
+        """Raise PolicyError unless the model's log-probs, scored and decoded, are those of its own plain forward."""
         tokens = torch.arange(3, 16) % self._vocabulary
         prompt, responses = tokens[:7], tokens[7:].view(1, 2, 3).to(self.model.device)
         sequences = torch.cat([prompt.expand(2, -1).to(responses.device), responses[0]], 1)
         logits = self.model(sequences, attention_mask=torch.ones_like(sequences), use_cache=False).logits
-        plain = torch.log_softmax(logits[:, len(prompt) - 1 : -1].float(), -1)
+        plain = torch.log_softmax(logits[:, len(prompt) - 1 : -1].float(), -1)  # [2, 3, V]
         self.model.set_attn_implementation(tree_attention.NAME)
         name = type(self.model).__name__
         if self.model.config._attn_implementation != tree_attention.NAME:
             raise PolicyError(f"policy: the attention of {name} cannot be exchanged for a group-shared one; give another model")
-        shared = self._score([(prompt.numpy().astype(np.int32),)], responses, 1.0, False).logprobs[0]
-        difference = (shared - plain.gather(-1, responses[0, ..., None])[..., 0]).abs().max()
-        if difference > TOLERANCE[self.model.dtype] * plain.std(-1).max():
+        context = [(prompt.numpy().astype(np.int32),)]
+        try:
+            scored = self._score(context, responses, 1.0, False).logprobs[0]
+            continuation, tokens = self._prefilled(context, 2, 3)
+            decoded = [continuation.next_logits(given)[0] for given in (tokens, responses[..., 0], responses[..., 1])]
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            problem = f"{name} cannot compute a shared prompt ({first_line(error)})"
+            raise PolicyError(f"policy: {problem}; give another model") from error
+        off = [
+            scored - plain.gather(-1, responses[0, ..., None])[..., 0],
+            torch.log_softmax(torch.stack(decoded, 1).float(), -1) - plain,
+        ]
+        allowed = TOLERANCE[self.model.dtype] * plain.std(-1).max()
+        if not all(bool((difference.abs() <= allowed).all()) for difference in off):
             raise PolicyError(f"policy: {name} computes a shared prompt differently from a copied one; give another model")
 
 
@@ -138,14 +155,10 @@ class CausalContinuation:
         self._branches.keep(groups, rows)
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The one that training teaches first: what the tokenizer calls the end, then those that generation also heeds."""
-    config = getattr(model, "generation_config", None)
-    also = config.eos_token_id if config is not None else None
-    ends = [tokenizer.eos_token_id, *(also if isinstance(also, list) else [also]), model.config.eos_token_id]
-    known = [end for end in dict.fromkeys(ends) if isinstance(end, int) and end < model.get_output_embeddings().weight.shape[0]]
-    if not known:
-        raise PolicyError(
-            "policy: neither its tokenizer nor its config names an end token; set eos_token in tokenizer_config.json"
-        )
-    return known
+def _positions(config: PretrainedConfig) -> int | None:
+    """Up to how many tokens the model's forward is the same for all that stand in one call."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    switched = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    limits = (getattr(text, "max_position_embeddings", None), getattr(text, "attention_chunk_size", None), switched)
+    return min((limit for limit in limits if limit is not None), default=None)

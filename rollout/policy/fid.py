@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 from rollout.config import PolicySettings
 from rollout.policy.buckets import buckets, padded_tokens
 from rollout.policy.decoding import Decoding, decode
-from rollout.policy.interface import Context, Policy, TokenScores, pad
+from rollout.policy.interface import Context, Policy, TokenScores, end_tokens, pad
 from rollout.policy.layers import checkpoint_layers, compile_layers
 from rollout.policy.rendering import FidRenderer
 from rollout.policy.response_cache import ResponseCache
@@ -50,8 +50,8 @@ class FidPolicy(Policy):
         super().__init__(model, tokenizer)
         self._renderer = FidRenderer(tokenizer, settings)
         self._heads, self._head_width = model.config.num_heads, model.config.d_kv
-        end, start = model.config.eos_token_id, model.config.decoder_start_token_id
-        self._ends: list[int] = end if isinstance(end, list) else [end]
+        self._ends = end_tokens(model, tokenizer)
+        start = model.config.decoder_start_token_id
         self._start: int = model.config.pad_token_id if start is None else start
         self._block: Callable[..., torch.Tensor] = self._decoder_block
 

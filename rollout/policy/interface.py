@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rollout.errors import PolicyError
 from rollout.policy.decoding import Decoded, Decoding
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
@@ -98,6 +99,13 @@ class Policy(ABC):
         frozen.model = copy.deepcopy(self.model, shared).requires_grad_(False)
         return frozen
 
+    def share_untrained(self, other: Self) -> None:
+        """Hold what neither trains only once, where it is equal."""
+        theirs = {name: parameter for name, parameter in other.model.named_parameters() if name not in other.trained}
+        for name, parameter in self.model.named_parameters():
+            if name in theirs and name not in self.trained and torch.equal(parameter, theirs[name]):
+                parameter.data = theirs[name].data
+
     def save(self, folder: Path) -> None:
         """Write a plain transformers folder; with adapters, a plain folder of adapters that names their model."""
         self.model.save_pretrained(folder)
@@ -116,6 +124,18 @@ class Policy(ABC):
         ]
         size = decoded.lengths.shape[1]
         return [responses[i : i + size] for i in range(0, len(responses), size)]
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The one that training teaches first: what the tokenizer calls the end, then those that generation also heeds."""
+    named = [tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None), model.config.eos_token_id]
+    ends = [end for of_one in named for end in (of_one if isinstance(of_one, list) else [of_one]) if end is not None]
+    known = list(dict.fromkeys(end for end in ends if end < model.get_output_embeddings().weight.shape[0]))
+    if not known:
+        raise PolicyError(
+            "policy: neither its tokenizer nor its config names an end token; set eos_token in tokenizer_config.json"
+        )
+    return known
 
 
 def distinct_responses(response_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

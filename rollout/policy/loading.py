@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from rollout.config import LoraSettings, PolicySettings
-from rollout.errors import PolicyError, first_line
+from rollout.errors import PolicyError, SettingsError, first_line
 from rollout.policy.causal import CausalPolicy
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
@@ -62,7 +62,7 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
         raise PolicyError(f"policy {path}: its weights lack {missing[0]}; give a complete model folder")
     _check_tokenizer(path, tokenizer, is_t5)
     if str(base) != str(path):
-        _load_adapters(model, path)
+        _load_adapters(model, path, settings.lora)
     elif settings.lora.rank:
         _add_adapters(model, settings.lora)
     model = model.to(device)
@@ -145,11 +145,18 @@ def _add_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
         model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear"))
 
 
-def _load_adapters(model: PreTrainedModel, path: str | Path) -> None:
+def _load_adapters(model: PreTrainedModel, path: str | Path, wanted: LoraSettings) -> None:
     try:
         model.requires_grad_(False)
         model.load_adapter(str(path), is_trainable=True)
+        [loaded] = model.peft_config.values()
+        rank, alpha = loaded.r, loaded.lora_alpha
     except BROKEN as error:
         raise PolicyError(
             f"policy {path}: its adapters cannot be loaded ({first_line(error)}); give a complete folder"
         ) from error
+    if wanted.rank and (wanted.rank, wanted.alpha) != (rank, alpha):
+        raise SettingsError(
+            f"policy.lora: {path} holds adapters of rank {rank} and alpha {alpha:g}; "
+            "leave policy.lora out, or give a model without adapters"
+        )

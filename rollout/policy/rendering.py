@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from rollout.config import PolicySettings
+from rollout.errors import PolicyError
 from rollout.types import Passage
 
 
@@ -74,6 +75,8 @@ class CausalRenderer(Renderer):
             chats = [[*self._system, {"role": "user", "content": text}] for text in texts]
             rendered = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
             rows = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        if not all(rows):
+            raise PolicyError("policy.prompt_template: leaves a prompt without a token; put some text into it")
         return [(np.asarray(row, np.int32),) for row in rows]
 
     def _text(self, question: str, passages: Sequence[Passage], cut: dict[str, str]) -> str:

@@ -25,7 +25,7 @@ class _WeightFirst(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if function is not F.linear or len(args) < 2 or args[0].numel() > FEW * args[0].shape[-1]:
+        if function is not F.linear or kwargs or args[0].numel() > FEW * args[0].shape[-1]:
             return function(*args, **(kwargs or {}))
         x, weight, *bias = args
         product = (weight @ x.reshape(-1, x.shape[-1]).T).T.contiguous().view(*x.shape[:-1], -1)

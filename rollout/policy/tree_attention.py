@@ -4,7 +4,6 @@ Registered with transformers as an attention of its own, so that any causal LM t
 keyword `tree`. Axes: P prompts of up to L tokens, H heads, H_kv heads of keys and values, D head width.
 """
 
-from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -24,7 +23,7 @@ class Tree(Protocol):
 
     @property
     def longest(self) -> int:
-        """Most tokens on one way from the root to a leaf."""
+        """Most tokens on one way from the root to a leaf, those to come included."""
         ...
 
 
@@ -85,8 +84,8 @@ class PackedTree:
 class Prefill:
     """Prompts [P, L] before their responses: plain causal attention, whose keys and values are kept per layer."""
 
-    def __init__(self, prompt_lengths: torch.Tensor, longest_prompt: int):
-        self.longest = longest_prompt
+    def __init__(self, prompt_lengths: torch.Tensor, longest_prompt: int, max_new_tokens: int):
+        self.room, self.longest = max_new_tokens, longest_prompt + max_new_tokens
         self.mask = torch.arange(longest_prompt, device=prompt_lengths.device) < prompt_lengths[:, None]
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -103,54 +102,49 @@ class Branches:
     together; a mask keeps the branches apart.
     """
 
-    def __init__(self, prompts: Prefill, group_size: int, max_new_tokens: int):
-        self._prompts, self._size, self._room, self.length = prompts, group_size, max_new_tokens, 0
+    def __init__(self, prompts: Prefill, group_size: int):
+        self._prompts, self._size, self._room, self.length = prompts, group_size, prompts.room, 0
+        self.longest, self._trunk = prompts.longest, prompts.mask.shape[1]
         self._layers: dict[int, list[torch.Tensor]] = {}
         self._mask = self._masked()
-
-    @property
-    def longest(self) -> int:
-        return self._prompts.longest + self.length + 1
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
         """Query heads that share a key head are further queries of it: [P*G, H, 1, D] -> [P, H_kv, H / H_kv * G, D]."""
         groups, (rows, heads, _, width) = len(self._mask), key.shape
-        start = self._prompts.longest + self.length * self._size
+        start = self._trunk + self.length * self._size
         end = start + self._size
         if layer not in self._layers:
-            self._layers[layer] = self._rows(self._prompts.layers.pop(layer, ()), key)
+            self._layers[layer] = [self._row(known) for known in self._prompts.layers.pop(layer, (key, value))]
         for row, new in zip(self._layers[layer], (key, value), strict=True):
-            row[:, :, start:end] = new.view(groups, self._size, heads, width).transpose(1, 2)
+            row[:, :, start:end] = new.view(groups, self._size, heads, -1).transpose(1, 2)
         keys, values = (row[:, :, :end] for row in self._layers[layer])
         each = query.shape[1] // heads
         folded = query.view(groups, self._size, heads, each, width).permute(0, 2, 3, 1, 4).reshape(groups, heads, -1, width)
         mask = self._mask[..., :end].repeat(1, 1, each, 1)
         out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scale)
-        out = out.view(groups, heads, each, self._size, width).permute(0, 3, 1, 2, 4)
-        return out.reshape(rows, heads * each, 1, width)
+        out = out.view(groups, heads, each, self._size, -1).permute(0, 3, 1, 2, 4)
+        return out.reshape(rows, heads * each, 1, -1)
 
     def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
         """As `decoding.Continuation.keep`."""
         columns = rows.view(len(groups), -1) - groups[:, None] * self._size
-        trunk = self._prompts.longest
 
         def kept(row: torch.Tensor) -> torch.Tensor:
             row = row[groups]
-            own = row[:, :, trunk:].unflatten(2, (self._room, self._size))
+            own = row[:, :, self._trunk :].unflatten(2, (self._room, self._size))
             chosen = columns[:, None, None, :, None].expand(-1, own.shape[1], self._room, -1, own.shape[4])
-            return torch.cat([row[:, :, :trunk], own.gather(3, chosen).flatten(2, 3)], 2)
+            return torch.cat([row[:, :, : self._trunk], own.gather(3, chosen).flatten(2, 3)], 2)
 
         self._layers = {layer: [kept(row) for row in both] for layer, both in self._layers.items()}
         self._prompts.mask, self._size = self._prompts.mask[groups], columns.shape[1]
         self._mask = self._masked()
 
-    def _rows(self, prompt: Sequence[torch.Tensor], like: torch.Tensor) -> list[torch.Tensor]:
-        """Keys and values of one layer, [P, H_kv, L + room * G, D] each, those of the prompts (if they have any) in place."""
-        shape = (len(self._mask), like.shape[1], self._prompts.longest + self._room * self._size, like.shape[3])
-        rows = [like.new_zeros(shape) for _ in range(2)]
-        for row, known in zip(rows, prompt, strict=False):
-            row[:, :, : self._prompts.longest] = known
-        return rows
+    def _row(self, known: torch.Tensor) -> torch.Tensor:
+        """Keys or values of one layer, [P, H_kv, L + room * G, D], those of the prompts [P, H_kv, L, D] in place."""
+        row = known.new_zeros(len(self._mask), known.shape[1], self._trunk + self._room * self._size, known.shape[3])
+        if self._trunk:
+            row[:, :, : self._trunk] = known
+        return row
 
     def _masked(self) -> torch.Tensor:
         """What each response may see, bool [P, 1, G, L + room * G]."""

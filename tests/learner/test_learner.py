@@ -4,14 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from learner.advantage import decoupled_advantages
 from learner.config import LearnerSettings, Stage
 from learner.learner import Learner
-from rollout.errors import CheckpointError
+from rollout.errors import CheckpointError, SettingsError
+from rollout.policy.loading import build_tiny_policy
 from rollout.types import PromptKey
 from tests.learner.examples import GRPO, ROLLOUT, SUPERVISED, groups_of, new_learner
 from tests.rollout.tiny import SETTINGS, tiny_policy
+from tests.rollout.tiny_causal import save_causal
 
 
 def stage(**values):
@@ -229,6 +232,37 @@ def test_a_damaged_optimizer_file_is_refused(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="optimizer.safetensors: cannot be read"):
         learner.restore(tmp_path, SUPERVISED)
+
+
+def changed_name(state):
+    return {name.replace("shared", "other"): value for name, value in state.items()}
+
+
+def changed_shape(state):
+    return {name: value[:1] if name == "shared.weight/exp_avg" else value for name, value in state.items()}
+
+
+def without_a_moment(state):
+    return {name: value for name, value in state.items() if name != "shared.weight/exp_avg_sq"}
+
+
+@pytest.mark.parametrize("change", [changed_name, changed_shape, without_a_moment])
+def test_the_optimizer_file_of_another_model_is_refused(change, tmp_path):
+    learner = new_learner(SUPERVISED)
+    learner.update(groups_of(learner), 1)
+    learner.save(tmp_path)
+    path = tmp_path / "optimizer.safetensors"
+    save_file(change(load_file(path)), path)
+    with pytest.raises(CheckpointError, match="optimizer.safetensors: .* the policy; resume with the run's own policy"):
+        learner.restore(tmp_path, SUPERVISED)
+
+
+def test_a_reference_that_reads_other_tokens_is_refused(tmp_path):
+    build_tiny_policy(SETTINGS, ["quite another text"], 0).save(tmp_path / "words")
+    save_causal(tmp_path / "family")
+    for folder in ("words", "family"):
+        with pytest.raises(SettingsError, match="learner.reference_path: .* reads other tokens than the policy"):
+            new_learner(GRPO, reference_path=str(tmp_path / folder))
 
 
 def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():

@@ -10,8 +10,7 @@ from learner.config import LearnerSettings
 from learner.learner import Learner
 from rollout.policy.loading import load_policy
 from tests.learner.examples import ROLLOUT
-from tests.rollout.test_fid import with_own_head
-from tests.rollout.tiny import SETTINGS, contexts_of, tiny_policy
+from tests.rollout.tiny import SETTINGS, contexts_of, tiny_policy, with_own_head
 from tests.rollout.tiny_causal import causal_policy
 
 FAMILIES = ["fid", "llama", "gpt2"]
@@ -84,14 +83,13 @@ def test_a_group_of_twice_the_size_keeps_far_less_than_twice(family, checkpointi
     assert once < twice < 1.5 * once
 
 
-@pytest.mark.parametrize("family", ["fid", "gpt2"])
-def test_dropout_stays_off_with_checkpointing(family, tmp_path):
+@pytest.mark.parametrize(("family", "rate"), [("fid", "dropout_rate"), ("gpt2", "resid_pdrop"), ("opt", "dropout")])
+def test_dropout_stays_off_with_checkpointing(family, rate, tmp_path):
     if family == "fid":
         policy = load_policy(with_own_head(tmp_path), SETTINGS, torch.float32, "cpu")
     else:
         policy = causal_policy(tmp_path, family)
-    config = policy.model.config
-    assert (config.dropout_rate if family == "fid" else config.resid_pdrop) == 0.1
+    assert getattr(policy.model.config, rate) == 0.1
     contexts = contexts_of(policy)
     _, ids = batch(3, 1, 1, groups=len(contexts))
     with torch.no_grad():

@@ -5,13 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, MistralConfig
+from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, Gemma2Config, LlamaConfig, MistralConfig
 
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy.decoding import Decoding
-from rollout.policy.interface import pad
+from rollout.policy.interface import end_tokens
 from rollout.policy.loading import load_policy
-from tests.rollout.tiny import PROMPTS, contexts_of, sampled
+from rollout.policy.tree_attention import Branches
+from tests.rollout.tiny import PROMPTS, chosen, contexts_of, padded, sampled
 from tests.rollout.tiny_causal import END, SETTINGS, causal_policy, save_causal, tokenizer
 
 TOLERANCE = 1e-5
@@ -38,20 +39,11 @@ def groups(policy):
     return sampled(policy, group_size=5, max_new_tokens=8)
 
 
-def padded(groups):
-    ids, mask = pad([r.token_ids for group in groups for r in group], np.int64)
-    return ids.view(len(groups), -1, ids.shape[1]), mask.view(len(groups), -1, ids.shape[1])
-
-
 def plain_logprobs(model, context, token_ids, temperature):
     """Log-probs [T, V] before each token of one response, which carries its own copy of the prompt."""
     sequence = torch.from_numpy(np.concatenate([context[0], token_ids]).astype(np.int64))[None]
     logits = model(input_ids=sequence, use_cache=False).logits[0, len(context[0]) - 1 : -1]
     return torch.log_softmax(logits / temperature, -1)
-
-
-def chosen(logprobs, token_ids):
-    return logprobs.gather(-1, torch.from_numpy(token_ids.astype(np.int64))[:, None])[:, 0]
 
 
 def test_prompts_and_responses_are_ragged(policy, groups):
@@ -212,12 +204,90 @@ def test_a_model_whose_attention_is_of_another_kind_is_refused(tmp_path):
             load_policy(saved(tmp_path / name, config), SETTINGS, torch.float32, "cpu")
 
 
-def test_a_sliding_window_holds_as_long_as_it_is_not_exceeded(tmp_path):
-    folder = saved(tmp_path, MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=40, **ENDS))
+def test_a_sliding_window_is_refused_before_the_first_token_that_could_leave_it(tmp_path):
+    folder = saved(tmp_path, MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=48, **ENDS))
     policy = load_policy(folder, SETTINGS, torch.float32, "cpu")
-    policy.sample([(np.full(30, 5, np.int32),)], 2, Decoding(8))
-    with pytest.raises(PolicyError, match="tokens exceed .* window of 40"):
-        policy.sample([(np.full(50, 5, np.int32),)], 2, Decoding(8))
+    groups = sampled(policy, group_size=3, max_new_tokens=8)
+    with torch.no_grad():
+        scored = policy.score(contexts_of(policy), padded(groups)[0], 1.0).logprobs
+    recorded = np.concatenate([r.sampler_logprobs for group in groups for r in group])
+    torch.testing.assert_close(scored[padded(groups)[1]], torch.from_numpy(recorded), rtol=1e-4, atol=1e-4)
+    for length in (60, 42):  # 41 and 8 stay within the 48 that a token sees: the last of the 8 is not read
+        with pytest.raises(PolicyError, match="tokens exceed .* window of 48"):
+            policy.sample([(np.full(length, 5, np.int32),)], 2, Decoding(8))
+    policy.sample([(np.full(41, 5, np.int32),)], 2, Decoding(8))
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {
+            "rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 40, "rope_theta": 1e4}
+            | {name: [1.0] * 4 for name in ("short_factor", "long_factor")}
+        },
+        {"max_position_embeddings": 40},
+    ],
+    ids=["longrope", "positions"],
+)
+def test_rotations_that_depend_on_the_longest_neighbour_are_refused(limit, tmp_path):
+    policy = load_policy(saved(tmp_path, LlamaConfig(**SHAPE, **limit, **ENDS)), SETTINGS, torch.float32, "cpu")
+    policy.sample([(np.full(32, 5, np.int32),)], 2, Decoding(8))
+    with pytest.raises(PolicyError, match="a prompt of 33 and a response of 8 tokens exceed 40 positions"):
+        policy.sample([(np.full(33, 5, np.int32),)], 2, Decoding(8))
+
+
+def test_values_may_be_narrower_than_keys(tmp_path):
+    shape = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
+    experts = {"n_routed_experts": 2, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+    config = DeepseekV3Config(**SHAPE, **shape, **experts, num_key_value_heads=4, first_k_dense_replace=2, **ENDS)
+    policy = load_policy(saved(tmp_path, config), SETTINGS, torch.float32, "cpu")
+    groups = sampled(policy, group_size=3, max_new_tokens=6)
+    ids, mask = padded(groups)
+    with torch.no_grad():
+        scored = policy.score(contexts_of(policy), ids, 1.0).logprobs[mask]
+    recorded = np.concatenate([r.sampler_logprobs for group in groups for r in group])
+    torch.testing.assert_close(scored, torch.from_numpy(recorded), rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_decoding_differs_from_its_forward_is_refused(tmp_path, monkeypatch):
+    folder = save_causal(tmp_path)
+    whole = Branches.attend
+    monkeypatch.setattr(Branches, "attend", lambda *args: whole(*args) * 1.1)
+    with pytest.raises(PolicyError, match="computes a shared prompt differently"):
+        load_policy(folder, SETTINGS, torch.float32, "cpu")
+    monkeypatch.setattr(Branches, "attend", lambda *args: whole(*args) * float("nan"))
+    with pytest.raises(PolicyError, match="computes a shared prompt differently"):
+        load_policy(folder, SETTINGS, torch.float32, "cpu")
+
+
+def test_bfloat16_sampler_and_scores_agree_within_its_precision(tmp_path):
+    policy = load_policy(save_causal(tmp_path), SETTINGS, torch.bfloat16, "cpu")
+    groups = sampled(policy, group_size=3, max_new_tokens=8)
+    ids, mask = padded(groups)
+    with torch.no_grad():
+        scored = policy.score(contexts_of(policy), ids, 1.0).logprobs[mask]
+    recorded = torch.from_numpy(np.concatenate([r.sampler_logprobs for group in groups for r in group]))
+    assert (scored - recorded).abs().median() < 0.1
+
+
+def test_a_prompt_without_a_token_is_refused(tmp_path):
+    policy = causal_policy(tmp_path, chat=False, prompt_template="{question}")
+    with pytest.raises(PolicyError, match="policy.prompt_template: leaves a prompt without a token"):
+        policy.contexts([""], [()])
+
+
+def test_what_pads_a_response_changes_no_score(policy, groups):
+    ids, mask = padded(groups)
+    with torch.no_grad():
+        zeros, others = (policy.score(contexts_of(policy), ids.masked_fill(~mask, fill), 1.0).logprobs for fill in (0, 9))
+    assert torch.equal(zeros[mask], others[mask])
+
+
+def test_end_tokens_may_be_lists_and_the_tokenizers_comes_first(tmp_path):
+    config = LlamaConfig(**SHAPE, pad_token_id=0, bos_token_id=3, eos_token_id=[5, END])
+    policy = load_policy(saved(tmp_path, config), SETTINGS, torch.float32, "cpu")
+    assert end_tokens(policy.model, policy.tokenizer) == [END, 5]
+    assert policy.target("the beach .")[-1] == END
 
 
 def test_a_saved_policy_is_a_plain_transformers_folder(tmp_path):

@@ -1,52 +1,20 @@
 """The group-shared computation against transformers' own, response by response."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from rollout.config import PolicySettings
 from rollout.policy.decoding import Decoding
 from rollout.policy.fid import FidPolicy
-from rollout.policy.interface import pad
 from rollout.policy.loading import load_policy
 from rollout.policy.rendering import FidRenderer
 from rollout.types import Passage
-from tests.rollout.tiny import PROMPTS, SETTINGS, contexts_of, sampled, tiny_policy
+from tests.rollout.tiny import END, PROMPTS, SETTINGS, chosen, contexts_of, padded, sampled, tiny_policy, with_own_head
 
 TOLERANCE = 1e-5
-END = 1
-
-
-def with_own_head(folder):
-    """A model like Flan-T5: gated feed-forward layers and output weights apart from the embedding."""
-    tokenizer = tiny_policy().tokenizer
-    tiny = SETTINGS.tiny
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=tiny.d_model,
-        d_kv=tiny.d_kv,
-        d_ff=tiny.d_ff,
-        num_layers=tiny.layers,
-        num_heads=tiny.heads,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-    )
-    torch.manual_seed(0)
-    model = T5ForConditionalGeneration(config)
-    own = torch.randn(len(tokenizer), tiny.d_model) / 4
-    own[END] *= 3  # so that some responses finish
-    model.lm_head.weight = torch.nn.Parameter(own)  # transformers 5 had tied it
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    path = folder / "config.json"
-    written = {key: value for key, value in json.loads(path.read_text()).items() if key != "scale_decoder_outputs"}
-    path.write_text(json.dumps(written | {"tie_word_embeddings": False}))  # as the published folders say it
-    return folder
 
 
 @pytest.fixture(scope="module", params=["tied", "own head"])
@@ -66,11 +34,6 @@ def groups(policy):
     return sampled(policy)
 
 
-def padded(groups):
-    ids, mask = pad([r.token_ids for group in groups for r in group], np.int64)
-    return ids.view(len(groups), -1, ids.shape[1]), mask.view(len(groups), -1, ids.shape[1])
-
-
 def states_of(model, context):
     """All rows of a prompt encoded one by one, without padding, and laid end to end: [1, S, d_model]."""
     rows = [torch.from_numpy(row.astype(np.int64))[None] for row in context]
@@ -83,10 +46,6 @@ def plain_logprobs(model, states, token_ids, temperature):
     inputs = torch.cat([torch.tensor([model.config.decoder_start_token_id]), ids[:-1]])[None]
     logits = model(encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=inputs).logits[0]
     return torch.log_softmax(logits / temperature, -1)
-
-
-def chosen(logprobs, token_ids):
-    return logprobs.gather(-1, torch.from_numpy(token_ids.astype(np.int64))[:, None])[:, 0]
 
 
 def test_contexts_are_ragged(contexts):

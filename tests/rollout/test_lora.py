@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from learner.config import LearnerSettings
 from learner.learner import Learner
 from rollout.config import LoraSettings
-from rollout.errors import PolicyError
+from rollout.errors import PolicyError, SettingsError
 from rollout.policy.loading import load_policy
 from tests.learner.examples import GRPO, ROLLOUT, groups_of
 from tests.rollout import tiny, tiny_causal
@@ -136,6 +136,25 @@ def test_damaged_adapters_are_refused(folder, family, tmp_path):
         loaded(tmp_path / "saved", SETTINGS[family])
 
 
+def test_adapters_of_another_rank_than_the_settings_are_refused(folder, family, tmp_path):
+    loaded(folder, SETTINGS[family]).save(tmp_path / "saved")
+    for lora in (LoraSettings(rank=8), LoraSettings(rank=4, alpha=1)):
+        with pytest.raises(SettingsError, match="policy.lora: .* holds adapters of rank 4 and alpha 32; leave policy.lora out"):
+            loaded(tmp_path / "saved", PLAIN[family].model_copy(update={"lora": lora}))
+
+
+def test_a_given_reference_has_no_adapters_and_is_restored_whole(folder, family, tmp_path):
+    loaded(folder, PLAIN[family]).save(tmp_path / "reference")
+    settings = LearnerSettings(reference_path=str(tmp_path / "reference"))
+    learner = Learner(loaded(folder, SETTINGS[family]), settings, ROLLOUT, SETTINGS[family], {})
+    learner.begin(GRPO)
+    learner.save(tmp_path / "saved")
+    (tmp_path / "reference").rename(tmp_path / "gone")
+    learner.restore(tmp_path / "saved", GRPO)
+    assert not any("lora_" in name for name, _ in learner.reference.model.named_parameters())
+    assert torch.equal(logprobs(learner.reference), logprobs(loaded(folder, PLAIN[family])))
+
+
 def test_an_update_moves_the_adapters_and_neither_the_model_nor_the_reference(folder, family):
     learner = new_learner(loaded(folder, SETTINGS[family]), SETTINGS[family])
     policy, reference = learner.policy, learner.reference
@@ -159,6 +178,8 @@ def test_a_restored_learner_goes_on_bit_for_bit(folder, family, tmp_path):
     restored.restore(tmp_path / "saved", GRPO)
     assert (restored.weights().values == learner.weights().values).all()
     expected, _ = learner.update(batches[1], 2)
+    for name, parameter in base_of(restored.policy).items():
+        assert base_of(restored.reference)[name].data_ptr() == parameter.data_ptr(), name
     metrics, _ = restored.update(batches[1], 2)
     assert replace(metrics, peak_memory_mb=0.0) == replace(expected, peak_memory_mb=0.0)
     assert metrics.kl > 0

@@ -2,6 +2,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from rollout.policy.thin_products import FEW, thin_products
@@ -24,6 +25,22 @@ def test_few_rows_give_the_same_values(layer, shape):
             thin = layer(x)
     assert mode is not None and thin.shape == plain.shape and thin.is_contiguous()
     torch.testing.assert_close(thin, plain, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "thin"), [(FEW, True), (FEW + 1, False)])
+def test_the_weight_comes_first_for_few_rows_alone(layer, rows, thin, monkeypatch):
+    asked = []
+    product = torch.Tensor.__matmul__
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: asked.append(a.shape) or product(a, b))
+    with torch.inference_mode(), thin_products(FEW, CPU):
+        layer(torch.zeros(rows, 24))
+    assert asked == [layer.weight.shape] * thin
+
+
+def test_a_bias_given_by_name_is_added(layer):
+    x, bias = torch.randn(2, 24, generator=torch.Generator().manual_seed(1)), torch.arange(40.0)
+    with torch.inference_mode(), thin_products(2, CPU):
+        torch.testing.assert_close(F.linear(x, layer.weight, bias=bias), x @ layer.weight.T + bias)
 
 
 def test_an_input_that_is_not_contiguous_is_no_hindrance(layer):

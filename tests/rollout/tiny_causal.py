@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
+    OPTConfig,
     PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -51,6 +52,8 @@ def config(family: str, vocabulary: int) -> PretrainedConfig:
             return Qwen3Config(**shape, **ends, intermediate_size=48, num_key_value_heads=2, head_dim=16)
         case "gpt2":
             return GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=128, **ends)
+        case "opt":
+            return OPTConfig(**shape, **ends, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=128)
     raise ValueError(family)
 
 
