@@ -152,7 +152,8 @@ def test_a_given_reference_has_no_adapters_and_is_restored_whole(folder, family,
     (tmp_path / "reference").rename(tmp_path / "gone")
     learner.restore(tmp_path / "saved", GRPO)
     assert not any("lora_" in name for name, _ in learner.reference.model.named_parameters())
-    assert torch.equal(logprobs(learner.reference), logprobs(loaded(folder, PLAIN[family])))
+    given = loaded(folder, PLAIN[family])
+    assert (learner.reference.weights(torch.float32) == given.weights(torch.float32)).all()
 
 
 def test_an_update_moves_the_adapters_and_neither_the_model_nor_the_reference(folder, family):
