@@ -19,18 +19,21 @@ from cluster import checkpoint, held_out, seed_flags
 from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import (
+    Inputs,
     check_models_and_rewards,
     check_retrieval,
+    is_demo,
     load_inputs,
+    make_demo,
     policy_folder,
     with_demo,
     with_templates_of_its_family,
 )
-from cluster.pipeline import PublishedWeights
+from cluster.pipeline import FailedPrompt, PublishedWeights
 from cluster.replicas import reward_pool, sampler_pool
 from cluster.resume import check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings, writable
-from cluster.session import session
+from cluster.session import Shares, session
 from cluster.terminal import evaluation_table
 from cluster.trainer import Trainer
 from learner.config import without_preset
@@ -46,10 +49,11 @@ async def train(trainer: Trainer) -> None:
     """Supervised steps, then GRPO: the whole algorithm."""
     await trainer.start()
     for stage in trainer.stages():
-        await trainer.begin(stage)
-        while trainer.goes_on(stage):
-            batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
-            await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
+        async with trainer.surviving_the_learner():
+            await trainer.begin(stage)
+            while trainer.goes_on(stage):
+                batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
+                await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
     print(trainer.report())
 
 
@@ -63,22 +67,19 @@ def train_command(argv: Sequence[str]) -> None:
     if options.resume is not None:
         resume_run(options.resume, values)
         return
-    is_demo = "data.train" not in values
-    settings = build(Settings, demo.SETTINGS | values if is_demo else values)
-    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if is_demo else "run")
+    on_demo = "data.train" not in values
+    settings = build(Settings, demo.SETTINGS | values if on_demo else values)
+    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run")
     settings = settings.model_copy(update={"run_dir": path}).resolved()
     check_models_and_rewards(settings)
     settings = with_templates_of_its_family(settings)
-    inputs = None if is_demo else load_inputs(settings)
+    if on_demo:
+        settings = with_demo(settings, RunFolder(path).data)
+    inputs = None if on_demo else load_inputs(settings)
     with session(settings.cluster, path.name) as shares:
-        folder = RunFolder.create(path)
+        folder = RunFolder.create(path, settings)
         try:
-            if inputs is None:
-                settings = with_demo(settings, folder.data)
-                inputs = load_inputs(settings)
-            folder.write_settings(settings)
-            policy_path = policy_folder(settings, inputs.train, folder.policy)
-            run(Trainer(settings, inputs, folder, policy_path, shares))
+            run(new_trainer(settings, inputs, folder, shares))
         except LapdogError:
             folder.remove_if_nothing_was_trained()
             raise
@@ -90,15 +91,22 @@ def resume_run(path: Path, values: Values) -> None:
     before = read_settings(folder.path / "config.yaml")
     told = read_yaml(folder.path / "config.yaml", Settings)
     settings = resumed_settings(told, values)
-    newest, state = checkpoint.newest(folder.checkpoints)
+    newest = checkpoint.newest(folder.checkpoints, print)
     check_models_and_rewards(settings)
-    inputs = load_inputs(settings)
-    check_resumable(before, settings, inputs, newest, state)
+    inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
+    if newest is not None and inputs is not None:
+        check_resumable(before, settings, inputs, *newest)
     with session(settings.cluster, folder.path.name) as shares:
         folder.write_settings(settings)
-        trainer = Trainer(settings, inputs, folder, settings.policy.path or str(folder.policy), shares)
-        trainer.resume(newest, state)
+        trainer = new_trainer(settings, inputs, folder, shares)
+        trainer.resume(newest)
         run(trainer)
+
+
+def new_trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, shares: Shares) -> Trainer:
+    """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
+    inputs = inputs or make_demo(settings, folder.data)
+    return Trainer(settings, inputs, folder, policy_folder(settings, inputs.train, folder.policy), shares)
 
 
 def resumed_settings(told: Values, values: Values) -> Settings:
@@ -139,14 +147,18 @@ def evaluate_command(argv: Sequence[str]) -> None:
     policy_path = str(folder / "policy") if state is not None else str(folder)
     settings = settings.model_copy(update={"policy": resolved(policy_path, settings.policy)})
 
+    def raise_its_error(failed: FailedPrompt) -> None:
+        raise failed.error
+
     async def figures_and_rows() -> held_out.Result:
-        samplers = sampler_pool(settings, shares, "evaluate", policy_path)
-        rewards = reward_pool(settings, shares, "evaluate")
+        samplers = sampler_pool(settings, shares, "evaluate", policy_path, print)
+        rewards = reward_pool(settings, shares, "evaluate", print)
         try:
             samplers.start()
             rewards.start()
             constant_reply = state.constant_reply if state is not None else None
-            return await held_out.evaluate(samplers, rewards, prompts, PublishedWeights(Version(0, 0)), constant_reply)
+            weights = PublishedWeights(Version(0, 0))
+            return await held_out.evaluate(samplers, rewards, prompts, weights, constant_reply, raise_its_error)
         finally:
             samplers.close()
             rewards.close()

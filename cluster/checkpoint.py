@@ -13,13 +13,14 @@ from typing import Any
 
 from rollout.errors import CheckpointError
 
-MANIFEST, STATE = "manifest.json", "state.json"
+MANIFEST, STATE, GROUPS = "manifest.json", "state.json", "groups.parquet"
 
 
 @dataclass(kw_only=True)
 class TrainState:
     """Where a run stands, apart from what the learner holds. pending, set_aside: (epoch, id, attempt) of prompts taken but
-    not trained on, and of those whose group taught nothing (`Pipeline`); train_data: digest of the training prompts."""
+    not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with spread and version, of
+    the groups in the checkpoint's groups.parquet; train_data: digest of the training prompts."""
 
     step: int = 0
     incarnation: int = 0
@@ -28,6 +29,7 @@ class TrainState:
     order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
     pending: list[list[Any]] = field(default_factory=list)
     set_aside: list[list[Any]] = field(default_factory=list)
+    ready: list[list[Any]] = field(default_factory=list)
     constant_reply: str | None = None
     best_reward: float | None = None
     best_step: int | None = None
@@ -42,7 +44,7 @@ class Checkpoints:
         """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones."""
         target, draft = self.folder / f"step-{state.step}", self.folder / f".step-{state.step}.tmp"
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
+        draft.mkdir(parents=True)
         await write(draft)
         shutil.copy(config, draft / "config.yaml")
         (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
@@ -60,7 +62,7 @@ class Checkpoints:
             self._point("best", self.folder / f"step-{step}")
 
     def exist(self) -> bool:
-        return (self.folder / "latest").exists()
+        return any(self.folder.glob("step-*"))
 
     def discard_after(self, step: int) -> None:
         """Remove drafts and checkpoints of later steps: a resumed run writes its own."""
@@ -72,6 +74,8 @@ class Checkpoints:
         self._share_reference(draft)
         files = {str(file.relative_to(draft)): _fingerprint(file) for file in sorted(draft.rglob("*")) if file.is_file()}
         (draft / MANIFEST).write_text(json.dumps(files, indent=1), encoding="utf-8")
+        for written in [*draft.rglob("*"), draft]:
+            _flush(written)
 
     def _share_reference(self, draft: Path) -> None:
         """The reference seldom changes: link it to the one that the newest checkpoint holds, if that is the same."""
@@ -95,12 +99,23 @@ class Checkpoints:
                 shutil.rmtree(old)
 
 
-def newest(folder: Path) -> tuple[Path, TrainState]:
-    """The newest checkpoint of a run's `checkpoints` folder, verified."""
-    if not (folder / "latest").is_dir():
-        raise CheckpointError(f"{folder}: holds no checkpoint yet; start the run anew with another --run_dir")
-    path = (folder / "latest").resolve()
-    return path, verify(path)
+def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainState] | None:
+    """The newest whole checkpoint of a run's `checkpoints` folder, if it holds any; `say` hears of newer ones that are damaged.
+
+    Raises CheckpointError if all are.
+    """
+    damage: CheckpointError | None = None
+    for path in sorted(folder.glob("step-*"), key=_step_of, reverse=True):
+        try:
+            state = verify(path)
+        except CheckpointError as error:
+            damage = damage or error
+            say(f"{str(error).partition(';')[0]}; trying the one before")
+        else:
+            return path.resolve(), state
+    if damage is not None:
+        raise damage
+    return None
 
 
 def open_for_evaluation(path: Path) -> tuple[Path, TrainState | None]:
@@ -122,10 +137,10 @@ def verify(folder: Path) -> TrainState:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, fingerprint in files.items():
             if not (folder / name).is_file() or _fingerprint(folder / name) != fingerprint:
-                raise CheckpointError(f"{folder}: {name} is missing or damaged; resume from another checkpoint")
+                raise CheckpointError(f"{folder}: {name} is missing or damaged; give another checkpoint")
         return TrainState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: is no complete checkpoint ({error}); resume from another one") from error
+        raise CheckpointError(f"{folder}: is no complete checkpoint ({error}); give another one") from error
 
 
 def _put_in_place(draft: Path, target: Path) -> None:
@@ -135,7 +150,17 @@ def _put_in_place(draft: Path, target: Path) -> None:
     if target.exists():
         os.rename(target, aside)
     os.rename(draft, target)
+    _flush(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Let a file's content, or a folder's entries, reach the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:

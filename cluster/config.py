@@ -1,7 +1,7 @@
 """The whole tree of settings and the checks that no single section can make."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,11 +21,26 @@ def whole_above_one(amount: float) -> float:
     return amount
 
 
+def key_and_value(label: str) -> str:
+    if not all(label.partition("=")):
+        raise ValueError("give KEY=VALUE, as in 'ray start --labels'")
+    return label
+
+
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
+Label = Annotated[str, AfterValidator(key_and_value)]
 
 
 class ClusterSettings(Section):
-    samplers: Positive = Field(2, description="SamplerActors")
+    samplers: Positive | Literal["auto"] = Field(
+        2, description="SamplerActors; auto: as many as fit, more and fewer as nodes join and leave"
+    )
+    min_samplers: Positive = Field(1, description="with samplers auto: so many are started at least")
+    max_samplers: Positive | None = Field(None, description="with samplers auto: no more than this")
+    sampler_resource: str | None = Field(
+        None, description="custom resource of which each sampler takes 1; says which nodes bear how many"
+    )
+    sampler_label: Label | None = Field(None, description="KEY=VALUE label of the nodes that bear samplers")
     rewards: Positive = Field(2, description="RewardActors")
     max_staleness: NonNegative = Field(
         0, description="updates that a response may lag behind; 0 is strictly on-policy and deterministic, 1 overlaps"
@@ -38,7 +53,23 @@ class ClusterSettings(Section):
     learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: one, or half of a single one")
     start_deadline_s: Seconds = Field(300.0, description="seconds an actor may take to start")
     call_deadline_s: Seconds = Field(900.0, description="seconds a call to an actor may take")
+    max_failed_prompts: NonNegative = Field(
+        8, description="prompts that may fail by themselves, each three times, before the run stops"
+    )
     dashboard_port: Positive | None = Field(None, description="dashboard port of a Ray started here; default: a free one")
+
+    @model_validator(mode="after")
+    def _bounds_bound_something(self) -> "ClusterSettings":
+        for name in ("min_samplers", "max_samplers"):
+            if self.samplers != "auto" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with samplers {self.samplers}; leave it out or set samplers to auto")
+        if self.max_samplers is not None and self.max_samplers < self.min_samplers:
+            raise ValueError(f"max_samplers {self.max_samplers} is below min_samplers {self.min_samplers}; raise it")
+        return self
+
+    @property
+    def fewest_samplers(self) -> int:
+        return self.min_samplers if self.samplers == "auto" else self.samplers
 
 
 class Settings(Section):

@@ -1,10 +1,10 @@
 """Greedy replies to a whole file across the samplers -> the evaluation's figures."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from cluster.pipeline import PublishedWeights, sample
+from cluster.pipeline import FailedPrompt, PublishedWeights, isolating_poison, sample
 from cluster.pool import Pool
 from rollout.types import Prompt
 
@@ -14,11 +14,27 @@ Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 async def evaluate(
-    samplers: Pool, rewards: Pool, prompts: Sequence[Prompt], weights: PublishedWeights, constant_reply: str | None
+    samplers: Pool,
+    rewards: Pool,
+    prompts: Sequence[Prompt],
+    weights: PublishedWeights,
+    constant_reply: str | None,
+    fail: Callable[[FailedPrompt], None],
 ) -> Result:
-    """Figures as in `reward.evaluation`, and one row per prompt with reply and passages."""
-    calls = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
-    answered = await asyncio.gather(*(sample(samplers, call, "greedy", lambda: weights) for call in calls))
-    groups = [group for _, groups in answered for group in groups]
+    """Figures as in `reward.evaluation`, and one row per prompt with reply and passages. fail: told of prompts that cannot be
+    answered; the figures are those of the others. Raises what the first one met if there are none."""
+
+    async def replies(prompts: tuple[Prompt, ...], attempts: int) -> list[Any]:
+        _, groups = await sample(samplers, prompts, "greedy", lambda: weights, attempts)
+        return groups
+
+    calls = [tuple(prompts[i : i + PROMPTS_PER_CALL]) for i in range(0, len(prompts), PROMPTS_PER_CALL)]
+    answered = await asyncio.gather(*(isolating_poison(call, replies) for call in calls))
+    failed = [failed for made in answered for failed in made.failed]
+    groups = [group for made in answered for call in made.calls for group in call]
+    if failed and not groups:
+        raise failed[0].error
+    for each in failed:
+        fail(each)
     (figures, rows), _ = await rewards.call(lambda actor: [actor.evaluate.remote(constant_reply, *groups)])
     return figures, rows

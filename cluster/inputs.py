@@ -1,6 +1,7 @@
 """What a run reads, loaded and checked before anything is started or written."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,20 +66,37 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> None:
 
 
 def with_demo(settings: Settings, folder: Path) -> Settings:
-    """Write the embedded demo's files and return the settings that name them."""
-    folder.mkdir(parents=True)
+    """The settings with the embedded demo's files, which `make_demo` writes."""
+    return settings.model_copy(update={"data": settings.data.model_copy(update=_demo_files(folder))})
+
+
+def is_demo(settings: Settings, folder: Path) -> bool:
+    return all(getattr(settings.data, name) == file for name, file in _demo_files(folder).items())
+
+
+def make_demo(settings: Settings, folder: Path) -> Inputs:
+    """Write the demo's files and read them."""
+    folder.mkdir(exist_ok=True)
     write_demo(folder, settings.seed)
-    files = {name: folder / f"{name}.jsonl" for name in ("train", "valid", "passages")}
-    return settings.model_copy(update={"data": settings.data.model_copy(update=files)})
+    return load_inputs(settings)
+
+
+def _demo_files(folder: Path) -> dict[str, Path]:
+    return {name: folder / f"{name}.jsonl" for name in ("train", "valid", "passages")}
 
 
 def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> str:
-    """The folder or hub name the actors load: the user's, or a small policy that is built and saved here."""
+    """The folder or hub name the actors load: the user's, or a small policy that is built and saved here, once."""
     if settings.policy.path is not None:
         return settings.policy.path
+    if folder.is_dir():
+        return str(folder)
     texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
     if settings.data.passages is not None:
         texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
     texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
-    build_tiny_policy(settings.policy, texts, settings.seed).save(folder)
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    build_tiny_policy(settings.policy, texts, settings.seed).save(draft)
+    draft.rename(folder)
     return str(folder)

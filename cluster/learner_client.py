@@ -1,40 +1,89 @@
-"""The driver's side of the LearnerActor: calls with a deadline, weights by reference."""
+"""The driver's side of the LearnerActor: calls with a deadline, weights by reference, a new actor where one is lost."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from cluster.pipeline import PublishedWeights
-from cluster.pool import Actor, awaited
+from cluster.pool import SUSPECT_S, Actor, InputsLost, Spawn, awaited, node_of, pause_s
 from rollout.errors import ClusterError, first_line
 from rollout.types import Version
 
+START_ATTEMPTS = 3
+
+
+class LearnerLost(ClusterError):
+    """The learner died or gave no answer: what it held since the newest checkpoint is gone."""
+
 
 class LearnerClient:
-    """remedy: what the user can do when the learner is lost."""
+    """One LearnerActor at a time; `restarts` counts those that were replaced. spawn and say as in `Pool`."""
 
-    def __init__(self, actor: Actor, start_deadline_s: float, call_deadline_s: float, remedy: str):
-        self._actor, self._remedy = actor, remedy
+    def __init__(self, spawn: Spawn, start_deadline_s: float, call_deadline_s: float, say: Callable[[str], None]):
+        self.restarts = -1
+        self._spawn, self._say = spawn, say
         self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s
+        self._actor: Actor | None = None
+        self._node = ""
+        self._suspects: dict[str, float] = {}
+
+    async def start(self) -> None:
+        """Bring up a learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self.close()
+            self.restarts += 1
+            suspects = [node for node, until in self._suspects.items() if until > time.monotonic()]
+            self._actor = self._spawn(str(self.restarts), suspects)
+            try:
+                self._node = await node_of(self._actor, "learner", self._start_deadline_s, self._say)
+                return
+            except RayTaskError:
+                raise
+            except (TimeoutError, RayActorError, ObjectLostError) as error:
+                late = f"not ready in {self._start_deadline_s:g} s"
+                what = late if isinstance(error, TimeoutError) else first_line(error)
+                if attempt == START_ATTEMPTS:
+                    raise ClusterError(f"learner: cannot be started ({what}); see its log in the dashboard") from error
+            self._say(f"learner does not start: {what}; trying again in {pause_s(attempt):g} s")
+            await asyncio.sleep(pause_s(attempt))
 
     async def ask(self, method: str, *arguments: Any) -> Any:
-        """Await one call. Raises ClusterError if the learner dies or does not answer, and what the call itself raises."""
-        deadline = self._start_deadline_s if method == "ready" else self._call_deadline_s
+        """Await one call. Raises LearnerLost, InputsLost if an argument is gone, and what the call itself raises."""
         try:
-            return await asyncio.wait_for(awaited(getattr(self._actor, method).remote(*arguments)), deadline)
+            return await asyncio.wait_for(awaited(getattr(self._actor, method).remote(*arguments)), self._call_deadline_s)
+        except RayTaskError as error:  # it answered: what it met is not its own death
+            if isinstance(error, (ObjectLostError, RayActorError)):
+                raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
+            raise
+        except ObjectLostError as error:
+            raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
         except TimeoutError as error:
-            raise ClusterError(f"learner: {method} gave no answer in {deadline:g} s; {self._remedy}") from error
-        except (RayActorError, ObjectLostError) as error:
-            raise ClusterError(f"learner: lost in {method} ({first_line(error)}); {self._remedy}") from error
+            raise self._lost(f"learner: {method} gave no answer in {self._call_deadline_s:g} s") from error
+        except RayActorError as error:
+            raise self._lost(f"learner: lost in {method} ({first_line(error)})") from error
+
+    async def check(self) -> None:
+        """Raises LearnerLost unless the learner answers."""
+        await self.ask("ping")
 
     def publish(self, version: Version) -> PublishedWeights:
         """The weights as they are after the calls made so far.
 
         They are a method result, not a `put` of the learner: the driver owns them, so they outlive the learner.
         """
+        assert self._actor is not None, "start() comes first"
         return PublishedWeights(version, [self._actor.weights.remote()])
 
     def close(self) -> None:
-        ray.kill(self._actor)
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+
+    def _lost(self, what: str) -> LearnerLost:
+        if self._node:
+            self._suspects[self._node] = time.monotonic() + SUSPECT_S
+        return LearnerLost(what)

@@ -8,6 +8,13 @@ from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS
 
+CLOCK = ("seconds", "per_s", "peak_memory_mb", "incarnation", "restarts")
+
+
+def without_clock(row: dict[str, Any]) -> dict[str, Any]:
+    """What of a row two runs have in common that differ in their clock and in what befell their actors alone."""
+    return {key: value for key, value in row.items() if not any(word in key for word in CLOCK)}
+
 
 def metrics_row(
     state: TrainState, stage: Stage, batch: Batch, update: UpdateMetrics, seconds_update: float, seconds_step: float

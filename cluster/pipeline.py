@@ -4,20 +4,26 @@
       ^                                                                                                      │
       └──────────── (max_staleness + 1) batches may be admitted and not yet trained on ◄──────trained()──────┘
 
-The driver holds references to groups, never groups.
+The driver holds references to groups, never groups: those that are lost with the node that held them are made again.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from cluster.pool import Pool, forget
+from ray.exceptions import RayTaskError
+
+from cluster.pool import CALL_ATTEMPTS, InputsLost, Pool, ReplicasLost, forget
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Mode, Prompt, Version
+
+PROMPT_ATTEMPTS = 3
+Call = TypeVar("Call")
+BY_THE_PROMPT = (RayTaskError, ReplicasLost)  # what a call meets that may be due to one of its prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,22 @@ class ScoredCall:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedPrompt:
+    """A prompt that failed `PROMPT_ATTEMPTS` times by itself, and what it met first."""
+
+    prompt: Prompt
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Generic[Call]):
+    """What became of prompts that were to be answered together: one call as a rule, one for each prompt where that failed."""
+
+    calls: list[Call]
+    failed: list[FailedPrompt]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What is trained on together; `calls` ended while it was filled, `set_aside` groups were replaced meanwhile."""
 
@@ -74,6 +96,8 @@ class Pipeline:
     """dynamic_sampling: so many times a batch's prompts may be sampled in addition, in place of groups whose rewards, as they
     were scored, are all equal (DAPO, arXiv:2503.14476). Their prompts are tried once more at the end of their epoch, and then
     trained on as they are.
+
+    republish: makes lost weights available again. fail: told of prompts that cannot be answered; others take their place.
     """
 
     samplers: Pool
@@ -84,15 +108,18 @@ class Pipeline:
     prompts_per_call: int
     max_staleness: int
     prompts_left: int  # that the stage is still to be trained on
+    republish: Callable[[], Awaitable[PublishedWeights]]
+    fail: Callable[[FailedPrompt], None]
     dynamic_sampling: int = 0
     queue: deque[Prompt] = field(default_factory=deque)
     set_aside: deque[Prompt] = field(default_factory=deque)
+    ready: deque[ScoredGroup] = field(default_factory=deque)
     requeued: int = 0
 
     def __post_init__(self) -> None:
-        self._running: deque[tuple[tuple[Prompt, ...], asyncio.Task[ScoredCall]]] = deque()
-        self._ready: deque[ScoredGroup] = deque()
-        self._untrained = 0
+        self._running: deque[tuple[tuple[Prompt, ...], asyncio.Task[Made[ScoredCall]]]] = deque()
+        self._untrained = len(self.ready)
+        self._publishing = asyncio.Lock()
 
     @property
     def in_admission_order(self) -> bool:
@@ -106,7 +133,7 @@ class Pipeline:
         size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
         while self._untrained < slots:
             prompts = tuple(self._next(min(size, slots - self._untrained)))
-            self._running.append((prompts, asyncio.create_task(self._make(prompts))))
+            self._running.append((prompts, asyncio.create_task(isolating_poison(prompts, self._scored))))
             self._untrained += len(prompts)
 
     async def batch(self) -> Batch:
@@ -117,11 +144,16 @@ class Pipeline:
         spare = self.dynamic_sampling * self.stage.prompts_per_step
         set_aside = 0
         while len(groups) < self.stage.prompts_per_step:
-            if not self._ready:
+            if not self.ready:
                 self.admit()
-                calls.append(await self._next_call())
-                self._ready.extend(calls[-1].groups)
-            group = self._ready.popleft()
+                made = await self._next_made()
+                calls += made.calls
+                self.ready.extend(group for call in made.calls for group in call.groups)
+                for failed in made.failed:
+                    self._untrained -= 1
+                    self.fail(failed)
+                continue
+            group = self.ready.popleft()
             lag = self.weights.version.step - group.version.step if self.stage.sampled and group.version else 0
             if lag > self.max_staleness:
                 self.requeued += 1
@@ -142,10 +174,14 @@ class Pipeline:
         self._untrained -= len(batch.groups)
         self.prompts_left -= len(batch.groups)
 
+    def give_back(self, batch: Batch) -> None:
+        """Have a batch whose groups are lost made again, before all others."""
+        self.queue.extendleft(reversed(batch.prompts))
+        self._untrained -= len(batch.groups)
+
     def unfinished(self) -> list[Prompt]:
-        """Prompts taken from the order and not yet trained on, in admission order; those set aside are not among them."""
-        running = [prompt for prompts, _ in self._running for prompt in prompts]
-        return [group.prompt for group in self._ready] + running + list(self.queue)
+        """Prompts taken from the order and not yet scored, in admission order; those set aside are not among them."""
+        return [prompt for prompts, _ in self._running for prompt in prompts] + list(self.queue)
 
     def cancel(self) -> None:
         for _, task in self._running:
@@ -163,7 +199,7 @@ class Pipeline:
                 prompts += self.order.take(1)
         return prompts
 
-    async def _next_call(self) -> ScoredCall:
+    async def _next_made(self) -> Made[ScoredCall]:
         if not self.in_admission_order:
             await asyncio.wait([task for _, task in self._running], return_when=asyncio.FIRST_COMPLETED)
             done = next(i for i, (_, task) in enumerate(self._running) if task.done())
@@ -176,16 +212,48 @@ class Pipeline:
             self._running.popleft()
         return task.result()
 
-    async def _make(self, prompts: tuple[Prompt, ...]) -> ScoredCall:
+    async def _scored(self, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
+        """Sample and score; what is lost on the way is made again."""
+        for _ in range(CALL_ATTEMPTS):
+            weights = self.weights
+            try:
+                return await self._sampled_and_scored(prompts, attempts)
+            except InputsLost as error:
+                lost = error
+                async with self._publishing:
+                    if self.weights is weights:
+                        self.weights = await self.republish()
+        raise lost
+
+    async def _sampled_and_scored(self, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         if not self.stage.sampled:  # says the same under any weights, so none are sent
             version = PublishedWeights(self.weights.version)
-            sampled, references = await sample(self.samplers, prompts, self.stage.mode, lambda: version)
+            sampled, references = await sample(self.samplers, prompts, self.stage.mode, lambda: version, attempts)
             return _scored_call(prompts, references, sampled, None)
-        sampled, references = await sample(self.samplers, prompts, self.stage.mode, lambda: self.weights)
+        sampled, references = await sample(self.samplers, prompts, self.stage.mode, lambda: self.weights, attempts)
         scored, references = await self.rewards.call(
-            lambda actor: actor.score.options(num_returns=1 + len(references)).remote(*references)
+            lambda actor: actor.score.options(num_returns=1 + len(references)).remote(*references), attempts
         )
         return _scored_call(prompts, references, sampled, scored)
+
+
+async def isolating_poison(
+    prompts: tuple[Prompt, ...], answer: Callable[[tuple[Prompt, ...], int], Awaitable[Call]]
+) -> Made[Call]:
+    """`answer` prompts, with so many attempts; those that fail together are tried one by one: none can spoil the others."""
+    if len(prompts) > 1:
+        try:
+            return Made([await answer(prompts, CALL_ATTEMPTS)], [])
+        except BY_THE_PROMPT:
+            made = [await isolating_poison((prompt,), answer) for prompt in prompts]
+            return Made([call for one in made for call in one.calls], [failed for one in made for failed in one.failed])
+    errors: list[Exception] = []
+    while len(errors) < PROMPT_ATTEMPTS:
+        try:
+            return Made([await answer(prompts, 1)], [])
+        except BY_THE_PROMPT as error:
+            errors.append(error)
+    return Made([], [FailedPrompt(prompts[0], errors[0])])
 
 
 def _scored_call(
@@ -196,15 +264,21 @@ def _scored_call(
     return ScoredCall(tuple(ScoredGroup(p, r, sampled.version, spread) for p, r, spread in groups), sampled, scored)
 
 
-async def sample(samplers: Pool, prompts: Sequence[Prompt], mode: Mode, weights: Any) -> tuple[CallReport, list[Any]]:
+async def sample(
+    samplers: Pool,
+    prompts: Sequence[Prompt],
+    mode: Mode,
+    weights: Callable[[], PublishedWeights],
+    attempts: int = CALL_ATTEMPTS,
+) -> tuple[CallReport, list[Any]]:
     """One call to a sampler -> its report and references to its groups; `weights()` is asked when a sampler is free."""
 
     def invoke(actor: Any) -> list[Any]:
-        current: PublishedWeights = weights()
+        current = weights()
         options = actor.groups.options(num_returns=1 + len(prompts))
         return options.remote(list(prompts), mode, current.version, current.references)
 
-    return await samplers.call(invoke)
+    return await samplers.call(invoke, attempts)
 
 
 def call_size(prompts_per_step: int, prompts_per_call: int) -> int:

@@ -1,139 +1,266 @@
 """Replicas of one kind of actor: calls go to whoever is free; one that dies or hangs is replaced and its call repeated."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, cast
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from rollout.errors import ClusterError, first_line
 
-LOST = (RayActorError, ObjectLostError, asyncio.TimeoutError)
 START_ATTEMPTS = 3
 CALL_ATTEMPTS = 3
+LONGEST_PAUSE_S = 30.0
+SUSPECT_S = 60.0
+SLOW_START_S = 60.0
 
 Actor = Any
 Invoke = Callable[[Actor], list["ray.ObjectRef[Any]"]]
+Spawn = Callable[[str, Collection[str]], Actor]
+
+
+class ReplicasLost(ClusterError):
+    """Every replica that was given a call died or gave no answer."""
+
+
+class InputsLost(ClusterError):
+    """A call cannot be answered because an object that it was given is gone, with the node or actor that held it."""
+
+
+@dataclass(eq=False)
+class Replica:
+    actor: Actor
+    node: str
 
 
 class Pool:
     """Replicas take turns in the order in which they become free. `restarts` counts those that were replaced.
 
-    Repeating a call is right because every call is a pure function of its arguments.
+    spawn: makes an actor of a given name, away from given nodes where that is possible; its `ready` returns its node's id.
+    say: told of what is lost. Repeating a call is right because every call is a pure function of its arguments.
     """
 
-    def __init__(self, kind: str, spawn: Callable[[str], Actor], size: int, start_deadline_s: float, call_deadline_s: float):
+    def __init__(
+        self,
+        kind: str,
+        spawn: Spawn,
+        size: int,
+        start_deadline_s: float,
+        call_deadline_s: float,
+        say: Callable[[str], None] = lambda text: None,
+    ):
         self.kind, self.restarts = kind, 0
-        self._spawn, self._size = spawn, size
+        self._spawn, self._size, self._say = spawn, size, say
         self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s
         self._spawned = 0
-        self._actors: list[Actor] = []
-        self._idle: asyncio.Queue[Actor] = asyncio.Queue()
-        self._starting: set[asyncio.Task[None]] = set()
-        self._failure: asyncio.Future[Any] | None = None
+        self._replicas: set[Replica] = set()
+        self._idle: deque[Replica] = deque()
+        self._waiting: deque[asyncio.Future[Replica]] = deque()
+        self._starting: dict[asyncio.Task[None], Actor | None] = {}
+        self._suspects: dict[str, float] = {}  # nodes, and until when
+        self._losses = 0  # since the last call that was answered
+        self._failure: Exception | None = None
 
     def start(self) -> None:
         """Begin to start all replicas; calls wait for the first that is ready."""
-        self._failure = asyncio.get_running_loop().create_future()
-        for _ in range(self._size):
-            self._start_replica()
+        self.resize(self._size)
 
-    async def call(self, invoke: Invoke) -> tuple[Any, list["ray.ObjectRef[Any]"]]:
+    def resize(self, size: int) -> None:
+        """Start more replicas, or let some go: those that are starting, then idle ones, then busy ones after their call."""
+        self._size = size
+        for _ in range(size - len(self._replicas) - len(self._starting)):
+            self._start_replica()
+        for task in list(self._starting)[: self._surplus()]:
+            task.cancel()
+        while self._surplus() > 0 and self._idle:
+            self._discard(self._idle.popleft())
+
+    @property
+    def size(self) -> int:
+        """Replicas that are wanted."""
+        return self._size
+
+    @property
+    def idle(self) -> int:
+        """Replicas that wait for a call."""
+        return len(self._idle)
+
+    async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list["ray.ObjectRef[Any]"]]:
         """Run `invoke` on a free replica; awaits its first result, the others stay references.
 
-        An exception that the call itself raises is passed on; ClusterError if replicas keep dying.
+        An exception that the call itself raises is passed on. Raises ReplicasLost if `attempts` replicas were lost with it,
+        InputsLost if what it was given is gone.
         """
-        for attempt in range(1, CALL_ATTEMPTS + 1):
-            actor = await self._free_replica()
-            references = invoke(actor)
+        for attempt in range(1, attempts + 1):
+            replica = await self._free_replica()
+            references = invoke(replica.actor)
             try:
                 first = await asyncio.wait_for(awaited(references[0]), self._call_deadline_s)
             except RayTaskError as error:  # the replica answered: what it met is not its own death
-                self._idle.put_nowait(actor)
-                if isinstance(error, LOST):
-                    raise ClusterError(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
+                self._release(replica)
+                if isinstance(error, (ObjectLostError, RayActorError)):
+                    raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
                 raise
-            except LOST as error:
-                self._remove(actor)
-                self.restarts += 1
-                self._start_replica()
-                if attempt == CALL_ATTEMPTS:
-                    late = isinstance(error, asyncio.TimeoutError)
-                    what = f"no answer in {self._call_deadline_s:g} s" if late else first_line(error)
-                    raise ClusterError(f"{self.kind}: one call lost {attempt} replicas ({what}); see their logs") from error
-                continue
+            except ObjectLostError as error:
+                self._release(replica)
+                raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
+            except (RayActorError, TimeoutError) as error:
+                what = _cause(error, f"no answer in {self._call_deadline_s:g} s")
+                self._replace(replica, what)
+                if attempt == attempts:
+                    lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
+                    raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
             except BaseException:
-                self._idle.put_nowait(actor)
+                self._release(replica)
                 raise
-            self._idle.put_nowait(actor)
-            return first, references[1:]
+            else:
+                self._losses = 0
+                self._release(replica)
+                return first, references[1:]
         raise AssertionError("unreachable")
 
-    async def _free_replica(self) -> Actor:
-        assert self._failure is not None, "start() comes first"
-        free = asyncio.ensure_future(self._idle.get())
-        try:
-            await asyncio.wait([free, self._failure], return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            if not free.cancel():
-                self._idle.put_nowait(free.result())
-            raise
-        if free.done():
-            return free.result()
-        free.cancel()
-        return self._failure.result()
-
-    def _start_replica(self) -> None:
-        task = asyncio.create_task(self._bring_up())
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
-
-    async def _bring_up(self) -> None:
-        for attempt in range(1, START_ATTEMPTS + 1):
-            self._spawned += 1
-            actor = self._spawn(str(self._spawned - 1))
-            self._actors.append(actor)
-            try:
-                await asyncio.wait_for(awaited(actor.ready.remote()), self._start_deadline_s)
-            except LOST as error:
-                self._remove(actor)
-                if attempt == START_ATTEMPTS:
-                    late = isinstance(error, asyncio.TimeoutError)
-                    what = f"not ready in {self._start_deadline_s:g} s" if late else first_line(error)
-                    self._fail(ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard"))
-                await asyncio.sleep(2.0**attempt)
-            except Exception as error:  # the replica's own: trying again would meet it again
-                self._fail(error)
-                return
-            else:
-                self._idle.put_nowait(actor)
-                return
-
-    def _remove(self, actor: Actor) -> None:
-        self._actors.remove(actor)
-        ray.kill(actor)
-
-    def _fail(self, error: Exception) -> None:
-        """Let every caller meet `error`."""
-        assert self._failure is not None
-        if not self._failure.done():
-            self._failure.set_exception(error)
+    def forget_nodes(self, alive: Collection[str]) -> None:
+        """Drop the idle replicas of nodes that have left the cluster; busy ones are noticed by their calls."""
+        for replica in [replica for replica in self._idle if replica.node and replica.node not in alive]:
+            self._idle.remove(replica)
+            self._replace(replica, f"its node {replica.node[:8]} has left the cluster")
 
     def close(self) -> None:
         """Kill all replicas."""
-        for task in self._starting:
+        self._size = 0
+        for task, actor in list(self._starting.items()):
             forget(task)
+            if actor is not None:
+                ray.kill(actor)
+        for replica in self._replicas:
+            ray.kill(replica.actor)
+
+    def _surplus(self) -> int:
+        return len(self._replicas) + sum(not task.cancelling() for task in self._starting) - self._size
+
+    async def _free_replica(self) -> Replica:
         if self._failure is not None:
-            forget(self._failure)
-        for actor in self._actors:
-            ray.kill(actor)
+            raise self._failure
+        if self._idle:
+            return self._idle.popleft()
+        free: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
+        self._waiting.append(free)
+        try:
+            return await free
+        except asyncio.CancelledError:
+            if free.done() and not free.cancelled() and free.exception() is None:
+                self._release(free.result())
+            raise
+
+    def _release(self, replica: Replica) -> None:
+        """Hand a replica to whoever waits longest for one."""
+        if self._surplus() > 0:
+            self._discard(replica)
+            return
+        while self._waiting:
+            free = self._waiting.popleft()
+            if not free.done():
+                free.set_result(replica)
+                return
+        self._idle.append(replica)
+
+    def _replace(self, replica: Replica, cause: str) -> None:
+        self._say(f"{self.kind} lost: {cause}")
+        self._discard(replica)
+        self.restarts += 1
+        self._losses += 1
+        if replica.node:
+            self._suspects[replica.node] = time.monotonic() + SUSPECT_S
+        if self._surplus() < 0:
+            self._start_replica(pause_s(self._losses - 1))
+
+    def _discard(self, replica: Replica) -> None:
+        self._replicas.remove(replica)
+        ray.kill(replica.actor)
+
+    def _start_replica(self, after_s: float = 0.0) -> None:
+        task = asyncio.create_task(self._bring_up(after_s))
+        self._starting[task] = None
+        task.add_done_callback(lambda ended: self._starting.pop(ended, None))
+
+    async def _bring_up(self, after_s: float) -> None:
+        """Try until a replica is ready. It is everybody's failure if none has ever been and there is little hope."""
+        task = asyncio.current_task()
+        assert task is not None
+        attempt = 0
+        while True:
+            await asyncio.sleep(after_s)
+            attempt += 1
+            name, self._spawned = str(self._spawned), self._spawned + 1
+            actor = self._starting[task] = self._spawn(name, self._suspected())
+            try:
+                node = await node_of(actor, f"{self.kind} {name}", self._start_deadline_s, self._say)
+            except RayTaskError as error:  # the replica's own: it would meet it again
+                ray.kill(actor)
+                what, failure, hopeless = first_line(error), cast(Exception, error), not self._replicas
+            except (RayActorError, ObjectLostError, TimeoutError) as error:
+                ray.kill(actor)
+                what = _cause(error, f"not ready in {self._start_deadline_s:g} s")
+                failure = ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard")
+                hopeless = attempt >= START_ATTEMPTS and not self._replicas
+            except asyncio.CancelledError:
+                ray.kill(actor)
+                raise
+            else:
+                self._starting.pop(task)
+                replica = Replica(actor, node)
+                self._replicas.add(replica)
+                self._release(replica)
+                return
+            if hopeless:
+                self._fail(failure)
+                return
+            after_s = pause_s(attempt)
+            self._say(f"{self.kind} {name} does not start: {what}; trying again in {after_s:g} s")
+
+    def _suspected(self) -> list[str]:
+        now = time.monotonic()
+        self._suspects = {node: until for node, until in self._suspects.items() if until > now}
+        return list(self._suspects)
+
+    def _fail(self, error: Exception) -> None:
+        """Let every caller meet `error`, the first one of its kind."""
+        self._failure = self._failure or error
+        for free in self._waiting:
+            if not free.done():
+                free.set_exception(self._failure)
+        self._waiting.clear()
+
+
+def pause_s(losses: int) -> float:
+    """Seconds to wait after so many losses in a row: 0, 2, 4, 8, ..."""
+    return min(LONGEST_PAUSE_S, 2.0**losses) if losses > 0 else 0.0
 
 
 def forget(future: "asyncio.Future[Any]") -> None:
     """Cancel what nobody will wait for; if it failed already, the first failure has been shown."""
     if not future.cancel() and not future.cancelled():
         future.exception()
+
+
+def _cause(error: Exception, late: str) -> str:
+    return late if isinstance(error, TimeoutError) else first_line(error)
+
+
+async def node_of(actor: Actor, name: str, deadline_s: float, say: Callable[[str], None]) -> str:
+    """The node that an actor came up on; `say` hears of it if that takes long. Raises TimeoutError and what it raises."""
+    slow = (
+        f"{name} is not ready after {SLOW_START_S:g} s, waiting for {deadline_s:g} s at most; `ray status` tells what it lacks"
+    )
+    reminder = asyncio.get_running_loop().call_later(SLOW_START_S, say, slow)
+    try:
+        return await asyncio.wait_for(awaited(actor.ready.remote()), deadline_s) or ""
+    finally:
+        reminder.cancel()
 
 
 async def awaited(reference: "ray.ObjectRef[Any]") -> Any:

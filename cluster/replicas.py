@@ -1,49 +1,80 @@
 """Where the three kinds of actors are made, with their names, resources and threads."""
 
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
 
 from cluster.config import Settings
+from cluster.learner_client import LearnerClient
 from cluster.pool import Pool
-from cluster.session import Shares
+from cluster.session import Resources, Shares
 from learner.actor import LearnerActor
 from reward.actor import RewardActor
 from rollout.actor import SamplerActor
 
+NODE = "ray.io/node-id"
+Say = Callable[[str], None]
 
-def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path: str) -> Pool:
+
+def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> Pool:
     cluster = settings.cluster
+    key, _, value = (cluster.sampler_label or "").partition("=")
+    labels = {key: value} if key else {}
 
-    def spawn(name: str) -> Any:
+    def spawn(name: str, avoided: Collection[str]) -> Any:
         actor = ray.remote(SamplerActor).options(
             name=f"sampler-{name}",
             namespace=namespace,
-            num_cpus=shares.sampler_cpus,
-            num_gpus=shares.sampler_gpus,
             scheduling_strategy="SPREAD",
             max_restarts=0,
+            **_resources(shares.sampler),
+            **_placement(labels, avoided),
         )
         sections = settings.data, settings.policy, settings.rollout
         return actor.remote(name, policy_path, *sections, settings.seed, cluster.threads or 1)
 
-    return Pool("sampler", spawn, cluster.samplers, cluster.start_deadline_s, cluster.call_deadline_s)
+    return Pool("sampler", spawn, cluster.fewest_samplers, cluster.start_deadline_s, cluster.call_deadline_s, say)
 
 
-def reward_pool(settings: Settings, shares: Shares, namespace: str) -> Pool:
-    def spawn(name: str) -> Any:
+def reward_pool(settings: Settings, shares: Shares, namespace: str, say: Say) -> Pool:
+    def spawn(name: str, avoided: Collection[str]) -> Any:
         actor = ray.remote(RewardActor).options(
-            name=f"reward-{name}", namespace=namespace, num_cpus=shares.reward_cpus, max_restarts=0
+            name=f"reward-{name}",
+            namespace=namespace,
+            max_restarts=0,
+            **_resources(shares.reward),
+            **_placement({}, avoided),
         )
         return actor.remote(name, settings.reward)
 
     cluster = settings.cluster
-    return Pool("reward actor", spawn, cluster.rewards, cluster.start_deadline_s, cluster.call_deadline_s)
+    return Pool("reward actor", spawn, cluster.rewards, cluster.start_deadline_s, cluster.call_deadline_s, say)
 
 
-def learner_actor(settings: Settings, shares: Shares, namespace: str, policy_path: str) -> Any:
-    actor = ray.remote(LearnerActor).options(
-        name="learner", namespace=namespace, num_cpus=shares.learner_cpus, num_gpus=shares.learner_gpus, max_restarts=0
-    )
-    sections = settings.learner, settings.rollout, settings.policy
-    return actor.remote(policy_path, *sections, settings.reward.weights(), settings.cluster.threads)
+def learner_client(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> LearnerClient:
+    def spawn(name: str, avoided: Collection[str]) -> Any:
+        actor = ray.remote(LearnerActor).options(
+            name=f"learner-{name}",
+            namespace=namespace,
+            max_restarts=0,
+            **_resources(shares.learner),
+            **_placement({}, avoided),
+        )
+        sections = settings.learner, settings.rollout, settings.policy
+        return actor.remote(policy_path, *sections, settings.reward.weights(), settings.cluster.threads)
+
+    return LearnerClient(spawn, settings.cluster.start_deadline_s, settings.cluster.call_deadline_s, say)
+
+
+def _resources(wanted: Resources) -> dict[str, Any]:
+    own = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU")}
+    return {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0.0), "resources": own}
+
+
+def _placement(labels: dict[str, str], avoided: Collection[str]) -> dict[str, Any]:
+    """Where an actor must lie, and away from suspect nodes as long as others have room."""
+    if not avoided:
+        return {"label_selector": labels} if labels else {}
+    elsewhere = labels | {NODE: f"!in({', '.join(avoided)})"}
+    return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": labels}]}

@@ -34,16 +34,19 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.metrics, self.evaluations = path / "metrics.jsonl", path / "evaluations.jsonl"
+        self.failed_prompts = path / "failed_prompts.jsonl"
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
 
     @classmethod
-    def create(cls, path: Path) -> "RunFolder":
+    def create(cls, path: Path, settings: Settings) -> "RunFolder":
+        """A folder that can be resumed from its first instant."""
+        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir()
+            folder.write_settings(settings)
         except OSError as error:
             raise SettingsError(f"run_dir: {path} cannot be made ({error.strerror}); choose another") from error
-        return cls(path)
+        return folder
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -69,7 +72,7 @@ class RunFolder:
 
     def cut_back(self, step: int) -> None:
         """Remove what the per-step files hold of steps after `step`."""
-        for file in (self.metrics, self.evaluations):
+        for file in (self.metrics, self.evaluations, self.failed_prompts):
             if file.is_file():
                 kept = [row for row in _rows(file) if row["step"] <= step]
                 _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
@@ -78,7 +81,14 @@ class RunFolder:
                 log.unlink()
 
     def evaluation_rows(self) -> list[Row]:
-        return list(_rows(self.evaluations)) if self.evaluations.is_file() else []
+        return list(_rows(self.evaluations))
+
+    def failed_prompt_rows(self) -> list[Row]:
+        return list(_rows(self.failed_prompts))
+
+    def incarnations(self) -> set[int]:
+        """Those of the learners that have trained here."""
+        return {row["incarnation"] for row in _rows(self.metrics)}
 
 
 def writable(path: Path) -> None:
@@ -92,7 +102,9 @@ def read_settings(file: Path) -> Settings:
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    """Rows of a jsonl file; a last line that was cut short by a kill is left out."""
+    """Rows of a jsonl file, if there is one; a last line that was cut short by a kill is left out."""
+    if not file.is_file():
+        return
     for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)

@@ -1,6 +1,7 @@
 """Start Ray on this machine, join a running cluster, or run inside a submitted job."""
 
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError
 
 from cluster.config import ClusterSettings
 from rollout.errors import ClusterError, first_line
 
+Resources = dict[str, float]
 PROJECT = Path(__file__).resolve().parent.parent
 PROBE_SECONDS = 5.0
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
@@ -23,11 +26,9 @@ NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
 class Shares:
     """Resources that Ray sets aside for one sampler, the learner and one reward actor."""
 
-    sampler_cpus: float
-    sampler_gpus: float
-    learner_cpus: float
-    learner_gpus: float
-    reward_cpus: float
+    sampler: Resources
+    learner: Resources
+    reward: Resources
 
 
 def in_job() -> bool:
@@ -69,6 +70,8 @@ def _connect(settings: ClusterSettings, namespace: str) -> None:
         hint = "if the cluster asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
     _protect_token()
+    if place != "a local Ray" and not is_token_auth_enabled():
+        print(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md", flush=True)
     print(
         f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard", flush=True
     )
@@ -95,8 +98,8 @@ def _protect_token() -> None:
 
 
 def _needed_cpus(settings: ClusterSettings) -> int:
-    needed = settings.learner_cpus + settings.samplers * settings.sampler_cpus + settings.rewards * settings.reward_cpus
-    return int(-(-needed // 1))
+    samplers = settings.fewest_samplers * settings.sampler_cpus
+    return math.ceil(settings.learner_cpus + samplers + settings.rewards * settings.reward_cpus)
 
 
 def _shares(settings: ClusterSettings) -> Shares:
@@ -108,13 +111,20 @@ def _shares(settings: ClusterSettings) -> Shares:
         learner = 0.0 if gpus == 0 else 0.5 if gpus < 2 else 1.0
     sampler = settings.sampler_gpus
     if sampler is None:
-        sampler = min(1.0, int(100 * max(0.0, gpus - learner) / settings.samplers) / 100)
-    wanted = {"CPU": _needed_cpus(settings), "GPU": learner + settings.samplers * sampler}
+        sampler = min(1.0, int(100 * max(0.0, gpus - learner) / settings.fewest_samplers) / 100)
+    wanted = {"CPU": _needed_cpus(settings), "GPU": learner + settings.fewest_samplers * sampler}
+    if settings.sampler_resource is not None and settings.samplers != "auto":
+        wanted[settings.sampler_resource] = settings.samplers
     for resource, amount in wanted.items():
         if amount > total.get(resource, 0.0):
             has = total.get(resource, 0.0)
             raise ClusterError(
                 f"cluster: {amount:g} {resource} are wanted, the cluster has {has:g}; "
-                f"lower cluster.samplers or cluster.sampler_{resource.lower()}s"
+                f"add nodes that have it, or lower cluster.samplers or what a sampler takes"
             )
-    return Shares(settings.sampler_cpus, sampler, settings.learner_cpus, learner, settings.reward_cpus)
+    own = {} if settings.sampler_resource is None else {settings.sampler_resource: 1.0}
+    return Shares(
+        sampler={"CPU": settings.sampler_cpus, "GPU": sampler, **own},
+        learner={"CPU": settings.learner_cpus, "GPU": learner},
+        reward={"CPU": settings.reward_cpus},
+    )

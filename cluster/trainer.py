@@ -1,23 +1,26 @@
 """A training run on Ray: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cluster import held_out
-from cluster.checkpoint import Checkpoints, TrainState
+from cluster.checkpoint import GROUPS, Checkpoints, TrainState, newest
 from cluster.config import Settings
+from cluster.elastic import NodeWatch
 from cluster.inputs import Inputs
-from cluster.learner_client import LearnerClient
+from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
-from cluster.pipeline import Batch, Pipeline, PublishedWeights
-from cluster.pool import forget
-from cluster.replicas import learner_actor, reward_pool, sampler_pool
+from cluster.pipeline import Batch, FailedPrompt, Pipeline, PublishedWeights, ScoredGroup
+from cluster.pool import CALL_ATTEMPTS, InputsLost, forget
+from cluster.replicas import learner_client, reward_pool, sampler_pool
 from cluster.run_folder import RunFolder
 from cluster.session import Shares
 from cluster.stop import heed_stop_signals
@@ -25,8 +28,10 @@ from cluster.terminal import Terminal, evaluation_line, evaluation_table
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from rollout.dataset import PromptOrder
+from rollout.errors import ClusterError, first_line
 from rollout.types import Prompt, Version
 
+LEARNER_ATTEMPTS = 3
 FIRST_POSITION = {"epoch": 0, "position": 0}
 
 
@@ -34,27 +39,27 @@ class Trainer:
     def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, policy_path: str, shares: Shares):
         self.settings, self.inputs, self.folder = settings, inputs, folder
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
+        self.terminal = Terminal(sum(stage.steps for stage in settings.stages()))
         namespace = f"{folder.path.name}-{uuid.uuid4().hex[:8]}"
-        self.samplers = sampler_pool(settings, shares, namespace, policy_path)
-        self.rewards = reward_pool(settings, shares, namespace)
-        self.learner = LearnerClient(
-            learner_actor(settings, shares, namespace, policy_path),
-            settings.cluster.start_deadline_s,
-            settings.cluster.call_deadline_s,
-            f"see its log, then go on with --resume {folder.path}",
-        )
+        actors = settings, shares, namespace
+        self.samplers = sampler_pool(*actors, policy_path, self.terminal.say)
+        self.rewards = reward_pool(*actors, self.terminal.say)
+        self.learner = learner_client(*actors, policy_path, self.terminal.say)
+        self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.terminal.say)
         self.state = TrainState(train_data=inputs.digest())
         self.weights = PublishedWeights(Version(0, 0))
-        self.terminal = Terminal(sum(stage.steps for stage in settings.stages()))
         self.stop_reason: str | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
+        self._losses: list[LearnerLost] = []
+        self._by_id = {prompt.id: prompt for prompt in inputs.train}
         self._counted = {"requeued": 0, "restarts": 0}
 
-    def resume(self, checkpoint: Path, state: TrainState) -> None:
-        """Go on from a checkpoint under a new incarnation; the per-step files are cut back to its step."""
-        self._restored, self.state = checkpoint, state
-        self.state.incarnation += 1
+    def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
+        """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
+        self._restored, state = checkpoint or (None, TrainState(train_data=self.inputs.digest()))
+        last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
+        self.state = replace(state, incarnation=last + 1)
         self.folder.cut_back(state.step)
         self.checkpoints.discard_after(state.step)
 
@@ -63,32 +68,39 @@ class Trainer:
         heed_stop_signals(self._stop_on_signal)
         self.samplers.start()
         self.rewards.start()
+        self.nodes.start()
         self._constant_reply = asyncio.ensure_future(self._find_constant_reply())
-        await self.learner.ask("ready")
-        if self._restored is not None:
-            stage = next(stage for stage in self.settings.stages() if stage.name == self.state.stage)
-            await self.learner.ask("restore", self._restored, stage)
-            self._publish()
-            await self._evaluate_if_due(stage)
+        await self._start_learner()
 
     def stages(self) -> Iterator[Stage]:
-        """The stages that are not finished, until something stops the run; a run stopped at once is still saved once."""
-        for stage in self.settings.stages():
-            if self.stop_reason is not None and self.checkpoints.exist():
+        """The stage of the next step, until something stops the run; a run stopped at once is still saved once."""
+        while self.stop_reason is None or not self.checkpoints.exist():
+            stage = next((stage for stage in self.settings.stages() if stage.last > self.state.step), None)
+            if stage is None:
                 return
-            if stage.last > self.state.step:
-                yield stage
+            yield stage
+
+    @contextlib.asynccontextmanager
+    async def surviving_the_learner(self) -> AsyncIterator[None]:
+        """A learner that is lost inside is replaced by one from the newest checkpoint, whose stage comes next: what was sampled
+        for the lost one is dropped, its prompts come again. Raises ClusterError where it is lost again and again."""
+        try:
+            yield
+        except LearnerLost as error:
+            lost: LearnerLost | None = error
+            while lost is not None:
+                lost = await self._replace_learner(lost)
 
     async def begin(self, stage: Stage) -> None:
-        """Give the learner a new stage (a restored one goes on); evaluates the policy that nobody has trained yet."""
-        if self.state.step == 0:
-            await self._evaluate_if_due(stage)
+        """Give the learner a new stage (a restored one goes on); evaluates the policy if that was left undone."""
+        at = next((each for each in self.settings.stages() if each.name == self.state.stage), stage)
+        await self._evaluate_if_due(at)
         if self.state.stage != stage.name:
             await self.learner.ask("begin", stage)
             self.state.stage, self.state.order, self.state.pending = stage.name, dict(FIRST_POSITION), []
-            self.state.set_aside = []
+            self.state.set_aside, self.state.ready = [], []
             self._publish()
-        self.pipeline = self._new_pipeline(stage)
+        self.pipeline = self._new_pipeline(stage, await self._read_ready())
         if self.stop_reason is not None:
             await self._save(self.pipeline)
 
@@ -105,9 +117,16 @@ class Trainer:
     async def update(self, batch: Batch) -> None:
         """One step of the learner, and of the run: metrics, fresh weights, evaluation and checkpoint where they are due."""
         assert self.pipeline is not None, "begin() comes first"
-        stage, self.state.step = self.pipeline.stage, self.state.step + 1
-        log = self.folder.sample_log(self.state.step) if stage.sampled else None
-        update, seconds = await self.learner.ask("update", self.state.step, log, *batch.references)
+        stage, step = self.pipeline.stage, self.state.step + 1
+        log = self.folder.sample_log(step) if stage.sampled else None
+        try:
+            update, seconds = await self.learner.ask("update", step, log, *batch.references)
+        except InputsLost as error:
+            self.terminal.say(f"step {step}: {error}; its groups are made again")
+            self.pipeline.give_back(batch)
+            return
+        self.state.step = step
+        self._losses.clear()
         if stage.sampled:
             self._publish()
         self.pipeline.trained(batch, self.weights)
@@ -115,6 +134,10 @@ class Trainer:
         await self._evaluate_if_due(stage)
         if self._save_is_due(stage):
             await self._save(self.pipeline)
+
+    @property
+    def restarts(self) -> int:
+        return self.samplers.restarts + self.rewards.restarts + self.learner.restarts
 
     def report(self) -> str:
         """What the run achieved, and where everything lies."""
@@ -129,6 +152,7 @@ class Trainer:
     def close(self) -> None:
         """End what this run started."""
         self.terminal.close()
+        self.nodes.close()
         if hasattr(self, "_constant_reply"):
             forget(self._constant_reply)
         if self.pipeline is not None:
@@ -137,8 +161,24 @@ class Trainer:
         self.rewards.close()
         self.learner.close()
 
-    def _new_pipeline(self, stage: Stage) -> Pipeline:
-        by_id = {prompt.id: prompt for prompt in self.inputs.train}
+    async def _read_ready(self) -> list[ScoredGroup]:
+        """The groups that the checkpoint holds, by reference."""
+        saved = self.state.ready
+        if self._restored is None or not saved:
+            return []
+        path = self._restored / GROUPS
+        _, references = await self.rewards.call(
+            lambda actor: actor.read_groups.options(num_returns=1 + len(saved)).remote(path)
+        )
+        return [
+            ScoredGroup(self._prompt(*key), reference, Version(*version), spread)
+            for (*key, spread, version), reference in zip(saved, references, strict=True)
+        ]
+
+    def _prompt(self, epoch: int, id: str, attempt: int) -> Prompt:
+        return replace(self._by_id[id], epoch=epoch, attempt=attempt)
+
+    def _new_pipeline(self, stage: Stage, ready: list[ScoredGroup]) -> Pipeline:
         return Pipeline(
             samplers=self.samplers,
             rewards=self.rewards,
@@ -148,13 +188,67 @@ class Trainer:
             prompts_per_call=self.settings.rollout.prompts_per_call,
             max_staleness=self.settings.cluster.max_staleness,
             prompts_left=(stage.last - self.state.step) * stage.prompts_per_step,
+            republish=self._republished,
+            fail=partial(self._set_failed_aside, "train"),
             dynamic_sampling=self.settings.rollout.dynamic_sampling if stage.sampled else 0,
-            queue=deque(replace(by_id[id], epoch=epoch, attempt=attempt) for epoch, id, attempt in self.state.pending),
-            set_aside=deque(replace(by_id[id], epoch=epoch, attempt=attempt) for epoch, id, attempt in self.state.set_aside),
+            queue=deque(self._prompt(*saved) for saved in self.state.pending),
+            set_aside=deque(self._prompt(*saved) for saved in self.state.set_aside),
+            ready=deque(ready),
         )
+
+    async def _start_learner(self) -> None:
+        await self.learner.start()
+        if self._restored is not None:
+            stage = next(stage for stage in self.settings.stages() if stage.name == self.state.stage)
+            await self.learner.ask("restore", self._restored, stage)
+        if self.state.incarnation:  # samplers may hold the weights of another
+            self._publish()
+
+    async def _replace_learner(self, error: LearnerLost) -> LearnerLost | None:
+        """Go back to the newest checkpoint, or to the start, with a new learner; what it met if that is lost, too."""
+        self._losses.append(error)
+        if len(self._losses) > LEARNER_ATTEMPTS:
+            raise ClusterError(f"{self._losses[0]}, and {LEARNER_ATTEMPTS} more in a row; see its log in the dashboard")
+        if self.pipeline is not None:
+            self.pipeline.cancel()
+            self.pipeline = None
+        self.resume(newest(self.folder.checkpoints, self.terminal.say))
+        self.terminal.say(f"{error}; going on from step {self.state.step} with a new one")
+        try:
+            await self._start_learner()
+        except LearnerLost as again:
+            return again
+        return None
 
     def _publish(self) -> None:
         self.weights = self.learner.publish(Version(self.state.incarnation, self.state.step))
+
+    async def _republished(self) -> PublishedWeights:
+        """The weights once more, where they were lost with a node. Raises LearnerLost."""
+        await self.learner.check()
+        if self.weights.references:
+            self._publish()
+        return self.weights
+
+    def _set_failed_aside(self, file: str, failed: FailedPrompt) -> None:
+        """Write down a prompt that cannot be answered. Raises ClusterError if there are too many of them."""
+        prompt, cause = failed.prompt, first_line(failed.error)
+        step = self.state.step + (file == "train")  # the one it was made for, the one that was evaluated
+        row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id}
+        self.folder.append(self.folder.failed_prompts, row | {"error": cause, "question": prompt.question})
+        self.terminal.say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {cause}")
+        rows, limit = self.folder.failed_prompt_rows(), self.settings.cluster.max_failed_prompts
+        count = len({(row["file"], row["id"]) for row in rows})
+        if count > limit:
+            raise ClusterError(
+                f"cluster.max_failed_prompts: {count} prompts failed, {limit} may; "
+                f"the first was {rows[0]['id']!r}: {rows[0]['error']}; mend that, or raise the limit"
+            ) from failed.error
+
+    def _held_out_prompts(self) -> list[Prompt]:
+        """Those that have not failed before, so that all evaluations of a run are of the same."""
+        failed = {row["id"] for row in self.folder.failed_prompt_rows() if row["file"] == "valid"}
+        return [prompt for prompt in self.inputs.valid if prompt.id not in failed]
 
     async def _evaluate_if_due(self, stage: Stage) -> None:
         """Evaluate the held-out file before, between and after the stages and every `eval_every` steps, once a step."""
@@ -167,12 +261,30 @@ class Trainer:
         if self.weights.version.step != step:
             self._publish()
         constant_reply = await self._constant_reply
-        figures, _ = await held_out.evaluate(self.samplers, self.rewards, self.inputs.valid, self.weights, constant_reply)
+        figures = await self._held_out_figures(constant_reply)
         row = {"step": step, "stage": stage.name if step else "start", **figures}
         self.folder.append(self.folder.evaluations, row)
         self.terminal.say(evaluation_line(row))
         if step:
             self._note_best(stage, figures["reward"])
+
+    async def _held_out_figures(self, constant_reply: str) -> dict[str, Any]:
+        """What is lost on the way is made again."""
+        for _ in range(CALL_ATTEMPTS):
+            try:
+                figures, _ = await held_out.evaluate(
+                    self.samplers,
+                    self.rewards,
+                    self._held_out_prompts(),
+                    self.weights,
+                    constant_reply,
+                    partial(self._set_failed_aside, "valid"),
+                )
+                return figures
+            except InputsLost as error:
+                lost = error
+                await self._republished()
+        raise lost
 
     def _note_best(self, stage: Stage, reward: float | None) -> None:
         """Remember the best held-out reward of training; stop where GRPO has not raised it for `patience` evaluations."""
@@ -194,19 +306,30 @@ class Trainer:
 
     async def _save(self, pipeline: Pipeline) -> None:
         self.state.constant_reply = await self._constant_reply
+        ready = list(pipeline.ready) if pipeline.stage.sampled else []
+        again = [] if pipeline.stage.sampled else [group.prompt for group in pipeline.ready]
         self.state.order = pipeline.order.state()
-        self.state.pending = [_saved(prompt) for prompt in pipeline.unfinished()]
+        self.state.pending = [_saved(prompt) for prompt in again + pipeline.unfinished()]
         self.state.set_aside = [_saved(prompt) for prompt in pipeline.set_aside]
+        self.state.ready = [[*_saved(group.prompt), group.spread, group.version] for group in ready]
 
         async def write(folder: Path) -> None:
             await self.learner.ask("save", folder)
+            if not ready:
+                return
+            path, references = folder / GROUPS, [group.reference for group in ready]
+            try:
+                await self.rewards.call(lambda actor: [actor.write_groups.remote(path, *references)])
+            except InputsLost:
+                path.unlink(missing_ok=True)
+                self.state.pending, self.state.ready = [_saved(g.prompt) for g in ready] + self.state.pending, []
 
         await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write)
 
     def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> None:
         seconds_step = time.perf_counter() - self._step_started
         row = metrics_row(self.state, pipeline.stage, batch, update, seconds_update, seconds_step)
-        total = {"requeued": pipeline.requeued, "restarts": self.samplers.restarts + self.rewards.restarts}
+        total = {"requeued": pipeline.requeued, "restarts": self.restarts}
         row |= {name: max(0, total[name] - self._counted[name]) for name in total}
         self._counted = total
         self.folder.append(self.folder.metrics, row)

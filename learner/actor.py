@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import ray
 import torch
 
 from learner.config import LearnerSettings, Stage
@@ -33,12 +34,16 @@ class LearnerActor:
     def __repr__(self) -> str:
         return "Learner"
 
-    def ready(self) -> None:
-        """Load the model; an error here reaches the driver as itself, one in __init__ would not."""
+    def ready(self) -> str:
+        """Load the model; the node's id. An error here reaches the driver as itself, one in __init__ would not."""
         torch.set_num_threads(self._threads or os.cpu_count() or 1)  # Ray starts actors with OMP_NUM_THREADS=1
         device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = load_policy(self._policy_path, self._policy, torch.float32, device)
         self._learner = Learner(policy, self._settings, self._rollout, self._policy, self._reward_weights)
+        return ray.get_runtime_context().get_node_id()
+
+    def ping(self) -> None:
+        """Answer, if alive."""
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)

@@ -1,12 +1,16 @@
 """RewardActor: a Ray shell round Scorer and the evaluation."""
 
 import time
+from pathlib import Path
 from typing import Any
+
+import ray
 
 from reward.config import RewardSettings
 from reward.constant_reply import best_constant_reply
 from reward.evaluation import evaluate
 from reward.scorer import Scorer, spread
+from rollout.group_file import read_groups, write_groups
 from rollout.types import CallReport, Group, Prompt
 
 
@@ -17,9 +21,10 @@ class RewardActor:
     def __repr__(self) -> str:
         return f"Reward[{self._name}]"
 
-    def ready(self) -> None:
-        """Import the user's rewards; an error here reaches the driver as itself, one in __init__ would not."""
+    def ready(self) -> str:
+        """Import the user's rewards; the node's id. An error here reaches the driver as itself, one in __init__ would not."""
         self._scorer = Scorer(self._settings)
+        return ray.get_runtime_context().get_node_id()
 
     def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
         """A report, then every group with its rewards."""
@@ -34,6 +39,13 @@ class RewardActor:
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
         return best_constant_reply(prompts, seed)
+
+    def write_groups(self, path: Path, *groups: Group) -> None:
+        write_groups(path, groups)
+
+    def read_groups(self, path: Path) -> tuple[None | Group, ...]:
+        """None, then every group of a file."""
+        return None, *read_groups(path)
 
 
 def _prediction(group: Group) -> dict[str, Any]:

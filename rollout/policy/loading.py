@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import transformers
@@ -42,7 +43,17 @@ CAUSAL = (  # encoders and encoder-decoders have a causal variant too
     - set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
 )
 ADAPTER_CONFIG = "adapter_config.json"
-BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError, StrictDataclassError)
+BROKEN = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    UnpicklingError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, device: str) -> Policy:
@@ -54,7 +65,7 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     is_t5 = _is_t5(base)
     auto = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
     try:
-        model, report = auto.from_pretrained(base, dtype=dtype, output_loading_info=True)
+        model, report = auto.from_pretrained(base, dtype=dtype, output_loading_info=True, weights_only=True)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except BROKEN as error:
         raise PolicyError(f"policy {path}: cannot be loaded ({first_line(error)}); give a complete model folder") from error

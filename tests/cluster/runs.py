@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-CLOCK = ("seconds", "per_s", "peak_memory_mb", "incarnation", "restarts")
+from cluster import metrics
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
@@ -12,5 +12,4 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 
 def without_clock(file: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl without what no two runs share."""
-    return [{key: value for key, value in row.items() if not any(word in key for word in CLOCK)} for row in rows(file)]
+    return [metrics.without_clock(row) for row in rows(file)]

@@ -159,9 +159,9 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "run folder not empty": (lambda c: c.flags(run_dir=c.file("x/notes.txt", "").parent), "is not empty; choose another"),
     "run folder a file": (lambda c: c.flags(run_dir=c.train), "holds a run already"),
     "resume of nothing": (lambda c: ["train", "--resume", str(c.folder)], "holds no run (no config.yaml)"),
-    "resume without a checkpoint": (
+    "resume of a run without data": (
         lambda c: ["train", "--resume", str(c.file("old/config.yaml", "seed: 1\n").parent)],
-        "holds no checkpoint yet",
+        "data.train: is missing",
     ),
     "settings file with a control character": (lambda c: yaml(c, "seed: 1\x00\n"), "is not YAML"),
     "settings file with an impossible date": (lambda c: yaml(c, "run_dir: 2024-99-99\n"), "is not YAML"),
@@ -233,13 +233,15 @@ def test_a_relative_run_folder_in_a_job_is_refused(
     assert "give an absolute path that all nodes see" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_is_named(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
-    weights = run / "checkpoints" / "latest" / "policy" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
+    for weights in (run / "checkpoints").glob("step-*/policy/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-10])
     capsys.readouterr()
     assert main(["train", "--resume", str(run)]) == 2
-    assert "policy/model.safetensors is missing or damaged" in capsys.readouterr().err
+    assert "step-8: policy/model.safetensors is missing or damaged" in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_its_data_and_policy(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from cluster.pipeline import Batch, Pipeline, PublishedWeights, call_size
+from cluster.pipeline import Batch, FailedPrompt, Pipeline, PublishedWeights, ScoredGroup, call_size
+from cluster.pool import InputsLost, ReplicasLost
 from learner.config import Stage
 from rollout.dataset import PromptOrder
+from rollout.errors import ClusterError
 from rollout.types import CallReport, Prompt, Version
 
 FIRST = Version(0, 0)
@@ -27,7 +29,7 @@ class AnsweringPool:
         self.gates: deque[asyncio.Event] = deque()
         self.dull, self.hopeless = set(dull), set(hopeless)
 
-    async def call(self, invoke: Any) -> tuple[CallReport, list[Any]]:
+    async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
         self.calls += 1
         if self.gates:
             await self.gates.popleft().wait()
@@ -48,6 +50,10 @@ class AnsweringPool:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *groups: list(groups)))
 
 
+async def never() -> PublishedWeights:
+    raise AssertionError("nothing was lost")
+
+
 def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) -> Pipeline:
     stage = Stage(name="grpo", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
     arguments: dict[str, Any] = dict(
@@ -59,8 +65,14 @@ def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) ->
         prompts_per_call=2,
         max_staleness=max_staleness,
         prompts_left=100,
+        republish=never,
+        fail=lambda failed: pytest.fail(str(failed)),
     )
     return Pipeline(**(arguments | changed))
+
+
+def untrained(flow: Pipeline) -> list[Prompt]:
+    return [*(group.prompt for group in flow.ready), *flow.unfinished()]
 
 
 def ids(prompts: list[Prompt]) -> list[str]:
@@ -80,13 +92,13 @@ def test_no_more_than_staleness_plus_one_batches_are_admitted() -> None:
             flow = pipeline(AnsweringPool(), max_staleness)
             flow.admit()
             flow.admit()
-            assert len(flow.unfinished()) == 4 * (max_staleness + 1)
+            assert len(untrained(flow)) == 4 * (max_staleness + 1)
             batch = await flow.batch()
             flow.admit()
-            assert len(flow.unfinished()) == 4 * max_staleness  # slots are freed after the update only
+            assert len(untrained(flow)) == 4 * max_staleness  # slots are freed after the update only
             flow.trained(batch, None)
             flow.admit()
-            assert len(flow.unfinished()) == 4 * (max_staleness + 1)
+            assert len(untrained(flow)) == 4 * (max_staleness + 1)
 
     asyncio.run(run())
 
@@ -129,7 +141,7 @@ def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> N
         waiting = asyncio.ensure_future(flow.batch())
         while flow.requeued < 8:
             await asyncio.sleep(0)
-            assert len(flow.unfinished()) <= 8
+            assert len(untrained(flow)) <= 8
         samplers.version = Version(0, 2)
         return flow.requeued, ids((await waiting).prompts)
 
@@ -143,7 +155,7 @@ def test_no_prompt_is_admitted_beyond_the_last_step() -> None:
         flow.admit()
         flow.trained(await flow.batch(), None)
         flow.admit()
-        return len(flow.unfinished())
+        return len(untrained(flow))
 
     assert asyncio.run(run()) == 4
 
@@ -211,10 +223,10 @@ def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None:
         flow = pipeline(AnsweringPool(), 1, rewards=AnsweringPool(dull=order[:1]), dynamic_sampling=1)
         flow.admit()
         batch = await flow.batch()
-        assert ids(batch.prompts) == order[1:5] and ids(flow.unfinished())[0] == order[5]
+        assert ids(batch.prompts) == order[1:5] and ids(untrained(flow))[0] == order[5]
         flow.trained(batch, None)
         flow.admit()
-        assert len(flow.unfinished()) == 8
+        assert len(untrained(flow)) == 8
         following = await flow.batch()
         assert ids(following.prompts)[0] == order[5]
         flow.cancel()
@@ -229,7 +241,7 @@ class ErraticPool(AnsweringPool):
         super().__init__()
         self._rng, self._version_now, self._dull_share = rng, version, dull_share
 
-    async def call(self, invoke: Any) -> tuple[CallReport, list[Any]]:
+    async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
         for _ in range(self._rng.randrange(12)):
             await asyncio.sleep(0)
         groups, version = invoke(self), self._version_now()
@@ -271,8 +283,123 @@ async def _erratic_history(rng: random.Random) -> None:
             trained += [prompt.key for prompt in batch.prompts]
             assert max(batch.staleness) <= max_staleness and len(batch.groups) == 4
             taken = flow.order.epoch * len(prompts) + flow.order.position
-            kept = [prompt.key for prompt in [*flow.unfinished(), *flow.set_aside]]
+            kept = [prompt.key for prompt in [*untrained(flow), *flow.set_aside]]
             assert len({*trained, *kept}) == len(trained) + len(kept) == taken
-        order, queue, aside = flow.order.state(), flow.unfinished(), list(flow.set_aside)
+        order, queue, aside = flow.order.state(), untrained(flow), list(flow.set_aside)
         flow.cancel()
         await asyncio.sleep(0)
+
+
+class FailingPool(AnsweringPool):
+    """Calls with a prompt in `poison` fail; those with one in `lost` meet lost inputs, so many times."""
+
+    def __init__(self, poison: Iterable[str] = (), lost: int = 0):
+        super().__init__()
+        self.poison, self.lost, self.asked = set(poison), lost, list[list[str]]()
+
+    async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
+        prompts = invoke(self)
+        self.asked.append(ids(prompts))
+        if self.lost:
+            self.lost -= 1
+            raise InputsLost("worker: what it was given is lost")
+        if bad := self.poison & set(ids(prompts)):
+            raise ReplicasLost(f"worker: one call lost {attempts} replicas ({min(bad)})")
+        return await super().call(lambda pool: prompts, attempts)
+
+
+def test_a_prompt_that_fails_three_times_alone_is_set_aside_and_the_others_go_on() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+    failed: list[FailedPrompt] = []
+
+    async def run() -> None:
+        samplers = FailingPool(poison=[order[1]])
+        flow = pipeline(samplers, fail=failed.append)
+        flow.admit()
+        batch = await flow.batch()
+        assert ids(batch.prompts) == [order[0], order[2], order[3], order[4]]
+        assert samplers.asked.count([order[1]]) == 3 and samplers.asked.count(order[:2]) == 1
+        assert untrained(flow) == []
+
+    asyncio.run(run())
+    assert [f.prompt.id for f in failed] == [order[1]]
+    assert "one call lost" in str(failed[0].error)
+
+
+def test_the_first_of_a_prompts_errors_is_told() -> None:
+    class Worsening(FailingPool):
+        async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
+            raise ReplicasLost(f"cause {len(self.asked.append([]) or self.asked)}")
+
+    failed: list[FailedPrompt] = []
+
+    def stop(prompt: FailedPrompt) -> None:
+        failed.append(prompt)
+        raise ClusterError("too many")
+
+    async def run() -> None:
+        flow = pipeline(Worsening(), prompts_per_call=1, prompts_left=1, fail=stop)
+        flow.admit()
+        with pytest.raises(ClusterError, match="too many"):
+            await flow.batch()
+
+    asyncio.run(run())
+    assert str(failed[0].error) == "cause 1"
+
+
+def test_lost_weights_are_published_once_more_and_the_calls_repeated_in_their_order() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(4))
+    published: list[PublishedWeights] = []
+
+    async def republish() -> PublishedWeights:
+        await asyncio.sleep(0)
+        published.append(PublishedWeights(FIRST, ["again"]))
+        return published[-1]
+
+    async def run() -> None:
+        samplers = FailingPool(lost=2)
+        flow = pipeline(samplers, republish=republish)
+        flow.admit()
+        assert ids((await flow.batch()).prompts) == order
+        assert len(published) == 1 and flow.weights is published[0]
+
+    asyncio.run(run())
+
+
+def test_groups_lost_before_they_are_scored_are_sampled_again() -> None:
+    async def run() -> None:
+        samplers = AnsweringPool()
+
+        async def same() -> PublishedWeights:
+            return flow.weights
+
+        flow = pipeline(samplers, rewards=FailingPool(lost=1), republish=same)
+        flow.admit()
+        assert ids((await flow.batch()).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+        assert samplers.calls == 3
+
+    asyncio.run(run())
+
+
+def test_a_batch_given_back_comes_again_first_and_in_its_order() -> None:
+    async def run() -> None:
+        flow = pipeline(AnsweringPool())
+        flow.admit()
+        batch = await flow.batch()
+        flow.give_back(batch)
+        flow.admit()
+        assert ids((await flow.batch()).prompts) == ids(batch.prompts)
+
+    asyncio.run(run())
+
+
+def test_groups_of_a_checkpoint_are_trained_on_before_new_ones() -> None:
+    async def run() -> None:
+        saved = [ScoredGroup(PROMPTS[n], f"group {n}", FIRST, 1.0) for n in (7, 3)]
+        flow = pipeline(AnsweringPool(), ready=deque(saved))
+        flow.admit()
+        batch = await flow.batch()
+        assert batch.references[:2] == ["group 7", "group 3"] and len(batch.groups) == 4
+        assert flow.order.position == 2
+
+    asyncio.run(run())

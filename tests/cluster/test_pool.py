@@ -36,7 +36,7 @@ class Worker:
 
 def with_pool(use: Callable[[Pool], Awaitable[Any]], size: int = 2, **worker: Any) -> Any:
     async def run() -> Any:
-        pool = Pool("worker", lambda name: ray.remote(Worker).options(num_cpus=0.1).remote(**worker), size, 60.0, 60.0)
+        pool = Pool("worker", lambda *_: ray.remote(Worker).options(num_cpus=0.1).remote(**worker), size, 60.0, 60.0)
         try:
             pool.start()
             return await use(pool)

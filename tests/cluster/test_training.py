@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from cluster.checkpoint import Checkpoints
 from cluster.run_folder import read_settings
 from launch import main
 from rollout.dataset import PromptOrder, read_prompts
@@ -44,6 +45,7 @@ def copy_as_of(run: Path, target: Path, step: int) -> Path:
     """The run as a kill at `step` could have left it: the newest checkpoint is older than the files."""
     shutil.copytree(run, target, symlinks=True)
     (target / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(run), str(target)))
+    Checkpoints(target / "checkpoints", keep=9).discard_after(step)
     latest = target / "checkpoints" / "latest"
     latest.unlink()
     latest.symlink_to(f"step-{step}")
@@ -117,6 +119,19 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path,
     assert_same_weights(run, finished_run)
 
 
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    weights = run / "checkpoints" / "step-8" / "policy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert main(["train", "--resume", str(run)]) == 0
+    said = "step-8: policy/model.safetensors is missing or damaged; trying the one before"
+    assert said in capsys.readouterr().out
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert_same_weights(run, finished_run)
+
+
 EVERYTHING = {
     "sets dull groups aside": ("--rollout.dynamic_sampling", 2),
     "adapts and refreshes": ("--learner.kl_target", 1e-4, "--learner.reference_every", 2, "--learner.passes", 2),
@@ -147,7 +162,9 @@ def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, 
     trained = {(row["epoch"], row["id"]) for log in logs for row in log}
     assert len(trained) == 4 * len(metrics)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
-    kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["set_aside"]}
+    kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["set_aside"]} | {
+        (epoch, id) for epoch, id, *_ in state["ready"]
+    }
     order = state["order"]
     assert order["epoch"] == 1  # the first is over: those set aside in it had their second attempt
     taken = PromptOrder(read_prompts(data_dir / "train.jsonl"), seed=0).take(40 + order["position"])

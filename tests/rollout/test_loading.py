@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +97,21 @@ def test_missing_weights_are_refused(folder):
 def test_weights_of_another_size_are_refused(folder):
     rewrite(folder / "config.json", d_ff=64)
     assert "cannot be loaded" in refused(folder)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickled_weights_run_no_code(folder, tmp_path):
+    (folder / "model.safetensors").unlink()
+    torch.save({"shared.weight": Payload(tmp_path / "ran")}, folder / "pytorch_model.bin")
+    assert "cannot be loaded" in refused(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_that_lack_a_tensor_are_refused(folder):

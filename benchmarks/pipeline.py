@@ -1,0 +1,158 @@
+"""What the driver costs and how well it keeps its actors busy: the real pools and pipeline, actors that only wait.
+
+    python -m benchmarks.pipeline [--samplers 8 32 128 256] [--rounds 4] [--port 0]
+
+throughput  each simulated sampler answers calls of 8 prompts; ideal is that none ever waits for the driver. Samplers live many
+            to an async actor and wait long enough that the machine is mostly idle. CPU is the driver process's own, Ray's
+            threads in it included.
+overlap     8 samplers and a learner that take equally long for a batch, max_staleness 1: wall time over that of either alone.
+
+The last line is JSON: the worst of the sizes; flat: the dearest size over the cheapest.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import time
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import ray
+
+from cluster.learner_client import LearnerClient
+from cluster.pipeline import FailedPrompt, Pipeline, PublishedWeights
+from cluster.pool import Pool
+from learner.config import Stage
+from rollout.dataset import PromptOrder
+from rollout.types import CallReport, Prompt, Version
+
+PROMPTS_A_CALL, PROMPTS_A_STEP = 8, 64
+GROUPS_PER_SECOND = 100  # of all samplers together, at most
+SAMPLERS_AN_ACTOR = 64
+DEADLINE_S = 600.0
+GROUP = np.zeros(1024, np.int32)  # about what eight short responses take
+
+
+class Waiting:
+    """Stands in for many samplers, reward actors or a learner: answers after a while."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+
+    async def ready(self) -> str:
+        return ""
+
+    async def groups(self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
+        await asyncio.sleep(self._seconds)
+        return CallReport(seconds=self._seconds, version=version), *[GROUP for _ in prompts]
+
+    async def score(self, *groups: Any) -> tuple[Any, ...]:
+        return CallReport(seconds=0.0, spreads=(1.0,) * len(groups)), *groups
+
+    async def update(self, *groups: Any) -> None:
+        await asyncio.sleep(self._seconds)
+
+    async def weights(self) -> np.ndarray:
+        return GROUP
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samplers", type=int, nargs="+", default=[8, 32, 128, 256])
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--overlap_steps", type=int, default=30)
+    options = parser.parse_args()
+    ray.init(address="local", num_cpus=8, include_dashboard=False, logging_level="error", log_to_driver=False)
+    try:
+        costs, shares = [], []
+        print(f"{'samplers':>8} {'a call':>8} {'groups':>7} {'wall':>8} {'ideal':>8} {'share':>6} {'driver CPU a group':>19}")
+        for samplers in options.samplers:
+            seconds = max(2.0, samplers * PROMPTS_A_CALL / GROUPS_PER_SECOND)
+            groups = options.rounds * samplers * PROMPTS_A_CALL
+            ahead = math.ceil(samplers * PROMPTS_A_CALL / PROMPTS_A_STEP) + 2
+            wall, cpu = asyncio.run(flow(samplers, seconds, 0.0, groups, ahead))
+            costs.append(1000 * cpu / groups)
+            shares.append(options.rounds * seconds / wall)
+            figures = f"{seconds:6.1f} s {groups:7} {wall:6.1f} s {options.rounds * seconds:6.1f} s {shares[-1]:6.3f}"
+            print(f"{samplers:8} {figures} {costs[-1]:16.2f} ms", flush=True)
+        wall, _ = asyncio.run(flow(8, 1.0, 1.0, options.overlap_steps * PROMPTS_A_STEP, 1))
+        ratio = wall / options.overlap_steps
+        print(f"{options.overlap_steps} steps of 1 s sampling and 1 s learning: {wall:.1f} s")
+    finally:
+        ray.shutdown()
+    result = {
+        "driver_ms_per_group": max(costs),
+        "flat": max(costs) / min(costs),
+        "ideal_share": min(shares),
+        "overlap_ratio": ratio,
+    }
+    print(json.dumps({"bench": "pipeline"} | {name: round(value, 3) for name, value in result.items()}))
+
+
+async def flow(
+    samplers: int, sampler_seconds: float, learner_seconds: float, groups: int, max_staleness: int
+) -> tuple[float, float]:
+    """Wall and driver CPU seconds from the first prompt admitted to the last group trained on."""
+    sampling = waiting_pool("sampler", samplers, sampler_seconds)
+    rewards = waiting_pool("reward actor", 2, 0.0)
+    learner = LearnerClient(lambda *_: actor(learner_seconds), DEADLINE_S, DEADLINE_S, print)
+    sampling.start()
+    rewards.start()
+    await learner.start()
+    while sampling.idle < samplers or rewards.idle < 2:
+        await asyncio.sleep(0.01)
+    steps = math.ceil(groups / PROMPTS_A_STEP)
+    prompts = [Prompt(id=str(i), question="q", answers=("a",)) for i in range(1000)]
+    pipeline = Pipeline(
+        samplers=sampling,
+        rewards=rewards,
+        weights=PublishedWeights(Version(0, 0)),
+        stage=Stage(
+            name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0
+        ),
+        order=PromptOrder(prompts, seed=0),
+        prompts_per_call=PROMPTS_A_CALL,
+        max_staleness=max_staleness,
+        prompts_left=groups,
+        republish=lost,
+        fail=failed,
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    for step in range(steps):
+        pipeline.admit()
+        batch = await pipeline.batch()
+        await learner.ask("update", *batch.references)
+        pipeline.trained(batch, learner.publish(Version(0, step + 1)))
+    taken = time.perf_counter() - wall, time.process_time() - cpu
+    for closed in (sampling, rewards, learner):
+        closed.close()
+    return taken
+
+
+def waiting_pool(kind: str, size: int, seconds: float) -> Pool:
+    actors: list[Any] = []
+
+    def spawn(name: str, avoided: Collection[str]) -> Any:
+        if int(name) % SAMPLERS_AN_ACTOR == 0:
+            actors.append(actor(seconds))
+        return actors[-1]
+
+    return Pool(kind, spawn, size, DEADLINE_S, DEADLINE_S)
+
+
+def actor(seconds: float) -> Any:
+    return ray.remote(Waiting).options(num_cpus=0).remote(seconds)
+
+
+async def lost() -> PublishedWeights:
+    raise AssertionError("nothing is lost here")
+
+
+def failed(prompt: FailedPrompt) -> None:
+    raise prompt.error
+
+
+if __name__ == "__main__":
+    main()

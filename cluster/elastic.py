@@ -1,0 +1,81 @@
+"""Samplers come and go with the cluster's nodes."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+
+from cluster.config import ClusterSettings
+from cluster.pool import Pool, forget
+from cluster.session import Resources, Shares
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class NodeWatch:
+    """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, and with
+    `cluster.samplers` auto there are as many samplers as fit."""
+
+    def __init__(self, settings: ClusterSettings, shares: Shares, samplers: Pool, rewards: Pool, say: Callable[[str], None]):
+        self._settings, self._shares, self._samplers, self._rewards = settings, shares, samplers, rewards
+        self._say = say
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+        self._watching.add_done_callback(self._say_why)
+
+    def close(self) -> None:
+        if self._watching is not None:
+            forget(self._watching)
+
+    def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Act on nodes as `ray.nodes()` lists them."""
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        size = samplers_that_fit(nodes, self._settings, self._shares)
+        for pool in (self._samplers, self._rewards):
+            pool.forget_nodes(alive)
+        if size != self._samplers.size:
+            self._say(f"samplers: {self._samplers.size} -> {size}, nodes: {len(alive)}")
+            self._samplers.resize(size)
+
+    def _say_why(self, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            self._say(f"nodes that join or leave are no longer noticed: {type(error).__name__}: {error}")
+
+    async def _watch(self) -> None:
+        while True:
+            self.follow(await asyncio.to_thread(ray.nodes))
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSettings, shares: Shares) -> int:
+    """Of nodes as `ray.nodes()` lists them, once the learner and the reward actors have their places; within the bounds.
+
+    A fixed number is what it is, whether it fits or not.
+    """
+    if settings.samplers != "auto":
+        return settings.samplers
+    alive = [node for node in nodes if node["Alive"]]
+    free = [dict(node["Resources"]) for node in alive]
+    for wanted in [shares.learner, *[shares.reward] * settings.rewards]:
+        place = next((room for room in free if _times(room, wanted)), None)
+        if place is not None:
+            for resource, amount in wanted.items():
+                place[resource] = place.get(resource, 0.0) - amount
+    rooms = [room for node, room in zip(alive, free, strict=True) if _bears_samplers(node, settings)]
+    fit = sum(_times(room, shares.sampler) for room in rooms)
+    return max(settings.min_samplers, fit if settings.max_samplers is None else min(fit, settings.max_samplers))
+
+
+def _times(room: Resources, wanted: Resources) -> int:
+    """How often `wanted` fits into `room`."""
+    return min((int(room.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted.items() if amount), default=0)
+
+
+def _bears_samplers(node: Mapping[str, Any], settings: ClusterSettings) -> bool:
+    if settings.sampler_label is None:
+        return True
+    key, _, value = settings.sampler_label.partition("=")
+    return node.get("Labels", {}).get(key) == value

@@ -1,0 +1,262 @@
+"""Replicas that come, go, die and hang, with actors that are plain objects; nothing here waits for a clock."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError
+
+import cluster.pool
+from cluster.config import ClusterSettings
+from cluster.elastic import NodeWatch, samplers_that_fit
+from cluster.pool import LONGEST_PAUSE_S, Pool, ReplicasLost, pause_s
+from cluster.session import Shares
+from rollout.errors import ClusterError
+
+SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.0}, reward={"CPU": 0.5})
+
+
+class FakeActor:
+    def __init__(self, name: str, node: str, starts: bool):
+        self.name, self.node, self.starts = name, node, starts
+        self.dies = self.hangs = self.killed = False
+
+    @property
+    def ready(self) -> Any:
+        return self
+
+    async def remote(self) -> str:
+        if not self.starts:
+            raise ActorDiedError()
+        return self.node
+
+    async def work(self, gate: asyncio.Event | None) -> str:
+        if self.dies:
+            raise ActorDiedError()
+        if self.hangs:
+            await asyncio.Event().wait()
+        if gate is not None:
+            await gate.wait()
+        return self.name
+
+
+class Crew:
+    """A pool of fakes on nodes a, b, a, b, ...; `failing`: names of those that do not start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, size: int, failing: Iterable[str] = (), call_deadline_s: float = 60.0):
+        self.actors: list[FakeActor] = []
+        self.avoided: list[list[str]] = []
+        self.pauses: list[float] = []
+        self.said: list[str] = []
+        self.failing = set(failing)
+        self.pool = Pool("worker", self._spawn, size, 60.0, call_deadline_s, self.said.append)
+        sleep = asyncio.sleep
+
+        async def without_waiting(seconds: float) -> None:
+            self.pauses += [seconds] if seconds else []
+            await sleep(0)
+
+        monkeypatch.setattr(cluster.pool.ray, "kill", lambda actor: setattr(actor, "killed", True))
+        monkeypatch.setattr(cluster.pool.asyncio, "sleep", without_waiting)
+
+    def _spawn(self, name: str, avoided: Collection[str]) -> FakeActor:
+        self.avoided.append(list(avoided))
+        self.actors.append(FakeActor(name, "ab"[len(self.actors) % 2], name not in self.failing))
+        return self.actors[-1]
+
+    async def work(self, gate: asyncio.Event | None = None, attempts: int = 3) -> str:
+        name, _ = await self.pool.call(lambda actor: [actor.work(gate)], attempts)
+        return name
+
+    @property
+    def living(self) -> list[str]:
+        return [actor.name for actor in self.actors if not actor.killed]
+
+
+Use = Callable[[Crew], Awaitable[None]]
+
+
+@pytest.fixture
+def with_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def run(use: Use, size: int = 2, **options: Any) -> None:
+        async def all() -> None:
+            crew = Crew(monkeypatch, size, **options)
+            crew.pool.start()
+            try:
+                await use(crew)
+            finally:
+                crew.pool.close()
+
+        asyncio.run(asyncio.wait_for(all(), 30))
+
+    return run
+
+
+def test_a_pool_grows_while_calls_wait(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        gate = asyncio.Event()
+        calls = [asyncio.ensure_future(crew.work(gate)) for _ in range(3)]
+        await asyncio.sleep(0)
+        crew.pool.resize(3)
+        gate.set()
+        assert sorted(await asyncio.gather(*calls)) == ["0", "1", "2"]
+
+    with_crew(use, size=1)
+
+
+def test_a_shrinking_pool_lets_idle_replicas_go_and_busy_ones_finish(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        gate = asyncio.Event()
+        first = asyncio.ensure_future(crew.work(gate))
+        await asyncio.sleep(0)
+        assert await crew.work() == "1"
+        crew.pool.resize(1)
+        assert crew.living == ["0"]
+        crew.pool.resize(2)
+        assert await crew.work() == "2"
+        second = asyncio.ensure_future(crew.work(gate))
+        await asyncio.sleep(0)
+        crew.pool.resize(1)
+        assert crew.living == ["0", "2"]
+        gate.set()
+        assert [await first, await second] == ["0", "2"]
+        assert len(crew.living) == 1 and crew.pool.restarts == 0
+
+    with_crew(use)
+
+
+def test_what_is_still_starting_goes_first(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await crew.work()
+        crew.pool.resize(4)
+        crew.pool.resize(2)
+        assert sorted([await crew.work(), await crew.work()]) == ["0", "1"] and crew.living == ["0", "1"]
+
+    with_crew(use)
+
+
+def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await crew.work()
+        crew.actors[1].dies = True
+        while crew.pool.restarts == 0:
+            await crew.work()
+        while len(crew.avoided) < 3:
+            await asyncio.sleep(0)
+        assert crew.avoided == [[], [], ["b"]]
+        assert crew.said == ["worker lost: The actor died unexpectedly before finishing this task."]
+
+    with_crew(use)
+
+
+def test_pauses_before_replacements_double_until_a_call_is_answered(with_crew: Callable[..., None]) -> None:
+    assert [pause_s(n) for n in range(4)] == [0, 2, 4, 8] and pause_s(1000) == LONGEST_PAUSE_S
+
+    async def use(crew: Crew) -> None:
+        await crew.work()
+        for _ in range(2):
+            spawned = len(crew.actors)
+            with pytest.raises(ReplicasLost, match="one call lost 3 replicas"):
+                await crew.pool.call(lambda actor: [dying()])
+            while len(crew.actors) < spawned + 3:
+                await asyncio.sleep(0)
+            assert crew.pauses == [2, 4]
+            await crew.work()
+            crew.pauses.clear()
+
+    async def dying() -> None:
+        raise ActorDiedError()
+
+    with_crew(use, size=1)
+
+
+def test_a_hanging_replica_is_killed_at_the_deadline_and_its_call_repeated(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await crew.work()
+        crew.actors[0].hangs = True
+        assert await crew.work() == "1"
+        assert crew.actors[0].killed and crew.said == ["worker lost: no answer in 0.01 s"]
+
+    with_crew(use, size=1, call_deadline_s=0.01)
+
+
+def test_a_replica_that_does_not_start_hinders_nobody_while_others_work(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await crew.work()
+        crew.pool.resize(2)
+        while len(crew.actors) < 6:
+            await crew.work()
+        assert crew.pauses[:4] == [2, 4, 8, 16]
+
+    with_crew(use, size=1, failing=["1", "2", "3", "4"])
+
+
+def test_a_pool_none_of_whose_replicas_starts_fails_every_caller_with_the_cause(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        for _ in range(2):
+            with pytest.raises(ClusterError, match="worker: cannot be started .The actor died"):
+                await crew.work()
+        assert len(crew.actors) == 3
+
+    with_crew(use, size=1, failing=["0", "1", "2"])
+
+
+def test_idle_replicas_of_a_node_that_left_are_replaced_before_a_call_meets_them(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await asyncio.gather(crew.work(), crew.work())
+        crew.pool.forget_nodes({"a"})
+        assert crew.living == ["0"]
+        assert {await crew.work() for _ in range(8)} == {"0", "2"}
+
+    with_crew(use)
+
+
+def node(name: str, alive: bool = True, labels: dict[str, str] | None = None, **resources: float) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": alive, "Labels": labels or {}, "Resources": resources}
+
+
+def settings(**values: Any) -> ClusterSettings:
+    return ClusterSettings(**{"samplers": "auto", "rewards": 1} | values)
+
+
+def test_samplers_fill_what_the_learner_and_the_rewards_leave() -> None:
+    # head: 4 CPUs - 1 - 0.5 = 2.5 -> 2 samplers; other: 3; the dead node counts for nothing
+    nodes = [node("head", CPU=4.0), node("other", CPU=3.0), node("dead", alive=False, CPU=64.0)]
+    assert samplers_that_fit(nodes, settings(), SHARES) == 5
+
+
+def test_samplers_keep_within_their_bounds() -> None:
+    nodes = [node("head", CPU=4.0), node("other", CPU=3.0)]
+    assert samplers_that_fit(nodes, settings(max_samplers=3), SHARES) == 3
+    assert samplers_that_fit([node("head", CPU=1.0)], settings(min_samplers=2), SHARES) == 2
+    assert samplers_that_fit(nodes, settings(samplers=7), SHARES) == 7
+
+
+def test_samplers_follow_a_custom_resource_a_label_and_gpus() -> None:
+    own = Shares(sampler={"CPU": 1.0, "GPU": 0.0, "rollout": 1.0}, learner=SHARES.learner, reward=SHARES.reward)
+    nodes = [node("head", CPU=8.0), node("other", CPU=8.0, rollout=2.0)]
+    assert samplers_that_fit(nodes, settings(sampler_resource="rollout"), own) == 2
+    labelled = [node("head", CPU=8.0), node("other", CPU=3.0, labels={"role": "sampler"})]
+    assert samplers_that_fit(labelled, settings(sampler_label="role=sampler"), SHARES) == 3
+    gpus = Shares(sampler={"CPU": 1.0, "GPU": 1.0}, learner={"CPU": 1.0, "GPU": 1.0}, reward={"CPU": 0.5})
+    assert samplers_that_fit([node("head", CPU=64.0, GPU=4.0)], settings(), gpus) == 3
+
+
+def test_the_watch_follows_nodes_that_join_and_leave(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        said: list[str] = []
+        watch = NodeWatch(settings(), SHARES, crew.pool, crew.pool, said.append)
+        await crew.work()
+        a, b = node("a", CPU=3.0), node("b", CPU=2.0)
+        watch.follow([a])
+        assert crew.pool.size == 1
+        watch.follow([a, b])
+        assert crew.pool.size == 3
+        assert len({await crew.work() for _ in range(12)}) == 3
+        watch.follow([a, {**b, "Alive": False}])
+        assert crew.pool.size == 1 and said == ["samplers: 1 -> 3, nodes: 2", "samplers: 3 -> 1, nodes: 1"]
+        assert [actor.node for actor in crew.actors if not actor.killed] == ["a"]
+        await crew.work()
+
+    with_crew(use, size=1)
