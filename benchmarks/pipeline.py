@@ -29,7 +29,8 @@ from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Prompt, Version
 
 PROMPTS_A_CALL, PROMPTS_A_STEP = 8, 64
-GROUPS_PER_SECOND = 100  # of all samplers together, at most
+GROUPS_PER_SECOND = 80  # of all samplers together, however many
+FEWEST_GROUPS = 1024  # that a cost is averaged over
 SAMPLERS_AN_ACTOR = 64
 DEADLINE_S = 600.0
 GROUP = np.zeros(1024, np.int32)  # about what eight short responses take
@@ -69,13 +70,14 @@ def main() -> None:
         costs, shares = [], []
         print(f"{'samplers':>8} {'a call':>8} {'groups':>7} {'wall':>8} {'ideal':>8} {'share':>6} {'driver CPU a group':>19}")
         for samplers in options.samplers:
-            seconds = max(2.0, samplers * PROMPTS_A_CALL / GROUPS_PER_SECOND)
-            groups = options.rounds * samplers * PROMPTS_A_CALL
+            seconds = samplers * PROMPTS_A_CALL / GROUPS_PER_SECOND
+            rounds = max(options.rounds, FEWEST_GROUPS // (samplers * PROMPTS_A_CALL))
+            groups = rounds * samplers * PROMPTS_A_CALL
             ahead = math.ceil(samplers * PROMPTS_A_CALL / PROMPTS_A_STEP) + 2
             wall, cpu = asyncio.run(flow(samplers, seconds, 0.0, groups, ahead))
             costs.append(1000 * cpu / groups)
-            shares.append(options.rounds * seconds / wall)
-            figures = f"{seconds:6.1f} s {groups:7} {wall:6.1f} s {options.rounds * seconds:6.1f} s {shares[-1]:6.3f}"
+            shares.append(rounds * seconds / wall)
+            figures = f"{seconds:6.1f} s {groups:7} {wall:6.1f} s {rounds * seconds:6.1f} s {shares[-1]:6.3f}"
             print(f"{samplers:8} {figures} {costs[-1]:16.2f} ms", flush=True)
         wall, _ = asyncio.run(flow(8, 1.0, 1.0, options.overlap_steps * PROMPTS_A_STEP, 1))
         ratio = wall / options.overlap_steps

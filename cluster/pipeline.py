@@ -8,9 +8,11 @@ The driver holds references to groups, never groups: those that are lost with th
 """
 
 import asyncio
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ray.exceptions import RayTaskError
@@ -22,6 +24,7 @@ from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Mode, Prompt, Version
 
 PROMPT_ATTEMPTS = 3
+PATIENCE = 2.0  # times the slowest call so far
 Call = TypeVar("Call")
 BY_THE_PROMPT = (RayTaskError, ReplicasLost)  # what a call meets that may be due to one of its prompts
 
@@ -91,6 +94,16 @@ class Batch:
         return [group.reference for group in self.groups]
 
 
+@dataclass(eq=False)
+class RunningCall:
+    """Prompts that were admitted together; `version` and `since` are of the sampling that is under way, if one is."""
+
+    prompts: tuple[Prompt, ...]
+    task: "asyncio.Task[Made[ScoredCall]]" = field(init=False)
+    version: Version | None = None
+    since: float = 0.0
+
+
 @dataclass
 class Pipeline:
     """dynamic_sampling: so many times a batch's prompts may be sampled in addition, in place of groups whose rewards, as they
@@ -117,7 +130,8 @@ class Pipeline:
     requeued: int = 0
 
     def __post_init__(self) -> None:
-        self._running: deque[tuple[tuple[Prompt, ...], asyncio.Task[Made[ScoredCall]]]] = deque()
+        self._running: list[RunningCall] = []
+        self._slowest_s = 0.0
         self._untrained = len(self.ready)
         self._publishing = asyncio.Lock()
 
@@ -132,29 +146,26 @@ class Pipeline:
         slots = min((ahead + 1) * self.stage.prompts_per_step, self.prompts_left)
         size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
         while self._untrained < slots:
-            prompts = tuple(self._next(min(size, slots - self._untrained)))
-            self._running.append((prompts, asyncio.create_task(isolating_poison(prompts, self._scored))))
-            self._untrained += len(prompts)
+            call = RunningCall(tuple(self._next(min(size, slots - self._untrained))))
+            call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call)))
+            self._running.append(call)
+            self._untrained += len(call.prompts)
 
     async def batch(self) -> Batch:
         """The next full batch; groups that became too old are counted and their prompts queued again."""
         groups: list[ScoredGroup] = []
         staleness: list[int] = []
-        calls: list[ScoredCall] = []
+        calls = [] if self.in_admission_order else await self._wait_for_pressing()
         spare = self.dynamic_sampling * self.stage.prompts_per_step
         set_aside = 0
         while len(groups) < self.stage.prompts_per_step:
             if not self.ready:
                 self.admit()
-                made = await self._next_made()
-                calls += made.calls
-                self.ready.extend(group for call in made.calls for group in call.groups)
-                for failed in made.failed:
-                    self._untrained -= 1
-                    self.fail(failed)
+                await self._wait_for_some()
+                calls += self._collect()
                 continue
             group = self.ready.popleft()
-            lag = self.weights.version.step - group.version.step if self.stage.sampled and group.version else 0
+            lag = self._lag(group.version)
             if lag > self.max_staleness:
                 self.requeued += 1
                 self.queue.append(group.prompt)
@@ -181,11 +192,11 @@ class Pipeline:
 
     def unfinished(self) -> list[Prompt]:
         """Prompts taken from the order and not yet scored, in admission order; those set aside are not among them."""
-        return [prompt for prompts, _ in self._running for prompt in prompts] + list(self.queue)
+        return [prompt for call in self._running for prompt in call.prompts] + list(self.queue)
 
     def cancel(self) -> None:
-        for _, task in self._running:
-            forget(task)
+        for call in self._running:
+            forget(call.task)
 
     def _next(self, count: int) -> list[Prompt]:
         """Queued prompts first; those set aside when their epoch is over."""
@@ -199,25 +210,58 @@ class Pipeline:
                 prompts += self.order.take(1)
         return prompts
 
-    async def _next_made(self) -> Made[ScoredCall]:
-        if not self.in_admission_order:
-            await asyncio.wait([task for _, task in self._running], return_when=asyncio.FIRST_COMPLETED)
-            done = next(i for i, (_, task) in enumerate(self._running) if task.done())
-            self._running.rotate(-done)
-            _, task = self._running.popleft()
-            self._running.rotate(done)
-        else:
-            _, task = self._running[0]
-            await asyncio.wait([task])
-            self._running.popleft()
-        return task.result()
+    def _lag(self, version: Version | None) -> int:
+        return self.weights.version.step - version.step if self.stage.sampled and version is not None else 0
 
-    async def _scored(self, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
+    def _pressing(self) -> list[RunningCall]:
+        """Running calls of which one must end before this batch, lest groups become too old: those of lag L have
+        max_staleness - L batches more, each with room for as many groups. Calls that seem to hang are not among them."""
+        hanging_before = time.monotonic() - PATIENCE * self._slowest_s
+        running = [call for call in self._running if call.version is not None and call.since > hanging_before]
+        made = Counter(self._lag(group.version) for group in self.ready)
+        to_come: Counter[int] = Counter()
+        for call in running:
+            to_come[self._lag(call.version)] += len(call.prompts)
+        size, old, old_ready = self.stage.prompts_per_step, 0, 0
+        for later, lag in enumerate(range(self.max_staleness, -1, -1)):
+            old_ready += made[lag]
+            old += made[lag] + to_come[lag]
+            if old_ready < min(size, old - later * size):
+                return [call for call in running if self._lag(call.version) >= lag]
+        return []
+
+    async def _wait_for_pressing(self) -> list[ScoredCall]:
+        calls = self._collect()
+        while pressing := self._pressing():
+            patience_s = PATIENCE * self._slowest_s - max(time.monotonic() - call.since for call in pressing)
+            tasks = [call.task for call in pressing]
+            await asyncio.wait(tasks, timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED)
+            calls += self._collect()
+        return calls
+
+    async def _wait_for_some(self) -> None:
+        awaited = self._running[:1] if self.in_admission_order else self._running
+        await asyncio.wait([call.task for call in awaited], return_when=asyncio.FIRST_COMPLETED)
+
+    def _collect(self) -> list[ScoredCall]:
+        """Take in what is done, the oldest groups to the front: they can wait least. In admission order only the first call."""
+        done = self._running[:1] if self.in_admission_order else [call for call in self._running if call.task.done()]
+        self._running = [call for call in self._running if call not in done]
+        made = [call.task.result() for call in done]
+        self.ready.extend(group for each in made for call in each.calls for group in call.groups)
+        if not self.in_admission_order:
+            self.ready = deque(sorted(self.ready, key=lambda group: -self._lag(group.version)))
+        for failed in (failed for each in made for failed in each.failed):
+            self._untrained -= 1
+            self.fail(failed)
+        return [call for each in made for call in each.calls]
+
+    async def _scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         """Sample and score; what is lost on the way is made again."""
         for _ in range(CALL_ATTEMPTS):
             weights = self.weights
             try:
-                return await self._sampled_and_scored(prompts, attempts)
+                return await self._sampled_and_scored(call, prompts, attempts)
             except InputsLost as error:
                 lost = error
                 async with self._publishing:
@@ -225,15 +269,18 @@ class Pipeline:
                         self.weights = await self.republish()
         raise lost
 
-    async def _sampled_and_scored(self, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
-        if not self.stage.sampled:  # says the same under any weights, so none are sent
-            version = PublishedWeights(self.weights.version)
-            sampled, references = await sample(self.samplers, prompts, self.stage.mode, lambda: version, attempts)
-            return _scored_call(prompts, references, sampled, None)
-        sampled, references = await sample(self.samplers, prompts, self.stage.mode, lambda: self.weights, attempts)
-        scored, references = await self.rewards.call(
-            lambda actor: actor.score.options(num_returns=1 + len(references)).remote(*references), attempts
-        )
+    async def _sampled_and_scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
+        def weights() -> PublishedWeights:
+            call.version, call.since = self.weights.version, time.monotonic()
+            return self.weights if self.stage.sampled else PublishedWeights(self.weights.version)  # gold answers need none
+
+        sampled, references = await sample(self.samplers, prompts, self.stage.mode, weights, attempts)
+        scored = None
+        if self.stage.sampled:
+            scored, references = await self.rewards.call(
+                lambda actor: actor.score.options(num_returns=1 + len(references)).remote(*references), attempts
+            )
+        self._slowest_s = max(self._slowest_s, time.monotonic() - call.since)
         return _scored_call(prompts, references, sampled, scored)
 
 

@@ -21,12 +21,13 @@ PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(1
 
 
 class AnsweringPool:
-    """Stands in for both pools: `version` is what a sampler reports, calls end when `gate` lets them, a group of a prompt
-    in `dull` has equal rewards at its first attempt, one in `hopeless` always."""
+    """Stands in for both pools: `version` is what a sampler reports, calls begin when `gates` let them and end when `ends` do,
+    a group of a prompt in `dull` has equal rewards at its first attempt, one in `hopeless` always."""
 
     def __init__(self, version: Version = FIRST, dull: Iterable[str] = (), hopeless: Iterable[str] = ()):
         self.version, self.calls = version, 0
         self.gates: deque[asyncio.Event] = deque()
+        self.ends: deque[asyncio.Event] = deque()
         self.dull, self.hopeless = set(dull), set(hopeless)
 
     async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
@@ -34,6 +35,8 @@ class AnsweringPool:
         if self.gates:
             await self.gates.popleft().wait()
         groups = invoke(self)
+        if self.ends:
+            await self.ends.popleft().wait()
         spreads = tuple(0.0 if self._is_dull(prompt) else 1.0 for prompt in groups)
         return CallReport(seconds=0.0, version=self.version, spreads=spreads), groups
 
@@ -147,6 +150,67 @@ def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> N
 
     requeued, prompts = asyncio.run(run())
     assert requeued >= 8 and set(prompts) <= set(ids(PromptOrder(PROMPTS, seed=0).take(8)))
+
+
+class Clock:
+    """Stands still at 0 until a call ends, which takes it a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 0.0
+        monkeypatch.setattr("cluster.pipeline.time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def rewards(self) -> AnsweringPool:
+        pool = AnsweringPool()
+        answer = pool.call
+
+        async def after_a_second(invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
+            self.now = max(self.now, 1.0)
+            return await answer(invoke, attempts)
+
+        pool.call = after_a_second  # type: ignore[method-assign]
+        return pool
+
+
+async def after_a_batch_without_the_first_call(clock: Clock, end: asyncio.Event) -> Pipeline:
+    """One staleness, versions 0 and 1: the first call, of version 0, can still be trained on in the next batch alone."""
+    samplers = AnsweringPool()
+    samplers.ends = deque([end])
+    flow = pipeline(samplers, max_staleness=1, rewards=clock.rewards())
+    flow.admit()
+    batch = await flow.batch()
+    assert ids(batch.prompts) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
+    samplers.version = Version(0, 1)
+    flow.trained(batch, PublishedWeights(samplers.version))
+    return flow
+
+
+def test_a_call_at_its_last_chance_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> tuple[list[str], int]:
+        end = asyncio.Event()
+        flow = await after_a_batch_without_the_first_call(Clock(monkeypatch), end)
+        waiting = asyncio.ensure_future(flow.batch())
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        end.set()
+        prompts = ids((await waiting).prompts)
+        flow.cancel()
+        return prompts, flow.requeued
+
+    prompts, requeued = asyncio.run(run())
+    assert set(prompts) >= set(ids(PromptOrder(PROMPTS, seed=0).take(2))) and requeued == 0
+
+
+def test_a_call_that_takes_twice_as_long_as_any_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> list[str]:
+        clock = Clock(monkeypatch)
+        flow = await after_a_batch_without_the_first_call(clock, asyncio.Event())
+        clock.now = 2.1
+        prompts = ids((await flow.batch()).prompts)
+        flow.cancel()
+        return prompts
+
+    assert asyncio.run(run()) == ids(PromptOrder(PROMPTS, seed=0).take(10)[6:])
 
 
 def test_no_prompt_is_admitted_beyond_the_last_step() -> None:
