@@ -121,8 +121,7 @@ class Nodes:
     def processes(self, actor_class: str) -> list[psutil.Process]:
         """Those of the actors of a class that are not frozen yet."""
         raylets = [node.all_processes["raylet"][0].process.pid for node in (self.cluster.head_node, *self.others)]
-        children = [child for pid in raylets for child in psutil.Process(pid).children()]
-        return [child for child in children if _is_actor(child, actor_class)]
+        return [actor for pid in raylets for actor in actor_processes(psutil.Process(pid), actor_class)]
 
     def close(self) -> None:
         self.cluster.shutdown()
@@ -251,6 +250,11 @@ class Chaos:
             if (step > place[1]) if any_learner else ((incarnation, step) > place):
                 return
             time.sleep(0.05)
+
+
+def actor_processes(ancestor: psutil.Process, actor_class: str) -> list[psutil.Process]:
+    """Its descendants that are actors of a class and not frozen."""
+    return [child for child in ancestor.children(recursive=True) if _is_actor(child, actor_class)]
 
 
 def _is_actor(process: psutil.Process, actor_class: str) -> bool:

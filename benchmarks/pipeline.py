@@ -1,6 +1,6 @@
 """What the driver costs and how well it keeps its actors busy: the real pools and pipeline, actors that only wait.
 
-    python -m benchmarks.pipeline [--samplers 8 32 128 256] [--rounds 4] [--port 0]
+    python -m benchmarks.pipeline [--samplers 8 32 128 256] [--rounds 4]
 
 throughput  each simulated sampler answers calls of 8 prompts; ideal is that none ever waits for the driver. Samplers live many
             to an async actor and wait long enough that the machine is mostly idle. CPU is the driver process's own, Ray's
@@ -67,6 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     ray.init(address="local", num_cpus=8, include_dashboard=False, logging_level="error", log_to_driver=False)
     try:
+        asyncio.run(flow(8, 0.1, 0.0, FEWEST_GROUPS, 2))  # what is paid once
         costs, shares = [], []
         print(f"{'samplers':>8} {'a call':>8} {'groups':>7} {'wall':>8} {'ideal':>8} {'share':>6} {'driver CPU a group':>19}")
         for samplers in options.samplers:

@@ -66,6 +66,7 @@ class Trainer:
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         heed_stop_signals(self._stop_on_signal)
+        self.terminal.say(f"run folder: {self.folder.path}")
         self.samplers.start()
         self.rewards.start()
         self.nodes.start()

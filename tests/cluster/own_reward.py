@@ -1,3 +1,5 @@
+import os
+
 import ray
 
 from rollout.types import Passage, Prompt
@@ -25,3 +27,13 @@ def kill_samplers_at_times(prompt: Prompt, passages: tuple[Passage, ...], respon
             if actor["name"].startswith("sampler-"):
                 ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
     return [0.0] * len(responses)
+
+
+def that_dies_of_some_prompts(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    if prompt.id.endswith("3"):
+        os._exit(1)
+    return [0.0] * len(responses)
+
+
+def that_raises(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    raise KeyError("judge")

@@ -1,0 +1,171 @@
+"""Signals, and actors, nodes and drivers that die or freeze in the midst of a run: nothing is lost."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from ray.cluster_utils import Cluster
+
+from benchmarks.chaos import FAST_HEALTH, STORE_BYTES, actor_processes, new_token
+from launch import main
+from tests.cluster.runs import Process, rows, without_clock
+from tests.cluster.test_training import assert_same_weights
+
+LONGER = ("--learner.steps", 12, "--cluster.samplers", 2, "--cluster.rewards", 2, "--cluster.call_deadline_s", 10)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train: Callable[..., Path]) -> Path:
+    return train(*LONGER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("actor", ["SamplerActor", "RewardActor", "LearnerActor"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_actor_that_is_lost_changes_nothing_but_clock_and_counts(
+    actor: str, sent: signal.Signals, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    process.until("grpo      9")
+    victim = actor_processes(psutil.Process(process.pid), actor)[0]
+    os.kill(victim.pid, sent)
+    process.succeed()
+    assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
+    assert rows(run / "evaluations.jsonl") == rows(undisturbed / "evaluations.jsonl")
+    assert_same_weights(run, undisturbed)
+    metrics = rows(run / "metrics.jsonl")
+    assert metrics[-1]["incarnation"] == (1 if actor == "LearnerActor" else 0)
+    assert not (run / "failed_prompts.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_learner_lost_before_the_first_checkpoint_starts_over(
+    undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    process.until("held-out      0")
+    os.kill(actor_processes(psutil.Process(process.pid), "LearnerActor")[0].pid, signal.SIGKILL)
+    process.succeed()
+    assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
+    assert_same_weights(run, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
+    sent: signal.Signals, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    process.until("grpo      7")
+    process.send_signal(sent)
+    if sent == signal.SIGKILL:
+        assert process.wait() == -signal.SIGKILL
+    else:
+        assert f"--resume {run}" in process.succeed()
+        last = rows(run / "metrics.jsonl")[-1]["step"]
+        assert last < 16 and os.readlink(run / "checkpoints" / "latest") == f"step-{last}"
+    assert main(["train", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
+    assert rows(run / "evaluations.jsonl") == rows(undisturbed / "evaluations.jsonl")
+    assert_same_weights(run, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_stop_during_start_up_leaves_a_run_that_can_be_resumed(
+    undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    process.until("run folder:")
+    process.send_signal(signal.SIGTERM)
+    assert f"--resume {run}" in process.succeed()
+    assert not (run / "metrics.jsonl").exists()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
+    assert_same_weights(run, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_second_signal_leaves_at_once(sent: signal.Signals, code: int, tiny_flags: list[str], tmp_path: Path) -> None:
+    process = Process("train", *tiny_flags, "--run_dir", tmp_path / "run", "--learner.steps", 100_000)
+    process.until("grpo      6")
+    os.kill(actor_processes(psutil.Process(process.pid), "LearnerActor")[0].pid, signal.SIGSTOP)  # its step never ends
+    process.send_signal(sent)
+    process.until("once more leaves at once")
+    process.send_signal(sent)
+    assert process.wait(timeout=60) == code
+
+
+@pytest.fixture
+def three_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head for the learner and two nodes with three CPUs each."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(new_token(tmp_path)))
+    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": STORE_BYTES, "_system_config": FAST_HEALTH}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(2):
+        cluster.add_node(num_cpus=3, object_store_memory=STORE_BYTES)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    yield cluster
+    cluster.shutdown()
+
+
+ELASTIC = ("--cluster.samplers", "auto", "--cluster.max_staleness", 1, "--supervised.steps", 0, "--cluster.call_deadline_s", 20)
+
+
+@pytest.mark.slow
+def test_samplers_follow_the_nodes_and_no_prompt_is_lost(three_nodes: Cluster, tiny_flags: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = Process("train", *tiny_flags, *ELASTIC, "--learner.steps", 400, "--checkpoint_every", 50, "--run_dir", run)
+    process.until("samplers: 1 -> 6, nodes: 3")
+    process.until("grpo     20")
+    leaving, *_ = sorted(three_nodes.worker_nodes, key=lambda node: node.unique_id)
+    three_nodes.remove_node(leaving, allow_graceful=False)
+    process.until("samplers: 6 -> 3, nodes: 2")
+    three_nodes.add_node(num_cpus=3, object_store_memory=STORE_BYTES)
+    process.until("samplers: 3 -> 6, nodes: 3")
+    process.succeed()
+    assert_trained_once(run, prompts=40)
+
+
+def assert_trained_once(run: Path, prompts: int) -> None:
+    """Every prompt that was taken from the order was trained on once, or is kept for later."""
+    logs = [pq.read_table(file, columns=["epoch", "id"]).to_pylist() for file in (run / "samples").glob("*.parquet")]
+    trained = Counter(key for log in logs for key in {(row["epoch"], row["id"]) for row in log})
+    state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
+    kept = {(epoch, id) for epoch, id, *_ in state["pending"] + state["set_aside"] + state["ready"]}
+    assert set(trained.values()) == {1} and not trained.keys() & kept
+    assert len(trained) + len(kept) == prompts * state["order"]["epoch"] + state["order"]["position"]
+
+
+POISON = "--reward.extra", '[{function: "tests.cluster.own_reward:that_dies_of_some_prompts"}]'
+BROKEN = "--reward.extra", '[{function: "tests.cluster.own_reward:that_raises"}]'
+
+
+def test_prompts_that_fail_three_times_are_set_aside_and_the_run_goes_on(train: Callable[..., Path], data_dir: Path) -> None:
+    run = train("--supervised.steps", 0, "--eval_limit", 1, *POISON, "--cluster.rewards", 2)
+    failed = rows(run / "failed_prompts.jsonl")
+    assert failed and {row["id"] for row in failed} <= {"train-3", "train-13", "train-23", "train-33"}
+    assert all("died" in row["error"] for row in failed)
+    assert len(rows(run / "metrics.jsonl")) == 4
+
+
+def test_too_many_failed_prompts_end_the_run_with_the_first_cause(
+    ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--supervised.steps", "0", "--cluster.max_failed_prompts", "2", *BROKEN, "--run_dir", str(tmp_path / "run")]
+    index = tiny_flags.index("--data.valid")
+    assert main(["train", *tiny_flags[:index], *tiny_flags[index + 2 :], *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cluster.max_failed_prompts: 3 prompts failed, 2 may; the first was 'train-")
+    assert "that_raises" in error and error.count("\n") == 1
