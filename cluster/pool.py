@@ -10,7 +10,7 @@ from typing import Any, cast
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from rollout.errors import ClusterError, first_line
+from rollout.errors import ClusterError, LapdogError, first_line
 
 START_ATTEMPTS = 3
 CALL_ATTEMPTS = 3
@@ -201,7 +201,7 @@ class Pool:
                 node = await node_of(actor, f"{self.kind} {name}", self._start_deadline_s, self._say)
             except RayTaskError as error:  # the replica's own: it would meet it again
                 ray.kill(actor)
-                what, failure, hopeless = first_line(error), cast(Exception, error), not self._replicas
+                what, failure, hopeless = cause(error), cast(Exception, error), not self._replicas
             except (RayActorError, ObjectLostError, TimeoutError) as error:
                 ray.kill(actor)
                 what = _cause(error, f"not ready in {self._start_deadline_s:g} s")
@@ -237,8 +237,8 @@ class Pool:
 
 
 def pause_s(losses: int) -> float:
-    """Seconds to wait after so many losses in a row: 0, 2, 4, 8, ..."""
-    return min(LONGEST_PAUSE_S, 2.0**losses) if losses > 0 else 0.0
+    """Seconds to wait after so many losses in a row: 0, 0.5, 1, 2, 4, ..."""
+    return min(LONGEST_PAUSE_S, 0.5 * 2.0 ** (losses - 1)) if losses > 0 else 0.0
 
 
 def forget(future: "asyncio.Future[Any]") -> None:
@@ -247,8 +247,16 @@ def forget(future: "asyncio.Future[Any]") -> None:
         future.exception()
 
 
+def cause(error: Exception) -> str:
+    """The first line of what an actor met, without Ray's wrapping."""
+    if not isinstance(error, RayTaskError):
+        return first_line(error)
+    met = getattr(error, "cause", error)
+    return first_line(met) if isinstance(met, LapdogError) else f"{type(met).__name__}: {first_line(met)}"
+
+
 def _cause(error: Exception, late: str) -> str:
-    return late if isinstance(error, TimeoutError) else first_line(error)
+    return late if isinstance(error, TimeoutError) else cause(error)
 
 
 async def node_of(actor: Actor, name: str, deadline_s: float, say: Callable[[str], None]) -> str:

@@ -19,7 +19,7 @@ from cluster.inputs import Inputs
 from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
 from cluster.pipeline import Batch, FailedPrompt, Pipeline, PublishedWeights, ScoredGroup
-from cluster.pool import CALL_ATTEMPTS, InputsLost, forget
+from cluster.pool import CALL_ATTEMPTS, InputsLost, cause, forget
 from cluster.replicas import learner_client, reward_pool, sampler_pool
 from cluster.run_folder import RunFolder
 from cluster.session import Shares
@@ -28,7 +28,7 @@ from cluster.terminal import Terminal, evaluation_line, evaluation_table
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from rollout.dataset import PromptOrder
-from rollout.errors import ClusterError, first_line
+from rollout.errors import ClusterError
 from rollout.types import Prompt, Version
 
 LEARNER_ATTEMPTS = 3
@@ -233,11 +233,11 @@ class Trainer:
 
     def _set_failed_aside(self, file: str, failed: FailedPrompt) -> None:
         """Write down a prompt that cannot be answered. Raises ClusterError if there are too many of them."""
-        prompt, cause = failed.prompt, first_line(failed.error)
+        prompt, met = failed.prompt, cause(failed.error)
         step = self.state.step + (file == "train")  # the one it was made for, the one that was evaluated
-        row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id}
-        self.folder.append(self.folder.failed_prompts, row | {"error": cause, "question": prompt.question})
-        self.terminal.say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {cause}")
+        row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id, "error": met}
+        self.folder.append(self.folder.failed_prompts, row | {"question": prompt.question, "details": str(failed.error)})
+        self.terminal.say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {met}")
         rows, limit = self.folder.failed_prompt_rows(), self.settings.cluster.max_failed_prompts
         count = len({(row["file"], row["id"]) for row in rows})
         if count > limit:

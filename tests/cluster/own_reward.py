@@ -29,8 +29,8 @@ def kill_samplers_at_times(prompt: Prompt, passages: tuple[Passage, ...], respon
     return [0.0] * len(responses)
 
 
-def that_dies_of_some_prompts(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
-    if prompt.id.endswith("3"):
+def that_dies_of_a_prompt(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    if prompt.id == "train-23":
         os._exit(1)
     return [0.0] * len(responses)
 
