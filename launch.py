@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import checkpoint, held_out, seed_flags
-from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions
+from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions, absolute
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import (
     Inputs,
@@ -40,7 +40,7 @@ from learner.config import without_preset
 from rollout import demo
 from rollout.convert import convert_parlai
 from rollout.dataset import read_prompts
-from rollout.errors import LapdogError, SettingsError
+from rollout.errors import LapdogError, SettingsError, writing
 from rollout.policy.loading import resolved
 from rollout.types import Version
 
@@ -78,11 +78,12 @@ def train_command(argv: Sequence[str]) -> None:
     inputs = None if on_demo else load_inputs(settings)
     with session(settings.cluster, path.name) as shares:
         folder = RunFolder.create(path, settings)
-        try:
-            run(new_trainer(settings, inputs, folder, shares))
-        except LapdogError:
-            folder.remove_if_nothing_was_trained()
-            raise
+        with folder.held():
+            try:
+                run(new_trainer(settings, inputs, folder, shares))
+            except LapdogError:
+                folder.remove_if_nothing_was_trained()
+                raise
 
 
 def resume_run(path: Path, values: Values) -> None:
@@ -96,7 +97,7 @@ def resume_run(path: Path, values: Values) -> None:
     inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
     if newest is not None and inputs is not None:
         check_resumable(before, settings, inputs, *newest)
-    with session(settings.cluster, folder.path.name) as shares:
+    with folder.held(), session(settings.cluster, folder.path.name) as shares:
         folder.write_settings(settings)
         trainer = new_trainer(settings, inputs, folder, shares)
         trainer.resume(newest)
@@ -138,9 +139,8 @@ def evaluate_command(argv: Sequence[str]) -> None:
         values = read_yaml(folder / "config.yaml", Settings) | values
     settings = build(Settings, values).resolved()
     cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
-    data = (
-        settings.data if options.passages is None else settings.data.model_copy(update={"passages": options.passages.resolve()})
-    )
+    passages = settings.data.passages if options.passages is None else absolute(options.passages)
+    data = settings.data.model_copy(update={"passages": passages})
     settings = settings.model_copy(update={"cluster": cluster, "data": data})
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
@@ -166,9 +166,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
     with session(settings.cluster, "evaluate") as shares:
         figures, rows = asyncio.run(figures_and_rows())
     if options.predictions is not None:
-        options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        with writing(options.predictions):
+            options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     if options.output is not None:
-        options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        with writing(options.output):
+            options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         print(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
     else:
         print(json.dumps(figures))

@@ -2,21 +2,20 @@
 
     python -m benchmarks.resume [--kills 10] [--seed 0] [--samplers 2]
 
-A short run on the demo, max_staleness 0: its driver gets SIGKILL at moments drawn from the length of the whole run, start-up
-included. A run that reaches its end is compared bitwise (metrics without clocks, evaluations, weights of policy, reference and
-optimiser) and the next one begins, until there were as many kills as wanted. The last line is JSON.
+A short run on the demo, max_staleness 0: its driver gets SIGKILL some instants after it has reached steps drawn at random, a
+quarter of the times while it is starting up, and is resumed after each. At its end it is compared bitwise (metrics without
+clocks, evaluations, weights of policy, reference and optimiser) with one that nobody killed. The last line is JSON.
 """
 
 import argparse
 import json
-import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from cluster.checkpoint import newest
 from cluster.metrics import without_clock
 
 ROOT = Path(__file__).parent.parent
+START_UP_KILLS = 0.25
 RUN = {
     "policy.tiny.d_model": 32,
     "policy.tiny.d_ff": 64,
@@ -47,48 +47,61 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samplers", type=int, default=2)
     options = parser.parse_args()
-    moments = random.Random(options.seed)
-    flags = [
-        part for name, value in (RUN | {"cluster.samplers": options.samplers}).items() for part in (f"--{name}", str(value))
-    ]
+    rng = random.Random(options.seed)
+    settings = RUN | {"seed": options.seed, "cluster.samplers": options.samplers}
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     with tempfile.TemporaryDirectory() as name:
-        undisturbed = Path(name) / "undisturbed"
-        start = time.perf_counter()
-        assert launch(["train", *flags, "--run_dir", str(undisturbed)], Path(name) / "log") == 0, log(Path(name) / "log")
-        length = time.perf_counter() - start
-        print(f"undisturbed: {steps(undisturbed)} steps in {length:.0f} s", flush=True)
-        kills, equal = 0, True
-        while kills < options.kills:
-            run = Path(name) / f"run-{kills}"
-            while True:
-                arguments = ["--resume", str(run)] if (run / "config.yaml").exists() else [*flags, "--run_dir", str(run)]
-                after = moments.uniform(0, length) if kills < options.kills else None
-                code = launch(["train", *arguments], Path(name) / "log", after)
-                if code == 0:
-                    break
-                assert code == -signal.SIGKILL, log(Path(name) / "log")
-                kills += 1
-                print(f"kill {kills:2}: {after:5.1f} s after the start, at step {steps(run)}", flush=True)
-            differences = compared(run, undisturbed)
-            equal = equal and not differences
-            print(f"finished: {', '.join(differences) or 'equal bit for bit'}", flush=True)
-            shutil.rmtree(run)
-    print(json.dumps({"bench": "resume", "kills": kills, "equal": equal}))
+        output, undisturbed, run = Path(name) / "log", Path(name) / "undisturbed", Path(name) / "run"
+        start_up_s = launch(["train", *flags, "--run_dir", str(undisturbed)], output, undisturbed)
+        all_steps = steps(undisturbed)
+        print(f"undisturbed: {all_steps} steps", flush=True)
+        for kill, step in enumerate(sorted(rng.choices(range(all_steps), k=options.kills)), 1):
+            moment = rng.uniform(0, start_up_s) if rng.random() < START_UP_KILLS else None
+            launch(arguments(run, flags), output, run, Kill(step, moment, rng.uniform(0, 0.5)))
+            print(f"kill {kill:2}: {'in a step' if moment is None else 'starting up'}, {steps(run)} steps done", flush=True)
+        launch(arguments(run, flags), output, run)
+        differences = compared(run, undisturbed)
+    print(f"compared with the undisturbed run: {', '.join(differences) or 'equal bit for bit'}")
+    print(json.dumps({"bench": "resume", "kills": options.kills, "equal": not differences}))
 
 
-def launch(arguments: list[str], output: Path, kill_after_s: float | None = None) -> int:
-    """Run launch.py to its end, or kill it then; its exit code."""
+@dataclass(frozen=True)
+class Kill:
+    """So many seconds after the start, or `delay_s` after a step was finished."""
+
+    step: int
+    after_start_s: float | None
+    delay_s: float
+
+    def is_due(self, run: Path, seconds: float, steps_before: int) -> bool:
+        if self.after_start_s is not None:
+            return seconds >= self.after_start_s
+        if steps(run) < self.step or steps(run) == steps_before:
+            return False
+        time.sleep(self.delay_s)
+        return True
+
+
+def arguments(run: Path, flags: list[str]) -> list[str]:
+    return ["train", "--resume", str(run)] if (run / "config.yaml").exists() else ["train", *flags, "--run_dir", str(run)]
+
+
+def launch(arguments: list[str], output: Path, run: Path, kill: Kill | None = None) -> float:
+    """Run launch.py to its end, or until it is killed; seconds until a step was finished. Ends the benchmark if it fails."""
+    before, start, first_step_s = steps(run), time.perf_counter(), 0.0
     with output.open("w") as out:
         process = subprocess.Popen([sys.executable, "launch.py", *arguments], cwd=ROOT, stdout=out, stderr=out)
-        try:
-            return process.wait(kill_after_s)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            return process.wait()
-
-
-def log(path: Path) -> str:
-    return path.read_text()[-2000:]
+        while process.poll() is None:
+            seconds = time.perf_counter() - start
+            if not first_step_s and steps(run) > before:
+                first_step_s = seconds
+            if kill is not None and kill.is_due(run, seconds, before):
+                process.kill()
+            time.sleep(0.02)
+    wanted = 0 if kill is None else -signal.SIGKILL
+    if process.returncode != wanted:
+        sys.exit(f"launch.py ended with {process.returncode}, not {wanted}:\n{output.read_text()[-2000:]}")
+    return first_step_s
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

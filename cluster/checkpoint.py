@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rollout.errors import CheckpointError
+from rollout.errors import CheckpointError, writing
 
 MANIFEST, STATE, GROUPS = "manifest.json", "state.json", "groups.parquet"
 
@@ -41,16 +41,24 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     async def save(self, state: TrainState, config: Path, write: Callable[[Path], Awaitable[None]]) -> Path:
-        """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones."""
+        """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones.
+
+        Raises CheckpointError if there is no room.
+        """
         target, draft = self.folder / f"step-{state.step}", self.folder / f".step-{state.step}.tmp"
         shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        await write(draft)
-        shutil.copy(config, draft / "config.yaml")
-        (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-        await asyncio.to_thread(self._seal, draft)
-        _put_in_place(draft, target)
-        self._point("latest", target)
+        try:
+            with writing(target):
+                draft.mkdir(parents=True)
+            await write(draft)
+            with writing(target):
+                shutil.copy(config, draft / "config.yaml")
+                (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+                await asyncio.to_thread(self._seal, draft)
+                _put_in_place(draft, target)
+                self._point("latest", target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         if state.best_step == state.step:
             self.mark_best(state.step)
         self._prune()

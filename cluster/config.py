@@ -1,5 +1,6 @@
 """The whole tree of settings and the checks that no single section can make."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,7 +57,9 @@ class ClusterSettings(Section):
     max_failed_prompts: NonNegative = Field(
         8, description="prompts that may fail by themselves, each three times, before the run stops"
     )
-    dashboard_port: Positive | None = Field(None, description="dashboard port of a Ray started here; default: a free one")
+    dashboard_port: Annotated[int, Field(gt=0, lt=1 << 16)] | None = Field(
+        None, description="dashboard port of a Ray started here; default: a free one"
+    )
 
     @model_validator(mode="after")
     def _bounds_bound_something(self) -> "ClusterSettings":
@@ -76,7 +79,7 @@ class Settings(Section):
     """Everything a run is told; frozen, validated before Ray starts, and written to config.yaml as used."""
 
     run_dir: Path | None = Field(None, description="folder of the run; default runs/DATE-NAME; absolute inside a Ray job")
-    seed: NonNegative = Field(0, description="seed of weights, order, sampling and demo")
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(0, description="seed of weights, order, sampling and demo")
     data: DataSettings = DataSettings()
     policy: PolicySettings = PolicySettings()
     supervised: SupervisedSettings = SupervisedSettings()
@@ -89,6 +92,12 @@ class Settings(Section):
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints that are kept, beside the best one")
     patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0 never")
+
+    @model_validator(mode="after")
+    def _something_is_trained(self) -> "Settings":
+        if not self.stages():
+            raise ValueError("learner.steps: 0 leaves nothing to train without supervised.steps; give one, or use evaluate")
+        return self
 
     @model_validator(mode="after")
     def _groups_can_be_compared(self) -> "Settings":
@@ -148,7 +157,7 @@ class Settings(Section):
 
     def resolved(self) -> "Settings":
         """The same settings with absolute paths and no default left open: what a run uses, wherever its actors run."""
-        data = {name: Path(path).expanduser().resolve() for name, path in self.data if isinstance(path, Path)}
+        data = {name: absolute(path) for name, path in self.data if isinstance(path, Path)}
         reference_path = _absolute(self.learner.reference_path)
         return self.model_copy(
             update={
@@ -182,9 +191,14 @@ class Settings(Section):
         return [stage for stage in (supervised, grpo) if stage.steps]
 
 
+def absolute(path: Path | str) -> Path:
+    """Unlike pathlib's own, refuses nothing: a loop of links, or a home of nobody, is met by whoever opens the file."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
 def _absolute(model: str | None) -> str | None:
     """A folder's absolute path; a hub name stays."""
-    return str(Path(model).expanduser().resolve()) if model is not None and Path(model).expanduser().is_dir() else model
+    return str(absolute(model)) if model is not None and absolute(model).is_dir() else model
 
 
 class TrainOptions(Section):

@@ -8,7 +8,7 @@ import ray
 
 from cluster.config import ClusterSettings
 from cluster.pool import Pool, forget
-from cluster.session import Resources, Shares
+from cluster.session import Resources, Shares, bears_samplers
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -64,7 +64,7 @@ def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSetti
         if place is not None:
             for resource, amount in wanted.items():
                 place[resource] = place.get(resource, 0.0) - amount
-    rooms = [room for node, room in zip(alive, free, strict=True) if _bears_samplers(node, settings)]
+    rooms = [room for node, room in zip(alive, free, strict=True) if bears_samplers(node, settings)]
     fit = sum(_times(room, shares.sampler) for room in rooms)
     return max(settings.min_samplers, fit if settings.max_samplers is None else min(fit, settings.max_samplers))
 
@@ -72,10 +72,3 @@ def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSetti
 def _times(room: Resources, wanted: Resources) -> int:
     """How often `wanted` fits into `room`."""
     return min((int(room.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted.items() if amount), default=0)
-
-
-def _bears_samplers(node: Mapping[str, Any], settings: ClusterSettings) -> bool:
-    if settings.sampler_label is None:
-        return True
-    key, _, value = settings.sampler_label.partition("=")
-    return node.get("Labels", {}).get(key) == value

@@ -2,7 +2,8 @@
 
 import argparse
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_args
@@ -15,6 +16,19 @@ from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = dict[str, Any]
+NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan).*")
+
+
+class _OneOfEachName(yaml.SafeLoader):
+    """YAML's own loader lets the last of two equal names win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if key.value in names:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            names |= {key.value} if isinstance(key.value, str) else set()
+        return super().construct_mapping(node, deep)
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -58,13 +72,24 @@ def parse_flags(
     for name, text in others.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
     names = [name for name, _ in used]
-    known, unknown = parser.parse_known_args(argv)
+    known, unknown = parser.parse_known_args(_with_negative_numbers(argv))
     if unknown:
         given = unknown[0].split("=")[0]
         if not given.startswith("--"):
             raise SettingsError(f"{given!r}: stands alone; give settings as --name value")
         raise SettingsError(f"{given}: unknown setting{_nearest(given.removeprefix('--'), names)}")
     return vars(known)
+
+
+def _with_negative_numbers(argv: Sequence[str]) -> list[str]:
+    """argparse takes -1e-5 for a flag unless it is joined to the one before."""
+    joined: list[str] = []
+    for text in argv:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and NEGATIVE.fullmatch(text):
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
 
 
 def split(options: type[Model], values: Values) -> tuple[Model, Values]:
@@ -76,7 +101,7 @@ def split(options: type[Model], values: Values) -> tuple[Model, Values]:
 def read_yaml(path: Path, model: type[BaseModel]) -> Values:
     """A file of `model`'s settings -> {dotted name: value}. Raises SettingsError naming file, line or unknown name."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _OneOfEachName)
     except FileNotFoundError as error:
         raise SettingsError(f"{path}: no such settings file; check the path") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -109,7 +134,7 @@ def build(model: type[Model], values: Values) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError(_problem(error)) from error
+        raise SettingsError(_problem(error, known)) from error
 
 
 def dump(model: BaseModel) -> str:
@@ -155,12 +180,16 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else "; see --help for all"
 
 
-def _problem(error: ValidationError) -> str:
+def _problem(error: ValidationError, known: Collection[str]) -> str:
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
+    parts = [str(part) for part in problem["loc"]]
+    if ".".join(parts[:-1]) in known:  # the last names one of several types that the setting may have
+        parts.pop()
+    place, message = ".".join(parts), problem["msg"].removeprefix("Value error, ")
     if not place:
         return message
     if problem["type"] == "missing":
         return f"{place}: is missing; give it"
+    if isinstance(problem["input"], dict):  # a whole section's settings do not go together
+        return f"{place}.{message}"
     return f"{place}: {problem['input']!r} is refused: {message[0].lower()}{message[1:]}"

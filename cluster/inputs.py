@@ -9,7 +9,7 @@ from cluster.config import Settings
 from reward.scorer import Scorer
 from rollout.dataset import read_prompts
 from rollout.demo import write_demo
-from rollout.errors import DataError, SettingsError
+from rollout.errors import DataError, SettingsError, writing
 from rollout.policy.loading import build_tiny_policy, check_policy, resolved
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
@@ -76,8 +76,9 @@ def is_demo(settings: Settings, folder: Path) -> bool:
 
 def make_demo(settings: Settings, folder: Path) -> Inputs:
     """Write the demo's files and read them."""
-    folder.mkdir(exist_ok=True)
-    write_demo(folder, settings.seed)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        write_demo(folder, settings.seed)
     return load_inputs(settings)
 
 
@@ -97,6 +98,8 @@ def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> st
     texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    build_tiny_policy(settings.policy, texts, settings.seed).save(draft)
-    draft.rename(folder)
+    policy = build_tiny_policy(settings.policy, texts, settings.seed)
+    with writing(folder):
+        policy.save(draft)
+        draft.rename(folder)
     return str(folder)

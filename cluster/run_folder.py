@@ -1,5 +1,7 @@
 """The folder a run lives in: settings, metrics, evaluations, samples, checkpoints."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
@@ -9,12 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cluster.config import Settings
+from cluster.config import Settings, absolute
 from cluster.flags import build, dump, read_yaml
 from cluster.session import in_job
-from rollout.errors import CheckpointError, SettingsError
+from rollout.errors import CheckpointError, SettingsError, first_line, writing
 
 Row = dict[str, Any]
+LOCK = ".lock"
 
 
 def choose_run_dir(settings: Settings, name: str) -> Path:
@@ -22,11 +25,14 @@ def choose_run_dir(settings: Settings, name: str) -> Path:
     given = settings.run_dir
     if in_job() and (given is None or not given.is_absolute()):
         raise SettingsError(f"run_dir: {given} lies in the job's temporary copy; give an absolute path that all nodes see")
-    path = (given or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}").expanduser().resolve()
+    path = absolute(given or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
     if path.is_file() or (path / "config.yaml").exists():
         raise CheckpointError(f"{path}: holds a run already; go on with --resume {path} or choose another --run_dir")
     if path.is_dir() and any(path.iterdir()):
         raise CheckpointError(f"{path}: is not empty; choose another --run_dir")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise SettingsError(f"run_dir: {path} cannot be made, {above} is no folder of yours; choose another")
     return path
 
 
@@ -52,7 +58,19 @@ class RunFolder:
     def existing(cls, path: Path) -> "RunFolder":
         if not (path / "config.yaml").is_file():
             raise CheckpointError(f"{path}: holds no run (no config.yaml); give the folder of a run")
-        return cls(path.resolve())
+        return cls(absolute(path))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from training here. Raises CheckpointError if one does."""
+        with writing(self.path / LOCK):
+            lock = (self.path / LOCK).open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise CheckpointError(f"{self.path}: another process trains it; wait for its end, or stop it") from error
+            yield
 
     def remove_if_nothing_was_trained(self) -> None:
         if not self.metrics.exists():
@@ -67,7 +85,7 @@ class RunFolder:
     def append(self, file: Path, row: Row) -> None:
         """Add one line; JSON knows no NaN and no infinity, so they are written as null."""
         finite = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()}
-        with file.open("a", encoding="utf-8") as out:
+        with writing(file), file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def cut_back(self, step: int) -> None:
@@ -102,15 +120,25 @@ def read_settings(file: Path) -> Settings:
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    """Rows of a jsonl file, if there is one; a last line that was cut short by a kill is left out."""
+    """Rows of a jsonl file, if there is one; a last line that was cut short by a kill is left out.
+
+    Raises CheckpointError for a line that no run wrote.
+    """
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    whole = file.read_bytes().rpartition(b"\n")[0]
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise CheckpointError(f"{file}:{number}: is not JSON ({first_line(error)}); remove the line") from error
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            raise CheckpointError(f"{file}:{number}: names no step; remove the line")
+        yield row
 
 
 def _replace(file: Path, text: str) -> None:
     draft = file.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    with writing(file):
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)

@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,21 @@ def _shares(settings: ClusterSettings) -> Shares:
                 f"cluster: {amount:g} {resource} are wanted, the cluster has {has:g}; "
                 f"add nodes that have it, or lower cluster.samplers or what a sampler takes"
             )
+    if settings.samplers != "auto" and not any(bears_samplers(node, settings) for node in ray.nodes() if node["Alive"]):
+        raise ClusterError(
+            f"cluster.sampler_label: no node is labelled {settings.sampler_label}; start one with 'ray start --labels'"
+        )
     own = {} if settings.sampler_resource is None else {settings.sampler_resource: 1.0}
     return Shares(
         sampler={"CPU": settings.sampler_cpus, "GPU": sampler, **own},
         learner={"CPU": settings.learner_cpus, "GPU": learner},
         reward={"CPU": settings.reward_cpus},
     )
+
+
+def bears_samplers(node: Mapping[str, Any], settings: ClusterSettings) -> bool:
+    """Whether a node, as `ray.nodes()` lists it, has the label that samplers ask for."""
+    if settings.sampler_label is None:
+        return True
+    key, _, value = settings.sampler_label.partition("=")
+    return node.get("Labels", {}).get(key) == value

@@ -12,6 +12,7 @@ from learner.learner import Learner
 from learner.samples import write_samples
 from learner.update_metrics import UpdateMetrics
 from rollout.config import PolicySettings, RolloutSettings
+from rollout.errors import writing
 from rollout.policy.loading import load_policy
 from rollout.policy.weights import FlatWeights
 from rollout.types import Group
@@ -61,7 +62,8 @@ class LearnerActor:
         return self._learner.weights()
 
     def save(self, folder: Path) -> None:
-        self._learner.save(folder)
+        with writing(folder):
+            self._learner.save(folder)
 
     def restore(self, folder: Path, stage: Stage) -> None:
         self._learner.restore(folder, stage)

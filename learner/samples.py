@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from rollout.errors import writing
 from rollout.types import Group
 
 TEXTS = pa.list_(pa.string())
@@ -53,8 +54,9 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
         for i, response in enumerate(group.responses)
     ]
     parts = [(name, pa.float32()) for name in groups[0].reward_parts]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), path, compression="zstd")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), path, compression="zstd")
 
 
 def _value(values: np.ndarray | None, i: int) -> float | None:

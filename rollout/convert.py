@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rollout.dataset import text_lines
-from rollout.errors import DataError
+from rollout.errors import DataError, writing
 
 NUMBERED = re.compile(r"^(\d+) (.*)$")
 PERSONA = "your persona:"
@@ -22,7 +22,8 @@ def convert_parlai(source: Path, target: Path, history: int | None) -> int:
     examples = list(_examples(source, history))
     if not examples:
         raise DataError(f"{source}: holds no dialogue turn; give ParlAI text with tab-separated turns")
-    target.write_text("".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples), encoding="utf-8")
+    with writing(target):
+        target.write_text("".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples), encoding="utf-8")
     return len(examples)
 
 

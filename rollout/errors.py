@@ -4,14 +4,18 @@ LapdogError
 ├── SettingsError      a flag, a YAML key, a value or a combination of them
 ├── DataError          a data or passage file
 ├── PolicyError        a model folder or its tokenizer
-├── CheckpointError    a run folder or a checkpoint
+├── CheckpointError    a run folder, a checkpoint or another file that cannot be written
 ├── RewardError        a user's own reward function
 └── ClusterError       Ray cannot be reached or lacks what was asked for
 
 Each takes its finished message alone, so that it survives pickling between Ray processes.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 class LapdogError(Exception):
@@ -42,6 +46,17 @@ class RewardError(LapdogError):
 
 class ClusterError(LapdogError):
     pass
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise CheckpointError for what keeps `path` from being written: a full disk, missing rights."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        remedy = "make room or mend the rights; a run goes on with --resume"
+        raise CheckpointError(f"{path}: cannot be written ({cause}); {remedy}") from error
 
 
 def first_line(error: object) -> str:

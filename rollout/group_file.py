@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rollout.errors import writing
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
 
 FLOATS, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
@@ -28,7 +29,8 @@ SCHEMA = pa.schema(
 
 
 def write_groups(path: Path, groups: Sequence[Group]) -> None:
-    pq.write_table(pa.Table.from_pylist([_row(group) for group in groups], SCHEMA), path, compression="zstd")
+    with writing(path):
+        pq.write_table(pa.Table.from_pylist([_row(group) for group in groups], SCHEMA), path, compression="zstd")
 
 
 def read_groups(path: Path) -> list[Group]:

@@ -35,7 +35,7 @@ class Corpus:
             raise DataError(f"{path}: no such file; check data.passages")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:20]
-        folder = cache.expanduser() / digest
+        folder = Path(os.path.expanduser(cache)) / digest
         build_once(folder, lambda target: _write_arrow(path, target / "passages.arrow"))
         return cls(folder)
 

@@ -1,4 +1,5 @@
 import os
+import threading
 
 import ray
 
@@ -37,3 +38,8 @@ def that_dies_of_a_prompt(prompt: Prompt, passages: tuple[Passage, ...], respons
 
 def that_raises(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     raise KeyError("judge")
+
+
+def that_hangs(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    threading.Event().wait()
+    return [0.0] * len(responses)

@@ -1,13 +1,22 @@
 """Every mistake of a user ends in one line that names place, value and remedy, exit code 2, and nothing half-written."""
 
+import asyncio
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from cluster.checkpoint import Checkpoints, TrainState, newest
+from cluster.config import Settings
+from cluster.run_folder import RunFolder
 from launch import main
+from rollout.errors import CheckpointError, SettingsError, writing
 
 GOOD = {"question": "persona: i run. context:  Q: hi ?", "answers": ["hello ."]}
 PASSAGE = {"id": "p", "title": "t", "text": "some text"}
@@ -29,6 +38,22 @@ class Case:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
+
+    def parquet(self, name: str, **columns: list[object]) -> Path:
+        pq.write_table(pa.table(columns), self.folder / name)
+        return self.folder / name
+
+    def cut(self, path: Path) -> Path:
+        path.write_bytes(path.read_bytes()[:-4])
+        return path
+
+    def pipe(self, name: str) -> Path:
+        os.mkfifo(self.folder / name)
+        return self.folder / name
+
+    def link(self, name: str, target: str) -> Path:
+        (self.folder / name).symlink_to(target)
+        return self.folder / name
 
     def flags(self, **changed: object) -> list[str]:
         settings = {
@@ -197,6 +222,177 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: ["convert", "--input", str(c.file("d.txt", "hello\n")), "--output", str(c.folder / "o")],
         "d.txt:1: 'hello' begins with no number",
     ),
+    "line nested without end": (lambda c: c.flags(data__train=c.file("b.jsonl", "[" * 100_000)), "b.jsonl:1: is not JSON"),
+    "line of an endless number": (
+        lambda c: c.flags(data__train=c.file("b.jsonl", '{"question": ' + "9" * 5000 + "}\n")),
+        "b.jsonl:1: ",
+    ),
+    "huge line that is cut short": (
+        lambda c: c.flags(data__train=c.file("b.jsonl", '{"question": "' + "x" * (8 << 20))),
+        "b.jsonl:1: is not JSON",
+    ),
+    "huge answer that is no list": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"answers": "x" * (1 << 20)})),
+        "b.jsonl:1: 'answers' is 'xxx",
+    ),
+    "half a character": (
+        lambda c: c.flags(data__train=c.file("b.jsonl", '{"question": "\\ud800", "answers": ["a"]}\n')),
+        "b.jsonl:1: is not JSON",
+    ),
+    "NaN for a question": (
+        lambda c: c.flags(data__train=c.file("b.jsonl", '{"question": NaN, "answers": ["a"]}\n')),
+        "b.jsonl:1: ",
+    ),
+    "UTF-16": (lambda c: c.flags(data__train=c.file("b.jsonl", json.dumps(GOOD).encode("utf-16"))), "is not UTF-8"),
+    "question blank": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"question": " "})), "'question' is empty"),
+    "question null": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"question": None})), "lacks the key 'question'"),
+    "id a number": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": 7})), "b.jsonl:1: 'id' is 7"),
+    "id blank": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": " "})), "b.jsonl:1: 'id' is empty"),
+    "id that a line without one has": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": "line-2"}, GOOD)),
+        "b.jsonl:2: id 'line-2' stands on line 1",
+    ),
+    "answers of another type": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"answers": [1]})),
+        "b.jsonl:1: 'answers.0' is 1",
+    ),
+    "gold a text": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"gold": "p"})), "b.jsonl:1: 'gold' is 'p'"),
+    "own passages a text": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"passages": "p"})),
+        "b.jsonl:1: 'passages' is 'p'",
+    ),
+    "own passage without text": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"passages": [{"id": "p"}]})),
+        "b.jsonl:1: lacks the key 'passages.0.text'",
+    ),
+    "train file a named pipe": (lambda c: c.flags(data__train=c.pipe("b.jsonl")), "b.jsonl: no such file"),
+    "train file a link to itself": (lambda c: c.flags(data__train=c.link("b.jsonl", "b.jsonl")), "b.jsonl: no such file"),
+    "train file in the home of nobody": (lambda c: c.flags(data__train="~nobody-at-all/x.jsonl"), "x.jsonl: no such file"),
+    "train file compressed": (lambda c: c.flags(data__train=c.file("b.jsonl.gz", b"\x1f\x8b")), "ends in '.gz'"),
+    "train file without a name": (lambda c: c.flags(data__train=""), "no such file"),
+    "parquet without a column": (
+        lambda c: c.flags(data__train=c.parquet("b.parquet", question=["a"])),
+        "lacks the key 'answers'",
+    ),
+    "parquet with a column of another type": (
+        lambda c: c.flags(data__train=c.parquet("b.parquet", question=["a"], answers=["b"])),
+        "b.parquet:1: 'answers' is 'b'",
+    ),
+    "parquet with a null": (
+        lambda c: c.flags(data__train=c.parquet("b.parquet", question=["a", None], answers=[["b"], ["c"]])),
+        "b.parquet:2: lacks the key 'question'",
+    ),
+    "parquet without rows": (
+        lambda c: c.flags(data__train=c.parquet("b.parquet", question=[], answers=[])),
+        "b.parquet: holds no example",
+    ),
+    "parquet cut short": (lambda c: c.flags(data__train=c.cut(c.parquet("b.parquet", question=["a"]))), "is no parquet file"),
+    "parquet passages without text": (
+        lambda c: c.flags(data__passages=c.parquet("p.parquet", id=["1"])),
+        "lacks the key 'text'",
+    ),
+    "passages that are gone": (lambda c: c.flags(data__passages=c.folder / "no.jsonl"), "no.jsonl: no such file"),
+    "passage blank": (
+        lambda c: c.flags(data__passages=c.jsonl("p.jsonl", PASSAGE | {"text": ""})),
+        "p.jsonl:1: 'text' is empty",
+    ),
+    "valid file missing": (lambda c: c.flags(data__valid=c.folder / "v.jsonl"), "v.jsonl: no such file"),
+    "valid file empty": (lambda c: c.flags(data__valid=c.file("v.jsonl", "")), "v.jsonl: holds no example"),
+    "seed below zero": (lambda c: c.flags(seed=-1), "seed: '-1' is refused"),
+    "seed beyond 64 bits": (lambda c: c.flags(seed=1 << 70), "seed: "),
+    "no responses": (lambda c: c.flags(rollout__group_size=0), "rollout.group_size: '0' is refused"),
+    "no prompts": (lambda c: c.flags(rollout__prompts_per_step=0), "rollout.prompts_per_step: '0' is refused"),
+    "no tokens": (lambda c: c.flags(rollout__max_new_tokens=0), "rollout.max_new_tokens: '0' is refused"),
+    "empty batches": (lambda c: c.flags(supervised__batch_size=0), "supervised.batch_size: '0' is refused"),
+    "negative rate": (lambda c: c.flags(learner__lr=-1e-5), "learner.lr: '-1e-05' is refused"),
+    "negative reward weight": (lambda c: c.flags(reward__f1="-inf"), "reward.f1: '-inf' is refused"),
+    "top_p of nothing": (lambda c: c.flags(rollout__top_p=0), "rollout.top_p: '0' is refused"),
+    "clip beyond one": (lambda c: c.flags(learner__eps_low=1.5), "learner.eps_low: '1.5' is refused"),
+    "heads that do not exist": (lambda c: c.flags(policy__tiny__heads=0), "policy.tiny.heads: '0' is refused"),
+    "vocabulary too small": (lambda c: c.flags(policy__tiny__vocab_size=3), "policy.tiny.vocab_size: "),
+    "no steps at all": (
+        lambda c: c.flags(learner__steps=0, supervised__steps=0),
+        "learner.steps: 0 leaves nothing to train",
+    ),
+    "no samplers": (lambda c: c.flags(cluster__samplers=0), "cluster.samplers: "),
+    "samplers in words": (lambda c: c.flags(cluster__samplers="many"), "cluster.samplers: "),
+    "bounds that cross": (
+        lambda c: c.flags(cluster__samplers="auto", cluster__min_samplers=4, cluster__max_samplers=2),
+        "max_samplers 2 is below min_samplers 4",
+    ),
+    "bounds of a fixed number": (lambda c: c.flags(cluster__max_samplers=4), "max_samplers has no effect with samplers"),
+    "label without a value": (lambda c: c.flags(cluster__sampler_label="gpu"), "cluster.sampler_label: 'gpu' is refused"),
+    "deadline of nothing": (lambda c: c.flags(cluster__call_deadline_s=0), "cluster.call_deadline_s: '0' is refused"),
+    "endless deadline": (lambda c: c.flags(cluster__start_deadline_s="inf"), "cluster.start_deadline_s: 'inf' is refused"),
+    "negative threads": (lambda c: c.flags(cluster__threads=-1), "cluster.threads: '-1' is refused"),
+    "port beyond the last": (lambda c: c.flags(cluster__dashboard_port=70_000), "cluster.dashboard_port: '70000' is refused"),
+    "staleness below zero": (lambda c: c.flags(cluster__max_staleness=-1), "cluster.max_staleness: '-1' is refused"),
+    "no checkpoint kept": (lambda c: c.flags(keep_checkpoints=0), "keep_checkpoints: '0' is refused"),
+    "settings file that makes objects": (
+        lambda c: yaml(c, "seed: !!python/object/apply:os.system ['touch here']\n"),
+        "settings.yaml:1: is not YAML (could not determine a constructor",
+    ),
+    "settings file with a name twice": (
+        lambda c: yaml(c, "seed: 1\nseed: 2\n"),
+        "settings.yaml:2: is not YAML ('seed' stands twice)",
+    ),
+    "settings file with a number for a name": (lambda c: yaml(c, "1: 2\n"), "settings.yaml: 1: unknown setting"),
+    "settings file nested without end": (lambda c: yaml(c, "[" * 10_000), "is not YAML"),
+    "settings file a folder": (lambda c: [*c.flags(), "--config", str(c.folder)], "cannot be read as text"),
+    "reward that is no function": (lambda c: c.flags(reward__extra="[{function: 'math:pi'}]"), "'math:pi' is a float"),
+    "reward whose module raises": (lambda c: c.flags(reward__extra="[{function: 'antigravity.x:y'}]"), "cannot import"),
+    "reward twice": (
+        lambda c: c.flags(reward__extra="[{function: 'math:sqrt'}, {function: 'math:sqrt'}]"),
+        "two functions are logged as",
+    ),
+    "reward with weight of no number": (
+        lambda c: c.flags(reward__extra="[{function: 'math:sqrt', weight: nan}]"),
+        "reward.extra",
+    ),
+    "model folder whose config is no JSON": (
+        lambda c: c.flags(policy__path=c.file("m/config.json", "{").parent),
+        "m",
+    ),
+    "model folder whose config names no type": (
+        lambda c: c.flags(policy__path=c.file("m/config.json", "{}").parent),
+        "m",
+    ),
+    "model folder a file": (lambda c: c.flags(policy__path=c.train), "is no model folder or hub name"),
+    "reference missing": (lambda c: c.flags(learner__reference_path=c.folder / "no"), "no: is no model folder or hub name"),
+    "run folder below a file": (lambda c: c.flags(run_dir=c.train / "run"), "train.jsonl is no folder of yours"),
+    "resume of settings that are none": (
+        lambda c: ["train", "--resume", str(c.file("old/config.yaml", "seed: {\n").parent)],
+        "config.yaml:2: is not YAML",
+    ),
+    "resume of settings of another version": (
+        lambda c: ["train", "--resume", str(c.file("old/config.yaml", "sede: 1\n").parent)],
+        "config.yaml: sede: unknown setting; did you mean seed?",
+    ),
+    "resume of a file": (lambda c: ["train", "--resume", str(c.train)], "holds no run (no config.yaml)"),
+    "evaluate into a folder": (
+        lambda c: ["evaluate", "--checkpoint", "no", "--data", str(c.train), "--output", str(c.folder)],
+        "cannot be written; name a file",
+    ),
+    "convert into a missing folder": (
+        lambda c: ["convert", "--input", str(c.train), "--output", str(c.folder / "no" / "o.jsonl")],
+        "o.jsonl: cannot be written",
+    ),
+    "convert of an empty file": (
+        lambda c: ["convert", "--input", str(c.file("d.txt", "")), "--output", str(c.folder / "o")],
+        "d.txt: holds no dialogue turn",
+    ),
+    "convert of a turn without a reply": (
+        lambda c: ["convert", "--input", str(c.file("d.txt", "1 hello\n")), "--output", str(c.folder / "o")],
+        "d.txt:1: 'hello' is no turn",
+    ),
+    "convert of bytes": (
+        lambda c: ["convert", "--input", str(c.file("d.txt", b"1 \xff\t\n")), "--output", str(c.folder / "o")],
+        "d.txt:1: byte 2 is not UTF-8",
+    ),
+    "convert onto a full disk": (
+        lambda c: ["convert", "--input", str(c.file("d.txt", "1 hi\tho\n")), "--output", "/dev/full"],
+        "/dev/full: cannot be written (No space left on device)",
+    ),
 }
 
 
@@ -256,6 +452,86 @@ def test_a_reward_that_returns_nan_is_named(
     extra = ["--reward.extra", '[{function: "tests.cluster.own_reward:never_a_number"}]', "--supervised.steps", "0"]
     assert main(["train", *tiny_flags, *extra, "--run_dir", str(tmp_path / "run")]) == 2
     assert "tests.cluster.own_reward:never_a_number" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_reward_that_hangs_ends_the_run_at_the_deadline(
+    ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ["--reward.extra", '[{function: "tests.cluster.own_reward:that_hangs"}]', "--cluster.call_deadline_s", "6"]
+    assert main(["train", *tiny_flags, *extra, "--run_dir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == "error: reward actor: one call lost 3 replicas (no answer in 6 s); see their logs\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--cluster.sampler_resource", "fpga"], "fpga are wanted, the cluster has 0"),
+        (["--cluster.sampler_label", "role=sampler"], "cluster.sampler_label: no node is labelled role=sampler"),
+        (["--cluster.sampler_cpus", "1000"], "CPU are wanted, the cluster has 8"),
+        (["--cluster.learner_gpus", "1"], "cluster: 1 GPU are wanted, the cluster has 0"),
+    ],
+)
+def test_a_cluster_that_lacks_what_is_wanted_is_told_at_once(
+    ray_session: None, flags: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*Case(tmp_path).flags(), *flags]) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_on_a_full_disk_is_named() -> None:
+    folder = RunFolder(Path("run"))
+    with pytest.raises(CheckpointError, match="^/dev/full: cannot be written .No space left on device.; make room"):
+        folder.append(Path("/dev/full"), {"step": 1})
+
+
+def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    config = tmp_path / "config.yaml"
+    config.touch()
+
+    async def room_for_this(folder: Path) -> None:
+        (folder / "weights").write_text("1")
+
+    async def no_room(folder: Path) -> None:
+        with writing(folder):
+            (folder / "weights").write_text("2")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asyncio.run(checkpoints.save(TrainState(step=1), config, room_for_this))
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        asyncio.run(checkpoints.save(TrainState(step=2), config, no_room))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "latest", "step-1"]
+    found = newest(tmp_path, print)
+    assert found is not None and found[1].step == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(SettingsError, match="^run_dir: /proc/run cannot be made"):
+        RunFolder.create(Path("/proc/run"), Settings())
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    capsys.readouterr()
+    with RunFolder(run).held():
+        assert main(["train", "--resume", str(run)]) == 2
+    assert capsys.readouterr().err == f"error: {run}: another process trains it; wait for its end, or stop it\n"
+
+
+@pytest.mark.parametrize(("line", "expected"), [("{oops", ":1: is not JSON"), ('{"loss": 1}', ":1: names no step")])
+def test_metrics_that_no_run_wrote_are_named(
+    line: str, expected: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    (run / "metrics.jsonl").write_text(line + "\n")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 2
+    assert f"error: {run}/metrics.jsonl{expected}" in capsys.readouterr().err
 
 
 def test_truncated_model_weights_leave_no_run_behind(
