@@ -2,16 +2,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test check bench clean
+.PHONY: train test chaos check bench clean
 
 train: $(VENV)/.run
 	$(BIN)/python launch.py
 
 bench: $(VENV)/.test
-	for name in learner sampler causal rewards weights learning; do $(BIN)/python -m benchmarks.$$name || exit; done
+	for name in learner sampler causal rewards weights pipeline learning; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+	for name in resume chaos; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
     python -m benchmarks.chaos [--faults 100] [--seed 0] [--steps 100]
 
 Three nodes on this machine, `cluster.samplers auto`, one step of staleness. First a run that nobody disturbs, then the same,
-with faults spread over all its steps, stage 1 included. Recovery is the time from a fault to the next step that is finished.
+with half of the faults spread over stage 1, half over stage 2. Recovery is the time from a fault to the next finished step.
 Lost and twice: prompts of stage 2 that were taken from the order and neither trained on nor kept for later, or trained on
 more than once. The last line is JSON.
 """
@@ -27,7 +27,6 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
-from ray.cluster_utils import Cluster
 
 from cluster.checkpoint import newest
 
@@ -40,8 +39,9 @@ FAST_HEALTH = {
 }
 STORE_BYTES = 150 << 20
 MOST_NODES, FEWEST_NODES = 3, 1  # beside the head
+SUPERVISED_STEPS = 200
 RUN = {
-    "supervised.steps": 300,
+    "supervised.steps": SUPERVISED_STEPS,
     "supervised.lr": 1e-3,
     "policy.prompt_template": "{question}",
     "policy.passage_template": "{query} {title} {text}",
@@ -75,7 +75,9 @@ def main() -> None:
             print(f"undisturbed: {undisturbed.seconds:.0f} s, held-out reward {undisturbed.held_out_reward():.3f}", flush=True)
             run = Run(Path(name) / "disturbed", settings, nodes.cluster.address)
             chaos = Chaos(nodes, run, random.Random(options.seed))
-            chaos.spread(options.faults, settings["supervised.steps"] + options.steps)
+            early = options.faults // 2
+            chaos.spread(early, 0, SUPERVISED_STEPS)
+            chaos.spread(options.faults - early, SUPERVISED_STEPS, options.steps)
             run.wait()
         finally:
             nodes.close()
@@ -105,6 +107,8 @@ class Nodes:
     """A head that stays and nodes that come and go."""
 
     def __init__(self) -> None:
+        from ray.cluster_utils import Cluster  # Ray reads where its token is when it is imported
+
         head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE_BYTES, "_system_config": FAST_HEALTH}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.others: list[Any] = []
@@ -196,16 +200,16 @@ class Chaos:
         self.nodes, self.run, self.rng = nodes, run, rng
         self.recoveries: dict[str, list[float]] = {}
 
-    def spread(self, faults: int, steps: int) -> None:
-        """Each when the run is so far for the first time, some random while into a step."""
+    def spread(self, faults: int, first: int, steps: int) -> None:
+        """Over so many steps, each when the run gets there for the first time, some random while into a step."""
         for fault in range(faults):
-            self._until_after((0, math.ceil(fault * steps / faults) - 1), any_learner=True)
+            self._until_after((0, first + math.ceil(fault * steps / faults) - 1), any_learner=True)
             time.sleep(self.rng.uniform(0, 1))
             before, start = self.run.progress(), time.perf_counter()
             kind = self._strike()
             self._until_after(before)
             self.recoveries.setdefault(kind, []).append(time.perf_counter() - start)
-            print(f"fault {fault + 1:3}: {kind:>16} at step {before[1]:4}, {self.recoveries[kind][-1]:5.1f} s", flush=True)
+            print(f"{kind:>16} at step {before[1]:4}, {self.recoveries[kind][-1]:5.1f} s", flush=True)
 
     def _strike(self) -> str:
         faults: dict[str, Callable[[], bool]] = {

@@ -1,8 +1,19 @@
-"""What only a process of its own can show: exit codes, the token of a cluster."""
+"""What only a process of its own can show: exit codes, and who gets into a cluster with a token."""
 
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.cluster.runs import Process
+import pytest
+
+from cluster import session
+from tests.cluster.runs import ROOT, Process
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -11,3 +22,92 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert process.returncode == 2 and output == ""
     assert errors == "error: --learner.lrr: unknown setting; did you mean learner.lr?\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_the_token_that_ray_makes_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    session._protect_token()
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
+class Head:
+    """A token-protected head in processes of its own."""
+
+    def __init__(self, folder: Path):
+        self.token = secrets.token_hex(32)
+        path = folder / "token"
+        path.touch(mode=0o600)
+        path.write_text(self.token)
+        self.with_token = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+        others = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+        self.without_token = {name: value for name, value in os.environ.items() if name not in others} | {"HOME": str(folder)}
+        gcs, dashboard, agent, grpc, metrics, client = free_ports(6)
+        self.address, self.jobs = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        ports = {
+            "port": gcs,
+            "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": agent,
+            "dashboard-agent-grpc-port": grpc,
+            "metrics-export-port": metrics,
+            "ray-client-server-port": client,
+        }
+        flags = [f"--{name}={port}" for name, port in ports.items()]
+        start = [*RAY, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats", *flags]
+        self._log = (folder / "head.log").open("w+")
+        self._process = subprocess.Popen(start, env=self.with_token, stdout=self._log, stderr=self._log)
+
+    def wait_until_up(self) -> None:
+        """Ray's own client asks again until somebody answers."""
+        status = [*RAY, "health-check", "--address", self.address]
+        while subprocess.run(status, env=self.with_token, capture_output=True).returncode != 0:
+            assert self._process.poll() is None, (self._log.seek(0), self._log.read())
+
+    def submit(self, environment: dict[str, str], *entrypoint: str) -> "subprocess.CompletedProcess[str]":
+        command = [*RAY, "job", "submit", "--address", self.jobs, "--", *entrypoint]
+        return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[Head]:
+    head = Head(tmp_path)
+    try:
+        head.wait_until_up()
+        yield head
+    finally:
+        head.close()
+
+
+@pytest.mark.slow
+def test_a_cluster_with_a_token_lets_in_nobody_without_it(head: Head, tiny_flags: list[str], tmp_path: Path) -> None:
+    run, print_it = tmp_path / "run", [sys.executable, "-c", "print('it ran')"]
+    refused = head.submit(head.without_token, *print_it)
+    assert refused.returncode != 0 and "Authentication" in refused.stderr + refused.stdout
+    assert "it ran" not in refused.stdout
+
+    flags = ["train", *tiny_flags, "--run_dir", str(run), "--supervised.steps", "0", "--learner.steps", "1"]
+    joining = [sys.executable, str(ROOT / "launch.py"), *flags]
+    address = {"RAY_ADDRESS": head.address}
+    refused = subprocess.run(joining, env=head.without_token | address, text=True, capture_output=True, timeout=120)
+    assert refused.returncode == 2 and refused.stderr.startswith(f"error: RAY_ADDRESS={head.address}: ")
+    assert "export RAY_AUTH_MODE=token" in refused.stderr and not run.exists()
+
+    submitted = head.submit(head.with_token, *joining)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    texts = [submitted.stdout, *(file.read_bytes().decode(errors="ignore") for file in run.rglob("*") if file.is_file())]
+    assert not any(head.token in text for text in texts)
