@@ -72,9 +72,10 @@ class Pool:
     def resize(self, size: int) -> None:
         """Start more replicas, or let some go: those that are starting, then idle ones, then busy ones after their call."""
         self._size = size
-        for _ in range(size - len(self._replicas) - len(self._starting)):
+        for _ in range(-self._surplus()):
             self._start_replica()
-        for task in list(self._starting)[: self._surplus()]:
+        starting = [task for task in self._starting if not task.cancelling()]
+        for task in starting[: max(0, self._surplus())]:
             task.cancel()
         while self._surplus() > 0 and self._idle:
             self._discard(self._idle.popleft())

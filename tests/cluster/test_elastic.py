@@ -212,6 +212,18 @@ def test_idle_replicas_of_a_node_that_left_are_replaced_before_a_call_meets_them
     with_crew(use)
 
 
+def test_a_pool_resized_while_it_starts_ends_at_the_size_that_was_asked_for_last(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        for size in (4, 1, 3):
+            crew.pool.resize(size)
+        await crew.work()
+        while crew.pool.idle < 3:
+            await asyncio.sleep(0)
+        assert len(crew.living) == 3
+
+    with_crew(use, size=2)
+
+
 def node(name: str, alive: bool = True, labels: dict[str, str] | None = None, **resources: float) -> dict[str, Any]:
     return {"NodeID": name, "Alive": alive, "Labels": labels or {}, "Resources": resources}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster import session
-from tests.cluster.runs import ROOT, Process
+from tests.cluster.runs import ROOT, Process, rows
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
@@ -65,9 +65,13 @@ class Head:
         while subprocess.run(status, env=self.with_token, capture_output=True).returncode != 0:
             assert self._process.poll() is None, (self._log.seek(0), self._log.read())
 
-    def submit(self, environment: dict[str, str], *entrypoint: str) -> "subprocess.CompletedProcess[str]":
-        command = [*RAY, "job", "submit", "--address", self.jobs, "--", *entrypoint]
+    def submit(self, environment: dict[str, str], entrypoint: list[str], *flags: str) -> "subprocess.CompletedProcess[str]":
+        command = [*RAY, "job", "submit", "--address", self.jobs, *flags, "--", *entrypoint]
         return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120)
+
+    def job(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [*RAY, "job", *arguments, "--address", self.jobs]
+        return subprocess.Popen(command, env=self.with_token, text=True, stdout=subprocess.PIPE)
 
     def close(self) -> None:
         self._process.terminate()
@@ -96,7 +100,7 @@ def head(tmp_path: Path) -> Iterator[Head]:
 @pytest.mark.slow
 def test_a_cluster_with_a_token_lets_in_nobody_without_it(head: Head, tiny_flags: list[str], tmp_path: Path) -> None:
     run, print_it = tmp_path / "run", [sys.executable, "-c", "print('it ran')"]
-    refused = head.submit(head.without_token, *print_it)
+    refused = head.submit(head.without_token, print_it)
     assert refused.returncode != 0 and "Authentication" in refused.stderr + refused.stdout
     assert "it ran" not in refused.stdout
 
@@ -107,7 +111,25 @@ def test_a_cluster_with_a_token_lets_in_nobody_without_it(head: Head, tiny_flags
     assert refused.returncode == 2 and refused.stderr.startswith(f"error: RAY_ADDRESS={head.address}: ")
     assert "export RAY_AUTH_MODE=token" in refused.stderr and not run.exists()
 
-    submitted = head.submit(head.with_token, *joining)
+    submitted = head.submit(head.with_token, joining)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     texts = [submitted.stdout, *(file.read_bytes().decode(errors="ignore") for file in run.rglob("*") if file.is_file())]
     assert not any(head.token in text for text in texts)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_resumed(head: Head, tiny_flags: list[str], tmp_path: Path) -> None:
+    run, launch = tmp_path / "run", [sys.executable, str(ROOT / "launch.py"), "train"]
+    time_to_save = "--runtime-env-json", '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}}'
+    flags = [*tiny_flags, "--run_dir", str(run), "--learner.steps", "100000", "--checkpoint_every", "0"]
+    head.submit(head.with_token, [*launch, *flags], "--submission-id", "one", "--no-wait", *time_to_save)
+    logs = head.job("logs", "one", "--follow")
+    assert logs.stdout is not None
+    assert any("grpo      6" in line for line in logs.stdout)
+    assert head.job("stop", "one").wait() == 0
+    assert f"--resume {run}" in logs.stdout.read()
+    last = rows(run / "metrics.jsonl")[-1]["step"]
+    assert (run / "checkpoints" / "latest").readlink() == Path(f"step-{last}")
+    resumed = head.submit(head.with_token, [*launch, "--resume", str(run), "--learner.steps", str(last)])
+    assert resumed.returncode == 0, resumed.stdout
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, last + 5))
