@@ -42,6 +42,9 @@ class Waiting:
     def __init__(self, seconds: float):
         self._seconds = seconds
 
+    async def ping(self) -> None:
+        pass
+
     async def ready(self) -> str:
         return ""
 

@@ -7,19 +7,29 @@ from typing import Any
 import ray
 
 from cluster.config import ClusterSettings
+from cluster.learner_client import LearnerClient
 from cluster.pool import Pool, forget
 from cluster.session import Resources, Shares, bears_samplers
 
 SECONDS_BETWEEN_LOOKS = 2.0
+MAKE_ROOM_S = 30.0  # a sampler goes whenever this has passed in vain
 
 
 class NodeWatch:
-    """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, and with
-    `cluster.samplers` auto there are as many samplers as fit."""
+    """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, with `cluster.samplers`
+    auto there are as many samplers as fit, and some make room for a learner or reward actors that find none."""
 
-    def __init__(self, settings: ClusterSettings, shares: Shares, samplers: Pool, rewards: Pool, say: Callable[[str], None]):
-        self._settings, self._shares, self._samplers, self._rewards = settings, shares, samplers, rewards
-        self._say = say
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        shares: Shares,
+        samplers: Pool,
+        rewards: Pool,
+        learner: LearnerClient,
+        say: Callable[[str], None],
+    ):
+        self._settings, self._shares, self._say = settings, shares, say
+        self._samplers, self._rewards, self._learner = samplers, rewards, learner
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -33,11 +43,13 @@ class NodeWatch:
     def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Act on nodes as `ray.nodes()` lists them."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        size = samplers_that_fit(nodes, self._settings, self._shares)
+        in_the_way = int(max(self._learner.without_place_s, self._rewards.without_place_s) // MAKE_ROOM_S)
+        size = max(1, samplers_that_fit(nodes, self._settings, self._shares) - in_the_way)
         for pool in (self._samplers, self._rewards):
             pool.forget_nodes(alive)
         if size != self._samplers.size:
-            self._say(f"samplers: {self._samplers.size} -> {size}, nodes: {len(alive)}")
+            why = "to make room for the others" if in_the_way else f"nodes: {len(alive)}"
+            self._say(f"samplers: {self._samplers.size} -> {size}, {why}")
             self._samplers.resize(size)
 
     def _say_why(self, ended: asyncio.Task[None]) -> None:

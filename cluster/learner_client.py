@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from cluster.pipeline import PublishedWeights
-from cluster.pool import SUSPECT_S, Actor, InputsLost, Spawn, awaited, node_of, pause_s
+from cluster.pool import SUSPECT_S, Actor, InputsLost, Spawn, Starting, awaited, bring_up, pause_s
 from rollout.errors import ClusterError, first_line
 from rollout.types import Version
 
@@ -28,8 +28,14 @@ class LearnerClient:
         self._spawn, self._say = spawn, say
         self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s
         self._actor: Actor | None = None
-        self._node = ""
+        self._node, self._spawned = "", 0
+        self._starting = Starting(placed=True)
         self._suspects: dict[str, float] = {}
+
+    @property
+    def without_place_s(self) -> float:
+        """Seconds for which Ray has found no room for the learner."""
+        return self._starting.without_place_s
 
     async def start(self) -> None:
         """Bring up a learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
@@ -37,9 +43,10 @@ class LearnerClient:
             self.close()
             self.restarts += 1
             suspects = [node for node, until in self._suspects.items() if until > time.monotonic()]
-            self._actor = self._spawn(str(self.restarts), suspects)
+            self._starting = Starting()
             try:
-                self._node = await node_of(self._actor, "learner", self._start_deadline_s, self._say)
+                up = await bring_up(self._spawn_next, suspects, "learner", self._starting, self._start_deadline_s, self._say)
+                self._actor, self._node = up.actor, up.node
                 return
             except RayTaskError:
                 raise
@@ -82,6 +89,10 @@ class LearnerClient:
         if self._actor is not None:
             ray.kill(self._actor)
             self._actor = None
+
+    def _spawn_next(self, avoided: Collection[str]) -> Actor:
+        name, self._spawned = str(self._spawned), self._spawned + 1
+        return self._spawn(name, avoided)
 
     def _lost(self, what: str) -> LearnerLost:
         if self._node:

@@ -131,6 +131,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         self._running: list[RunningCall] = []
+        self._calls: list[ScoredCall] = []  # that ended since the last batch
         self._slowest_s = 0.0
         self._untrained = len(self.ready)
         self._publishing = asyncio.Lock()
@@ -155,14 +156,15 @@ class Pipeline:
         """The next full batch; groups that became too old are counted and their prompts queued again."""
         groups: list[ScoredGroup] = []
         staleness: list[int] = []
-        calls = [] if self.in_admission_order else await self._wait_for_pressing()
+        if not self.in_admission_order:
+            await self._wait_for_pressing()
         spare = self.dynamic_sampling * self.stage.prompts_per_step
         set_aside = 0
         while len(groups) < self.stage.prompts_per_step:
             if not self.ready:
                 self.admit()
                 await self._wait_for_some()
-                calls += self._collect()
+                self._collect()
                 continue
             group = self.ready.popleft()
             lag = self._lag(group.version)
@@ -177,6 +179,7 @@ class Pipeline:
             else:
                 groups.append(group)
                 staleness.append(lag)
+        calls, self._calls = self._calls, []
         return Batch(groups, staleness, calls, set_aside)
 
     def trained(self, batch: Batch, weights: PublishedWeights | None) -> None:
@@ -189,6 +192,12 @@ class Pipeline:
         """Have a batch whose groups are lost made again, before all others."""
         self.queue.extendleft(reversed(batch.prompts))
         self._untrained -= len(batch.groups)
+
+    def made_ahead(self) -> list[ScoredGroup]:
+        """Groups that are finished and not yet trained on."""
+        if not self.in_admission_order:
+            self._collect()
+        return list(self.ready)
 
     def unfinished(self) -> list[Prompt]:
         """Prompts taken from the order and not yet scored, in admission order; those set aside are not among them."""
@@ -230,31 +239,31 @@ class Pipeline:
                 return [call for call in running if self._lag(call.version) >= lag]
         return []
 
-    async def _wait_for_pressing(self) -> list[ScoredCall]:
-        calls = self._collect()
+    async def _wait_for_pressing(self) -> None:
+        self._collect()
         while pressing := self._pressing():
             patience_s = PATIENCE * self._slowest_s - max(time.monotonic() - call.since for call in pressing)
             tasks = [call.task for call in pressing]
             await asyncio.wait(tasks, timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED)
-            calls += self._collect()
-        return calls
+            self._collect()
 
     async def _wait_for_some(self) -> None:
         awaited = self._running[:1] if self.in_admission_order else self._running
         await asyncio.wait([call.task for call in awaited], return_when=asyncio.FIRST_COMPLETED)
 
-    def _collect(self) -> list[ScoredCall]:
+    def _collect(self) -> None:
         """Take in what is done, the oldest groups to the front: they can wait least. In admission order only the first call."""
         done = self._running[:1] if self.in_admission_order else [call for call in self._running if call.task.done()]
         self._running = [call for call in self._running if call not in done]
         made = [call.task.result() for call in done]
-        self.ready.extend(group for each in made for call in each.calls for group in call.groups)
+        calls = [call for each in made for call in each.calls]
+        self._calls += calls
+        self.ready.extend(group for call in calls for group in call.groups)
         if not self.in_admission_order:
             self.ready = deque(sorted(self.ready, key=lambda group: -self._lag(group.version)))
         for failed in (failed for each in made for failed in each.failed):
             self._untrained -= 1
             self.fail(failed)
-        return [call for each in made for call in each.calls]
 
     async def _scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         """Sample and score; what is lost on the way is made again."""

@@ -1,10 +1,11 @@
 """Replicas of one kind of actor: calls go to whoever is free; one that dies or hangs is replaced and its call repeated."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
@@ -16,6 +17,7 @@ START_ATTEMPTS = 3
 CALL_ATTEMPTS = 3
 LONGEST_PAUSE_S = 30.0
 SUSPECT_S = 60.0
+ELSEWHERE_S = 20.0
 SLOW_START_S = 60.0
 
 Actor = Any
@@ -35,6 +37,18 @@ class InputsLost(ClusterError):
 class Replica:
     actor: Actor
     node: str
+
+
+@dataclass(eq=False)
+class Starting:
+    """An actor on its way up: `placed` once Ray has found room for it."""
+
+    placed: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def without_place_s(self) -> float:
+        return 0.0 if self.placed else time.monotonic() - self.since
 
 
 class Pool:
@@ -60,7 +74,7 @@ class Pool:
         self._replicas: set[Replica] = set()
         self._idle: deque[Replica] = deque()
         self._waiting: deque[asyncio.Future[Replica]] = deque()
-        self._starting: dict[asyncio.Task[None], Actor | None] = {}
+        self._starting: dict[asyncio.Task[None], Starting] = {}
         self._suspects: dict[str, float] = {}  # nodes, and until when
         self._losses = 0  # since the last call that was answered
         self._failure: Exception | None = None
@@ -133,10 +147,8 @@ class Pool:
     def close(self) -> None:
         """Kill all replicas."""
         self._size = 0
-        for task, actor in list(self._starting.items()):
+        for task in self._starting:
             forget(task)
-            if actor is not None:
-                ray.kill(actor)
         for replica in self._replicas:
             ray.kill(replica.actor)
 
@@ -183,37 +195,41 @@ class Pool:
         self._replicas.remove(replica)
         ray.kill(replica.actor)
 
+    @property
+    def without_place_s(self) -> float:
+        """Seconds for which there has been no replica because Ray finds no room for one."""
+        return 0.0 if self._replicas else max((starting.without_place_s for starting in self._starting.values()), default=0.0)
+
     def _start_replica(self, after_s: float = 0.0) -> None:
         task = asyncio.create_task(self._bring_up(after_s))
-        self._starting[task] = None
+        self._starting[task] = Starting()
         task.add_done_callback(lambda ended: self._starting.pop(ended, None))
 
+    def _spawn_next(self, avoided: Collection[str]) -> Actor:
+        name, self._spawned = str(self._spawned), self._spawned + 1
+        return self._spawn(name, avoided)
+
     async def _bring_up(self, after_s: float) -> None:
-        """Try until a replica is ready. It is everybody's failure if none has ever been and there is little hope."""
+        """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
         task = asyncio.current_task()
         assert task is not None
         attempt = 0
         while True:
             await asyncio.sleep(after_s)
             attempt += 1
-            name, self._spawned = str(self._spawned), self._spawned + 1
-            actor = self._starting[task] = self._spawn(name, self._suspected())
+            starting = self._starting[task] = Starting()
             try:
-                node = await node_of(actor, f"{self.kind} {name}", self._start_deadline_s, self._say)
+                replica = await bring_up(
+                    self._spawn_next, self._suspected(), self.kind, starting, self._start_deadline_s, self._say
+                )
             except RayTaskError as error:  # the replica's own: it would meet it again
-                ray.kill(actor)
                 what, failure, hopeless = cause(error), cast(Exception, error), not self._replicas
             except (RayActorError, ObjectLostError, TimeoutError) as error:
-                ray.kill(actor)
                 what = _cause(error, f"not ready in {self._start_deadline_s:g} s")
                 failure = ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard")
                 hopeless = attempt >= START_ATTEMPTS and not self._replicas
-            except asyncio.CancelledError:
-                ray.kill(actor)
-                raise
             else:
                 self._starting.pop(task)
-                replica = Replica(actor, node)
                 self._replicas.add(replica)
                 self._release(replica)
                 return
@@ -221,7 +237,7 @@ class Pool:
                 self._fail(failure)
                 return
             after_s = pause_s(attempt)
-            self._say(f"{self.kind} {name} does not start: {what}; trying again in {after_s:g} s")
+            self._say(f"{self.kind} does not start: {what}; trying again in {after_s:g} s")
 
     def _suspected(self) -> list[str]:
         now = time.monotonic()
@@ -260,14 +276,41 @@ def _cause(error: Exception, late: str) -> str:
     return late if isinstance(error, TimeoutError) else cause(error)
 
 
-async def node_of(actor: Actor, name: str, deadline_s: float, say: Callable[[str], None]) -> str:
-    """The node that an actor came up on; `say` hears of it if that takes long. Raises TimeoutError and what it raises."""
-    slow = (
-        f"{name} is not ready after {SLOW_START_S:g} s, waiting for {deadline_s:g} s at most; `ray status` tells what it lacks"
-    )
-    reminder = asyncio.get_running_loop().call_later(SLOW_START_S, say, slow)
+async def bring_up(
+    spawn: Callable[[Collection[str]], Actor],
+    avoided: Collection[str],
+    name: str,
+    starting: Starting,
+    deadline_s: float,
+    say: Callable[[str], None],
+) -> Replica:
+    """A ready actor, away from the avoided nodes if others have room for it in a while. What does not come up is killed.
+
+    Raises TimeoutError, and what the start raises.
+    """
+
+    def remind() -> None:
+        doing = "still loading" if starting.placed else "without a place: `ray status` tells what is lacking"
+        say(f"{name} is {doing} after {SLOW_START_S:g} s; waiting for {deadline_s:g} s")
+
+    async def placed(deadline_s: float | None) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(awaited(actor.ping.remote()), deadline_s)
+            starting.placed = True
+        return starting.placed
+
+    reminder = asyncio.get_running_loop().call_later(SLOW_START_S, remind)
+    actor = spawn(avoided)
     try:
-        return await asyncio.wait_for(awaited(actor.ready.remote()), deadline_s) or ""
+        async with asyncio.timeout(deadline_s):
+            if avoided and not await placed(ELSEWHERE_S):
+                ray.kill(actor)
+                actor = spawn(())
+            await placed(None)
+            return Replica(actor, await awaited(actor.ready.remote()))
+    except BaseException:
+        ray.kill(actor)
+        raise
     finally:
         reminder.cancel()
 

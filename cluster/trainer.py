@@ -45,7 +45,7 @@ class Trainer:
         self.samplers = sampler_pool(*actors, policy_path, self.terminal.say)
         self.rewards = reward_pool(*actors, self.terminal.say)
         self.learner = learner_client(*actors, policy_path, self.terminal.say)
-        self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.terminal.say)
+        self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.learner, self.terminal.say)
         self.state = TrainState(train_data=inputs.digest())
         self.weights = PublishedWeights(Version(0, 0))
         self.stop_reason: str | None = None
@@ -307,8 +307,8 @@ class Trainer:
 
     async def _save(self, pipeline: Pipeline) -> None:
         self.state.constant_reply = await self._constant_reply
-        ready = list(pipeline.ready) if pipeline.stage.sampled else []
-        again = [] if pipeline.stage.sampled else [group.prompt for group in pipeline.ready]
+        made = pipeline.made_ahead()
+        ready, again = (made, []) if pipeline.stage.sampled else ([], [group.prompt for group in made])
         self.state.order = pipeline.order.state()
         self.state.pending = [_saved(prompt) for prompt in again + pipeline.unfinished()]
         self.state.set_aside = [_saved(prompt) for prompt in pipeline.set_aside]

@@ -21,6 +21,9 @@ class RewardActor:
     def __repr__(self) -> str:
         return f"Reward[{self._name}]"
 
+    def ping(self) -> None:
+        """Answer, if alive."""
+
     def ready(self) -> str:
         """Import the user's rewards; the node's id. An error here reaches the driver as itself, one in __init__ would not."""
         self._scorer = Scorer(self._settings)

@@ -31,6 +31,9 @@ class SamplerActor:
     def __repr__(self) -> str:
         return f"Sampler[{self._name}]"
 
+    def ping(self) -> None:
+        """Answer, if alive."""
+
     def ready(self) -> str:
         """Load the model and open the index; the node's id. An error here reaches the driver as itself, not so in __init__."""
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1

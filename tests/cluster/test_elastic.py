@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from ray.exceptions import ActorDiedError
 
 import cluster.pool
 from cluster.config import ClusterSettings
-from cluster.elastic import NodeWatch, samplers_that_fit
+from cluster.elastic import MAKE_ROOM_S, NodeWatch, samplers_that_fit
 from cluster.pool import LONGEST_PAUSE_S, Pool, ReplicasLost, pause_s
 from cluster.session import Shares
 from rollout.errors import ClusterError
 
+PLACED: Any = SimpleNamespace(without_place_s=0.0)
 SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.0}, reward={"CPU": 0.5})
 
 
@@ -23,10 +25,18 @@ class FakeActor:
         self.dies = self.hangs = self.killed = False
 
     @property
-    def ready(self) -> Any:
-        return self
+    def ping(self) -> Any:
+        return SimpleNamespace(remote=self._placed)
 
-    async def remote(self) -> str:
+    @property
+    def ready(self) -> Any:
+        return SimpleNamespace(remote=self._ready)
+
+    async def _placed(self) -> None:
+        if self.node == "full":
+            await asyncio.Event().wait()
+
+    async def _ready(self) -> str:
         if not self.starts:
             raise ActorDiedError()
         return self.node
@@ -50,6 +60,7 @@ class Crew:
         self.pauses: list[float] = []
         self.said: list[str] = []
         self.failing = set(failing)
+        self.nodes: dict[str, str] = {}
         self.pool = Pool("worker", self._spawn, size, 60.0, call_deadline_s, self.said.append)
         sleep = asyncio.sleep
 
@@ -62,7 +73,8 @@ class Crew:
 
     def _spawn(self, name: str, avoided: Collection[str]) -> FakeActor:
         self.avoided.append(list(avoided))
-        self.actors.append(FakeActor(name, "ab"[len(self.actors) % 2], name not in self.failing))
+        node = self.nodes.get(name, "ab"[len(self.actors) % 2])
+        self.actors.append(FakeActor(name, node, name not in self.failing))
         return self.actors[-1]
 
     async def work(self, gate: asyncio.Event | None = None, attempts: int = 3) -> str:
@@ -148,6 +160,39 @@ def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica(with_crew: C
         assert crew.said == ["worker lost: The actor died unexpectedly before finishing this task."]
 
     with_crew(use)
+
+
+def test_a_replacement_that_finds_no_room_elsewhere_goes_where_there_is_some(
+    with_crew: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.pool, "ELSEWHERE_S", 0.01)
+
+    async def use(crew: Crew) -> None:
+        await crew.work()
+        crew.nodes["1"] = "full"
+        crew.actors[0].dies = True
+        assert await crew.work() == "2"
+        assert crew.avoided == [[], ["a"], []]
+        assert crew.living == ["2"] and crew.pool.restarts == 1
+
+    with_crew(use, size=1)
+
+
+def test_samplers_make_room_for_a_learner_that_finds_none(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        said: list[str] = []
+        learner: Any = SimpleNamespace(without_place_s=0.0)
+        watch = NodeWatch(settings(), SHARES, crew.pool, crew.pool, learner, said.append)
+        sizes = []
+        for seconds in (0.0, MAKE_ROOM_S - 1, MAKE_ROOM_S, 2 * MAKE_ROOM_S, 9 * MAKE_ROOM_S, 0.0):
+            learner.without_place_s = seconds
+            watch.follow([node("a", CPU=4.5)])
+            sizes.append(crew.pool.size)
+        assert sizes == [3, 3, 2, 1, 1, 3]
+        assert said[1] == "samplers: 3 -> 2, to make room for the others"
+        assert await crew.work()
+
+    with_crew(use, size=1)
 
 
 def test_pauses_before_replacements_double_until_a_call_is_answered(with_crew: Callable[..., None]) -> None:
@@ -258,7 +303,7 @@ def test_samplers_follow_a_custom_resource_a_label_and_gpus() -> None:
 def test_the_watch_follows_nodes_that_join_and_leave(with_crew: Callable[..., None]) -> None:
     async def use(crew: Crew) -> None:
         said: list[str] = []
-        watch = NodeWatch(settings(), SHARES, crew.pool, crew.pool, said.append)
+        watch = NodeWatch(settings(), SHARES, crew.pool, crew.pool, PLACED, said.append)
         await crew.work()
         a, b = node("a", CPU=3.0), node("b", CPU=2.0)
         watch.follow([a])

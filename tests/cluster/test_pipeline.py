@@ -457,6 +457,27 @@ def test_a_batch_given_back_comes_again_first_and_in_its_order() -> None:
     asyncio.run(run())
 
 
+def test_what_is_finished_at_a_checkpoint_is_kept_with_it_and_counted_in_the_next_batch() -> None:
+    async def run() -> None:
+        samplers = AnsweringPool()
+        flow = pipeline(samplers, max_staleness=2)
+        flow.admit()
+        batch = await flow.batch()
+        flow.trained(batch, None)
+        samplers.ends = deque([asyncio.Event()])
+        flow.admit()
+        for _ in range(9):
+            await asyncio.sleep(0)
+        made, unfinished = flow.made_ahead(), flow.unfinished()
+        assert (len(made), len(unfinished)) == (10, 2)
+        assert [group.prompt for group in made] + unfinished != [] and not {g.prompt for g in made} & set(unfinished)
+        following = await flow.batch()
+        assert following.groups == made[:4] and len(batch.calls) + len(following.calls) == 7
+        flow.cancel()
+
+    asyncio.run(run())
+
+
 def test_groups_of_a_checkpoint_are_trained_on_before_new_ones() -> None:
     async def run() -> None:
         saved = [ScoredGroup(PROMPTS[n], f"group {n}", FIRST, 1.0) for n in (7, 3)]

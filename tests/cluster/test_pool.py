@@ -17,6 +17,9 @@ class Worker:
     def __init__(self, crashes: Path | None = None, start_error: bool = False):
         self.crashes, self.start_error = crashes, start_error
 
+    def ping(self) -> None:
+        pass
+
     def ready(self) -> None:
         if self.start_error:
             raise DataError("a.jsonl:3: is not JSON; correct it")

@@ -13,7 +13,9 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from benchmarks.chaos import FAST_HEALTH, STORE_BYTES, actor_processes
+from cluster.checkpoint import newest
 from launch import main
+from rollout.group_file import read_groups
 from tests.cluster.runs import Process, rows, without_clock
 from tests.cluster.test_training import assert_same_weights
 
@@ -77,6 +79,27 @@ def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
     assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
     assert rows(run / "evaluations.jsonl") == rows(undisturbed / "evaluations.jsonl")
     assert_same_weights(run, undisturbed)
+
+
+@pytest.mark.slow
+def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
+    tiny_flags: list[str], ray_session: None, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ahead = "--cluster.samplers", 3, "--cluster.max_staleness", 3, "--supervised.steps", 0, "--learner.correction", "mask"
+    often = "--learner.steps", 200, "--checkpoint_every", 1, "--eval_every", 0
+    process = Process("train", *tiny_flags, *ahead, *often, "--run_dir", run)
+    process.until("grpo     30")
+    process.kill()
+    process.wait()
+    found = newest(run / "checkpoints", print)
+    assert found is not None
+    path, state = found
+    kept = read_groups(path / "groups.parquet") if state.ready else []
+    assert [group.prompt.id for group in kept] == [id for _, id, *_ in state.ready]
+    assert main(["train", "--resume", str(run), "--learner.steps", "40"]) == 0
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 41))
+    assert_trained_once(run, prompts=40)
 
 
 @pytest.mark.slow
