@@ -13,7 +13,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from benchmarks.chaos import FAST_HEALTH, STORE_BYTES, actor_processes
-from cluster.checkpoint import newest
+from cluster.checkpoint import Checkpoints, verify
 from launch import main
 from rollout.group_file import read_groups
 from tests.cluster.runs import Process, rows, without_clock
@@ -87,15 +87,15 @@ def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
 ) -> None:
     run = tmp_path / "run"
     ahead = "--cluster.samplers", 3, "--cluster.max_staleness", 3, "--supervised.steps", 0, "--learner.correction", "mask"
-    often = "--learner.steps", 200, "--checkpoint_every", 1, "--eval_every", 0
+    often = "--learner.steps", 200, "--checkpoint_every", 1, "--keep_checkpoints", 30, "--eval_every", 0
     process = Process("train", *tiny_flags, *ahead, *often, "--run_dir", run)
     process.until("grpo     30")
     process.kill()
     process.wait()
-    found = newest(run / "checkpoints", print)
-    assert found is not None
-    path, state = found
-    kept = read_groups(path / "groups.parquet") if state.ready else []
+    states = [(path, verify(path)) for path in (run / "checkpoints").glob("step-*")]
+    path, state = max(((path, state) for path, state in states if state.ready), key=lambda each: each[1].step)
+    Checkpoints(run / "checkpoints", keep=30).discard_after(state.step)
+    kept = read_groups(path / "groups.parquet")
     assert [group.prompt.id for group in kept] == [id for _, id, *_ in state.ready]
     assert main(["train", "--resume", str(run), "--learner.steps", "40"]) == 0
     assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 41))
