@@ -4,8 +4,8 @@
 
 Three nodes on this machine, `cluster.samplers auto`, one step of staleness. First a run that nobody disturbs, then the same,
 with half of the faults spread over stage 1, half over stage 2. Recovery is the time from a fault to the next finished step.
-Lost and twice: prompts of stage 2 that were taken from the order and neither trained on nor kept for later, or trained on
-more than once. The last line is JSON.
+Lost and twice: prompts of stage 2 that were taken from the order and neither trained on nor kept for later (one set aside as
+poison is lost, too: none is), or trained on more than once. The last line is JSON.
 """
 
 import argparse
@@ -187,10 +187,9 @@ class Run:
             rows = pq.read_table(file, columns=["epoch", "id"]).to_pylist()
             trained.update({(row["epoch"], row["id"]) for row in rows})
         kept = {(epoch, id) for epoch, id, *_ in [*state.pending, *state.set_aside, *state.ready]}
-        failed = {(row["epoch"], row["id"]) for row in self.rows("failed_prompts.jsonl")}
         prompts = len((self.folder / "data" / "train.jsonl").read_text().splitlines())
         taken = state.order["epoch"] * prompts + state.order["position"]
-        return taken - len({*trained, *kept, *failed}), sum(count - 1 for count in trained.values())
+        return taken - len({*trained, *kept}), sum(count - 1 for count in trained.values())
 
 
 class Chaos:

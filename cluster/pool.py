@@ -104,14 +104,20 @@ class Pool:
         """Replicas that wait for a call."""
         return len(self._idle)
 
+    @property
+    def without_place_s(self) -> float:
+        """Seconds for which there has been no replica because Ray finds no room for one."""
+        return 0.0 if self._replicas else max((starting.without_place_s for starting in self._starting.values()), default=0.0)
+
     async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list["ray.ObjectRef[Any]"]]:
         """Run `invoke` on a free replica; awaits its first result, the others stay references.
 
-        An exception that the call itself raises is passed on. Raises ReplicasLost if `attempts` replicas were lost with it,
-        InputsLost if what it was given is gone.
+        An exception that the call itself raises is passed on. Raises ReplicasLost if `attempts` replicas were lost with it
+        that had answered just before, InputsLost if what it was given is gone.
         """
         for attempt in range(1, attempts + 1):
-            replica = await self._free_replica()
+            blamable = attempt > 1 or attempts == 1
+            replica = await (self._answering_replica() if blamable else self._free_replica())
             references = invoke(replica.actor)
             try:
                 first = await asyncio.wait_for(awaited(references[0]), self._call_deadline_s)
@@ -169,6 +175,20 @@ class Pool:
                 self._release(free.result())
             raise
 
+    async def _answering_replica(self) -> Replica:
+        """One that is alive: a call is not to blame for those that died with their node unnoticed."""
+        while True:
+            replica = await self._free_replica()
+            try:
+                await asyncio.wait_for(awaited(replica.actor.ping.remote()), self._call_deadline_s)
+            except (RayActorError, ObjectLostError, TimeoutError) as error:
+                self._replace(replica, _cause(error, f"no answer in {self._call_deadline_s:g} s"))
+            except BaseException:
+                self._release(replica)
+                raise
+            else:
+                return replica
+
     def _release(self, replica: Replica) -> None:
         """Hand a replica to whoever waits longest for one."""
         if self._surplus() > 0:
@@ -195,15 +215,15 @@ class Pool:
         self._replicas.remove(replica)
         ray.kill(replica.actor)
 
-    @property
-    def without_place_s(self) -> float:
-        """Seconds for which there has been no replica because Ray finds no room for one."""
-        return 0.0 if self._replicas else max((starting.without_place_s for starting in self._starting.values()), default=0.0)
-
     def _start_replica(self, after_s: float = 0.0) -> None:
         task = asyncio.create_task(self._bring_up(after_s))
         self._starting[task] = Starting()
-        task.add_done_callback(lambda ended: self._starting.pop(ended, None))
+        task.add_done_callback(self._start_ended)
+
+    def _start_ended(self, task: asyncio.Task[None]) -> None:
+        self._starting.pop(task, None)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._fail(error)
 
     def _spawn_next(self, avoided: Collection[str]) -> Actor:
         name, self._spawned = str(self._spawned), self._spawned + 1

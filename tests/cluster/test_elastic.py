@@ -22,7 +22,7 @@ SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.
 class FakeActor:
     def __init__(self, name: str, node: str, starts: bool):
         self.name, self.node, self.starts = name, node, starts
-        self.dies = self.hangs = self.killed = False
+        self.dies = self.hangs = self.gone = self.killed = False
 
     @property
     def ping(self) -> Any:
@@ -33,6 +33,8 @@ class FakeActor:
         return SimpleNamespace(remote=self._ready)
 
     async def _placed(self) -> None:
+        if self.gone:
+            raise ActorDiedError()
         if self.node == "full":
             await asyncio.Event().wait()
 
@@ -42,7 +44,7 @@ class FakeActor:
         return self.node
 
     async def work(self, gate: asyncio.Event | None) -> str:
-        if self.dies:
+        if self.dies or self.gone:
             raise ActorDiedError()
         if self.hangs:
             await asyncio.Event().wait()
@@ -158,6 +160,31 @@ def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica(with_crew: C
             await asyncio.sleep(0)
         assert crew.avoided == [[], [], ["b"]]
         assert crew.said == ["worker lost: The actor died unexpectedly before finishing this task."]
+
+    with_crew(use)
+
+
+def test_replicas_that_died_unnoticed_use_up_one_attempt_at_most(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await asyncio.gather(*(crew.work() for _ in range(6)))
+        for actor in crew.actors[:5]:
+            actor.gone = True
+        assert await crew.work() == "5" and crew.pool.restarts == 5
+        for actor in crew.actors:
+            actor.gone = actor.name == "5"
+        assert await crew.work(attempts=1)
+
+    with_crew(use, size=6)
+
+
+def test_a_start_that_fails_in_our_own_code_reaches_every_caller(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        def broken(name: str, avoided: Collection[str]) -> FakeActor:
+            raise TypeError("spawn")
+
+        crew.pool._spawn = broken
+        with pytest.raises(TypeError, match="spawn"):
+            await crew.work()
 
     with_crew(use)
 
