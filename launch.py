@@ -12,11 +12,15 @@
 import asyncio
 import json
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import ray
+
 from cluster import checkpoint, held_out, seed_flags
 from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions, absolute
+from cluster.elastic import samplers_that_fit
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import (
     Inputs,
@@ -77,8 +81,9 @@ def train_command(argv: Sequence[str]) -> None:
         settings = with_demo(settings, RunFolder(path).data)
     inputs = None if on_demo else load_inputs(settings)
     with session(settings.cluster, path.name) as shares:
-        folder = RunFolder.create(path, settings)
+        folder = RunFolder.create(path)
         with folder.held():
+            folder.write_settings(settings)  # from its first instant it can be resumed
             try:
                 run(new_trainer(settings, inputs, folder, shares))
             except LapdogError:
@@ -89,19 +94,19 @@ def train_command(argv: Sequence[str]) -> None:
 def resume_run(path: Path, values: Values) -> None:
     """Go on with the run in `path`; what it was told stays, but for `values`."""
     folder = RunFolder.existing(path)
-    before = read_settings(folder.path / "config.yaml")
-    told = read_yaml(folder.path / "config.yaml", Settings)
-    settings = resumed_settings(told, values)
-    newest = checkpoint.newest(folder.checkpoints, print)
-    check_models_and_rewards(settings)
-    inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
-    if newest is not None and inputs is not None:
-        check_resumable(before, settings, inputs, *newest)
-    with folder.held(), session(settings.cluster, folder.path.name) as shares:
-        folder.write_settings(settings)
-        trainer = new_trainer(settings, inputs, folder, shares)
-        trainer.resume(newest)
-        run(trainer)
+    with folder.held():
+        before = read_settings(folder.path / "config.yaml")
+        settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), values)
+        newest = checkpoint.newest(folder.checkpoints, print)
+        check_models_and_rewards(settings)
+        inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
+        if newest is not None and inputs is not None:
+            check_resumable(before, settings, inputs, *newest)
+        with session(settings.cluster, folder.path.name) as shares:
+            folder.write_settings(settings)
+            trainer = new_trainer(settings, inputs, folder, shares)
+            trainer.resume(newest)
+            run(trainer)
 
 
 def new_trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, shares: Shares) -> Trainer:
@@ -151,10 +156,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
         raise failed.error
 
     async def figures_and_rows() -> held_out.Result:
-        samplers = sampler_pool(settings, shares, "evaluate", policy_path, print)
-        rewards = reward_pool(settings, shares, "evaluate", print)
+        namespace = f"evaluate-{uuid.uuid4().hex[:8]}"
+        samplers = sampler_pool(settings, shares, namespace, policy_path, print)
+        rewards = reward_pool(settings, shares, namespace, print)
         try:
-            samplers.start()
+            samplers.resize(samplers_that_fit(ray.nodes(), settings.cluster, shares))
             rewards.start()
             constant_reply = state.constant_reply if state is not None else None
             weights = PublishedWeights(Version(0, 0))

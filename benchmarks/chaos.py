@@ -189,7 +189,7 @@ class Run:
         kept = {(epoch, id) for epoch, id, *_ in [*state.pending, *state.set_aside, *state.ready]}
         prompts = len((self.folder / "data" / "train.jsonl").read_text().splitlines())
         taken = state.order["epoch"] * prompts + state.order["position"]
-        return taken - len({*trained, *kept}), sum(count - 1 for count in trained.values())
+        return taken - len({*trained, *kept}), sum(count - 1 for count in trained.values()) + len(trained.keys() & kept)
 
 
 class Chaos:
@@ -203,6 +203,8 @@ class Chaos:
         """Over so many steps, each when the run gets there for the first time, some random while into a step."""
         for fault in range(faults):
             self._until_after((0, first + math.ceil(fault * steps / faults) - 1), any_learner=True)
+            if not self.run.goes_on:
+                return
             time.sleep(self.rng.uniform(0, 1))
             before, start = self.run.progress(), time.perf_counter()
             kind = self._strike()

@@ -70,11 +70,11 @@ class Checkpoints:
             self._point("best", self.folder / f"step-{step}")
 
     def exist(self) -> bool:
-        return any(self.folder.glob("step-*"))
+        return bool(_checkpoints(self.folder))
 
     def discard_after(self, step: int) -> None:
         """Remove drafts and checkpoints of later steps: a resumed run writes its own."""
-        for folder in [*self.folder.glob(".step-*"), *(c for c in self.folder.glob("step-*") if _step_of(c) > step)]:
+        for folder in [*self.folder.glob(".step-*"), *(c for c in _checkpoints(self.folder) if _step_of(c) > step)]:
             shutil.rmtree(folder)
 
     def _seal(self, draft: Path) -> None:
@@ -102,7 +102,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         kept = {(self.folder / name).resolve() for name in ("latest", "best")}
-        for old in sorted(self.folder.glob("step-*"), key=_step_of)[: -self.keep]:
+        for old in _checkpoints(self.folder)[: -self.keep]:
             if old.resolve() not in kept:
                 shutil.rmtree(old)
 
@@ -113,7 +113,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainState] 
     Raises CheckpointError if all are.
     """
     damage: CheckpointError | None = None
-    for path in sorted(folder.glob("step-*"), key=_step_of, reverse=True):
+    for path in reversed(_checkpoints(folder)):
         try:
             state = verify(path)
         except CheckpointError as error:
@@ -174,6 +174,11 @@ def _flush(path: Path) -> None:
 def _fingerprint(file: Path) -> dict[str, Any]:
     with file.open("rb") as content:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """In the order of their steps; a user's own copies beside them are left alone."""
+    return sorted((path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()), key=_step_of)
 
 
 def _step_of(folder: Path) -> int:

@@ -228,6 +228,8 @@ USED_IN_EVALUATION = (
     "rollout.max_new_tokens",
     "reward.",
     "cluster.samplers",
+    "cluster.min_samplers",
+    "cluster.max_samplers",
     "cluster.rewards",
     "cluster.threads",
     "cluster.sampler_",

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from cluster.config import ClusterSettings
 from cluster.learner_client import LearnerClient
 from cluster.pool import Pool, forget
 from cluster.session import Resources, Shares, bears_samplers
+from rollout.errors import first_line
 
 SECONDS_BETWEEN_LOOKS = 2.0
 MAKE_ROOM_S = 30.0  # a sampler goes whenever this has passed in vain
@@ -58,7 +60,10 @@ class NodeWatch:
 
     async def _watch(self) -> None:
         while True:
-            self.follow(await asyncio.to_thread(ray.nodes))
+            try:
+                self.follow(await asyncio.to_thread(ray.nodes))
+            except (RayError, OSError) as error:
+                self._say(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
 

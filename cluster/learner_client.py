@@ -9,8 +9,20 @@ import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from cluster.pipeline import PublishedWeights
-from cluster.pool import SUSPECT_S, Actor, InputsLost, Spawn, Starting, awaited, bring_up, pause_s
-from rollout.errors import ClusterError, first_line
+from cluster.pool import (
+    ACTOR_LOST,
+    SUSPECT_S,
+    Actor,
+    InputsLost,
+    Spawn,
+    Starting,
+    awaited,
+    bring_up,
+    cause,
+    pause_s,
+    start_failure,
+)
+from rollout.errors import ClusterError, LapdogError, first_line
 from rollout.types import Version
 
 START_ATTEMPTS = 3
@@ -39,22 +51,22 @@ class LearnerClient:
 
     async def start(self) -> None:
         """Bring up a learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
+        self._starting = Starting()
         for attempt in range(1, START_ATTEMPTS + 1):
             self.close()
             self.restarts += 1
+            self._starting.placed = False
             suspects = [node for node, until in self._suspects.items() if until > time.monotonic()]
-            self._starting = Starting()
             try:
                 up = await bring_up(self._spawn_next, suspects, "learner", self._starting, self._start_deadline_s, self._say)
                 self._actor, self._node = up.actor, up.node
                 return
-            except RayTaskError:
-                raise
-            except (TimeoutError, RayActorError, ObjectLostError) as error:
+            except (RayTaskError, *ACTOR_LOST, ObjectLostError, TimeoutError) as error:
                 late = f"not ready in {self._start_deadline_s:g} s"
-                what = late if isinstance(error, TimeoutError) else first_line(error)
-                if attempt == START_ATTEMPTS:
-                    raise ClusterError(f"learner: cannot be started ({what}); see its log in the dashboard") from error
+                what = late if isinstance(error, TimeoutError) else cause(error)
+                failure = start_failure("learner", error, what)
+                if attempt == START_ATTEMPTS or not isinstance(failure, ClusterError):
+                    raise failure from error
             self._say(f"learner does not start: {what}; trying again in {pause_s(attempt):g} s")
             await asyncio.sleep(pause_s(attempt))
 
@@ -65,12 +77,14 @@ class LearnerClient:
         except RayTaskError as error:  # it answered: what it met is not its own death
             if isinstance(error, (ObjectLostError, RayActorError)):
                 raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
-            raise
+            if isinstance(getattr(error, "cause", None), LapdogError):
+                raise
+            raise self._lost(f"learner: {method} failed ({cause(error)})") from error  # a bad device is left behind
         except ObjectLostError as error:
             raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
         except TimeoutError as error:
             raise self._lost(f"learner: {method} gave no answer in {self._call_deadline_s:g} s") from error
-        except RayActorError as error:
+        except ACTOR_LOST as error:
             raise self._lost(f"learner: lost in {method} ({first_line(error)})") from error
 
     async def check(self) -> None:

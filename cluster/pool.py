@@ -6,10 +6,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    WorkerCrashedError,
+)
 
 from rollout.errors import ClusterError, LapdogError, first_line
 
@@ -17,8 +27,18 @@ START_ATTEMPTS = 3
 CALL_ATTEMPTS = 3
 LONGEST_PAUSE_S = 30.0
 SUSPECT_S = 60.0
-ELSEWHERE_S = 20.0
+ELSEWHERE_S = 30.0
 SLOW_START_S = 60.0
+
+ACTOR_LOST = (
+    RayActorError,
+    OutOfMemoryError,
+    NodeDiedError,
+    WorkerCrashedError,
+    LocalRayletDiedError,
+    ActorUnschedulableError,
+    RuntimeEnvSetupError,
+)
 
 Actor = Any
 Invoke = Callable[[Actor], list["ray.ObjectRef[Any]"]]
@@ -122,14 +142,19 @@ class Pool:
             try:
                 first = await asyncio.wait_for(awaited(references[0]), self._call_deadline_s)
             except RayTaskError as error:  # the replica answered: what it met is not its own death
-                self._release(replica)
                 if isinstance(error, (ObjectLostError, RayActorError)):
+                    self._release(replica)
                     raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
-                raise
+                if isinstance(getattr(error, "cause", None), LapdogError):
+                    self._release(replica)
+                    raise
+                self._replace(replica, cause(error))  # it may be broken: a bad device, a full disk
+                if attempt == attempts:
+                    raise
             except ObjectLostError as error:
                 self._release(replica)
                 raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
-            except (RayActorError, TimeoutError) as error:
+            except (*ACTOR_LOST, TimeoutError) as error:
                 what = _cause(error, f"no answer in {self._call_deadline_s:g} s")
                 self._replace(replica, what)
                 if attempt == attempts:
@@ -181,7 +206,7 @@ class Pool:
             replica = await self._free_replica()
             try:
                 await asyncio.wait_for(awaited(replica.actor.ping.remote()), self._call_deadline_s)
-            except (RayActorError, ObjectLostError, TimeoutError) as error:
+            except (*ACTOR_LOST, ObjectLostError, TimeoutError) as error:
                 self._replace(replica, _cause(error, f"no answer in {self._call_deadline_s:g} s"))
             except BaseException:
                 self._release(replica)
@@ -233,7 +258,7 @@ class Pool:
         """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
         task = asyncio.current_task()
         assert task is not None
-        attempt = 0
+        attempt = failures = 0
         while True:
             await asyncio.sleep(after_s)
             attempt += 1
@@ -242,18 +267,16 @@ class Pool:
                 replica = await bring_up(
                     self._spawn_next, self._suspected(), self.kind, starting, self._start_deadline_s, self._say
                 )
-            except RayTaskError as error:  # the replica's own: it would meet it again
-                what, failure, hopeless = cause(error), cast(Exception, error), not self._replicas
-            except (RayActorError, ObjectLostError, TimeoutError) as error:
+            except (RayTaskError, *ACTOR_LOST, ObjectLostError, TimeoutError) as error:
                 what = _cause(error, f"not ready in {self._start_deadline_s:g} s")
-                failure = ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard")
-                hopeless = attempt >= START_ATTEMPTS and not self._replicas
+                failure = start_failure(self.kind, error, what)
             else:
                 self._starting.pop(task)
                 self._replicas.add(replica)
                 self._release(replica)
                 return
-            if hopeless:
+            failures = 0 if self._replicas else failures + 1
+            if failures >= START_ATTEMPTS or (failures and not isinstance(failure, ClusterError)):
                 self._fail(failure)
                 return
             after_s = pause_s(attempt)
@@ -271,6 +294,14 @@ class Pool:
             if not free.done():
                 free.set_exception(self._failure)
         self._waiting.clear()
+
+
+def start_failure(kind: str, error: Exception, what: str) -> LapdogError:
+    """What the user is told: a mistake of his own as it is, for he would meet it again."""
+    own = getattr(error, "cause", None)
+    if isinstance(own, LapdogError):
+        return own
+    return ClusterError(f"{kind}: cannot be started ({what}); see its log in the dashboard")
 
 
 def pause_s(losses: int) -> float:
@@ -319,8 +350,8 @@ async def bring_up(
             starting.placed = True
         return starting.placed
 
-    reminder = asyncio.get_running_loop().call_later(SLOW_START_S, remind)
     actor = spawn(avoided)
+    reminder = asyncio.get_running_loop().call_later(SLOW_START_S, remind)
     try:
         async with asyncio.timeout(deadline_s):
             if avoided and not await placed(ELSEWHERE_S):

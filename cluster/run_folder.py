@@ -44,15 +44,12 @@ class RunFolder:
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
 
     @classmethod
-    def create(cls, path: Path, settings: Settings) -> "RunFolder":
-        """A folder that can be resumed from its first instant."""
-        folder = cls(path)
+    def create(cls, path: Path) -> "RunFolder":
         try:
             path.mkdir(parents=True, exist_ok=True)
-            folder.write_settings(settings)
         except OSError as error:
             raise SettingsError(f"run_dir: {path} cannot be made ({error.strerror}); choose another") from error
-        return folder
+        return cls(path)
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -95,7 +92,7 @@ class RunFolder:
                 kept = [row for row in _rows(file) if row["step"] <= step]
                 _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
         for log in (self.path / "samples").glob("step-*.parquet"):
-            if int(log.stem.removeprefix("step-")) > step:
+            if (number := log.stem.removeprefix("step-")).isdecimal() and int(number) > step:
                 log.unlink()
 
     def evaluation_rows(self) -> list[Row]:

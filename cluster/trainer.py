@@ -21,7 +21,7 @@ from cluster.metrics import metrics_row
 from cluster.pipeline import Batch, FailedPrompt, Pipeline, PublishedWeights, ScoredGroup
 from cluster.pool import CALL_ATTEMPTS, InputsLost, cause, forget
 from cluster.replicas import learner_client, reward_pool, sampler_pool
-from cluster.run_folder import RunFolder
+from cluster.run_folder import RunFolder, read_settings
 from cluster.session import Shares
 from cluster.stop import heed_stop_signals
 from cluster.terminal import Terminal, evaluation_line, evaluation_table
@@ -31,7 +31,7 @@ from rollout.dataset import PromptOrder
 from rollout.errors import ClusterError
 from rollout.types import Prompt, Version
 
-LEARNER_ATTEMPTS = 3
+LEARNER_LOSSES = 5
 FIRST_POSITION = {"epoch": 0, "position": 0}
 
 
@@ -51,13 +51,19 @@ class Trainer:
         self.stop_reason: str | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
-        self._losses: list[LearnerLost] = []
+        self._losses: list[LearnerLost] = []  # without a step that was never reached before
+        self._furthest = 0
+        self._saving = False
         self._by_id = {prompt.id: prompt for prompt in inputs.train}
         self._counted = {"requeued": 0, "restarts": 0}
 
     def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
         self._restored, state = checkpoint or (None, TrainState(train_data=self.inputs.digest()))
+        if self._restored is not None and state.ready:
+            before = read_settings(self._restored / "config.yaml")
+            if (before.rollout, before.reward) != (self.settings.rollout, self.settings.reward):
+                state.pending, state.ready = [key[:3] for key in state.ready] + state.pending, []  # sampled otherwise
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
         self.folder.cut_back(state.step)
@@ -72,6 +78,8 @@ class Trainer:
         self.nodes.start()
         self._constant_reply = asyncio.ensure_future(self._find_constant_reply())
         await self._start_learner()
+        if self.state.step == self.settings.stages()[-1].last:  # a stop may have come before its last evaluation
+            await self._evaluate_if_due(self.settings.stages()[-1])
 
     def stages(self) -> Iterator[Stage]:
         """The stage of the next step, until something stops the run; a run stopped at once is still saved once."""
@@ -100,7 +108,7 @@ class Trainer:
             await self.learner.ask("begin", stage)
             self.state.stage, self.state.order, self.state.pending = stage.name, dict(FIRST_POSITION), []
             self.state.set_aside, self.state.ready = [], []
-            self._publish()
+            await self._publish()
         self.pipeline = self._new_pipeline(stage, await self._read_ready())
         if self.stop_reason is not None:
             await self._save(self.pipeline)
@@ -127,9 +135,11 @@ class Trainer:
             self.pipeline.give_back(batch)
             return
         self.state.step = step
-        self._losses.clear()
+        if step > self._furthest:
+            self._furthest = step
+            self._losses.clear()
         if stage.sampled:
-            self._publish()
+            await self._publish()
         self.pipeline.trained(batch, self.weights)
         self._record(self.pipeline, batch, update, seconds)
         await self._evaluate_if_due(stage)
@@ -203,13 +213,14 @@ class Trainer:
             stage = next(stage for stage in self.settings.stages() if stage.name == self.state.stage)
             await self.learner.ask("restore", self._restored, stage)
         if self.state.incarnation:  # samplers may hold the weights of another
-            self._publish()
+            await self._publish()
 
     async def _replace_learner(self, error: LearnerLost) -> LearnerLost | None:
         """Go back to the newest checkpoint, or to the start, with a new learner; what it met if that is lost, too."""
         self._losses.append(error)
-        if len(self._losses) > LEARNER_ATTEMPTS:
-            raise ClusterError(f"{self._losses[0]}, and {LEARNER_ATTEMPTS} more in a row; see its log in the dashboard")
+        if len(self._losses) >= LEARNER_LOSSES:
+            places = f"{LEARNER_LOSSES} times without getting beyond step {self._furthest}"
+            raise ClusterError(f"{self._losses[0]}, {places}; see its log in the dashboard") from error
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None
@@ -221,20 +232,23 @@ class Trainer:
             return again
         return None
 
-    def _publish(self) -> None:
+    async def _publish(self) -> None:
+        """Raises LearnerLost: samplers that wait for weights which never come would seem to hang."""
         self.weights = self.learner.publish(Version(self.state.incarnation, self.state.step))
+        await self.learner.check()
 
     async def _republished(self) -> PublishedWeights:
         """The weights once more, where they were lost with a node. Raises LearnerLost."""
         await self.learner.check()
         if self.weights.references:
-            self._publish()
+            await self._publish()
         return self.weights
 
     def _set_failed_aside(self, file: str, failed: FailedPrompt) -> None:
         """Write down a prompt that cannot be answered. Raises ClusterError if there are too many of them."""
         prompt, met = failed.prompt, cause(failed.error)
-        step = self.state.step + (file == "train")  # the one it was made for, the one that was evaluated
+        evaluated_or_saved = file == "valid" or self._saving
+        step = self.state.step if evaluated_or_saved else self.state.step + 1
         row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id, "error": met}
         self.folder.append(self.folder.failed_prompts, row | {"question": prompt.question, "details": str(failed.error)})
         self.terminal.say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {met}")
@@ -260,8 +274,8 @@ class Trainer:
         if any(row["step"] == step for row in self.folder.evaluation_rows()):
             return
         if self.weights.version.step != step:
-            self._publish()
-        constant_reply = await self._constant_reply
+            await self._publish()
+        constant_reply = await self._known_constant_reply()
         figures = await self._held_out_figures(constant_reply)
         row = {"step": step, "stage": stage.name if step else "start", **figures}
         self.folder.append(self.folder.evaluations, row)
@@ -306,8 +320,10 @@ class Trainer:
         return due or self.stop_reason is not None
 
     async def _save(self, pipeline: Pipeline) -> None:
-        self.state.constant_reply = await self._constant_reply
+        self.state.constant_reply = await self._known_constant_reply()
+        self._saving = True
         made = pipeline.made_ahead()
+        self._saving = False
         ready, again = (made, []) if pipeline.stage.sampled else ([], [group.prompt for group in made])
         self.state.order = pipeline.order.state()
         self.state.pending = [_saved(prompt) for prompt in again + pipeline.unfinished()]
@@ -338,6 +354,11 @@ class Trainer:
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
             self.terminal.say(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
+
+    async def _known_constant_reply(self) -> str:
+        if self._constant_reply.done() and self._constant_reply.exception() is not None:
+            self._constant_reply = asyncio.ensure_future(self._find_constant_reply())
+        return await self._constant_reply
 
     async def _find_constant_reply(self) -> str:
         if self.state.constant_reply is not None:

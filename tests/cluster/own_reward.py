@@ -24,10 +24,20 @@ def never_a_number(prompt: Prompt, passages: tuple[Passage, ...], responses: lis
 def kill_samplers_at_times(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     """Kills every sampler whenever one of a few prompts is scored."""
     if int(prompt.id.split("-")[1]) % 8 == 0:
-        for actor in ray.util.list_named_actors(all_namespaces=True):
-            if actor["name"].startswith("sampler-"):
-                ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
+        _kill("sampler-")
     return [0.0] * len(responses)
+
+
+def that_kills_the_learner_at_a_prompt(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    if prompt.id == "train-23":
+        _kill("learner-")
+    return [0.0] * len(responses)
+
+
+def _kill(prefix: str) -> None:
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith(prefix):
+            ray.kill(ray.get_actor(actor["name"], namespace=actor["namespace"]))
 
 
 def that_dies_of_a_prompt(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:

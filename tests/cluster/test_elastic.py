@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 import cluster.pool
 from cluster.config import ClusterSettings
@@ -22,7 +22,7 @@ SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.
 class FakeActor:
     def __init__(self, name: str, node: str, starts: bool):
         self.name, self.node, self.starts = name, node, starts
-        self.dies = self.hangs = self.gone = self.killed = False
+        self.dies = self.hangs = self.gone = self.broken = self.killed = False
 
     @property
     def ping(self) -> Any:
@@ -46,6 +46,8 @@ class FakeActor:
     async def work(self, gate: asyncio.Event | None) -> str:
         if self.dies or self.gone:
             raise ActorDiedError()
+        if self.broken:
+            raise RayTaskError("work", "its traceback", OSError("bad disk"))
         if self.hangs:
             await asyncio.Event().wait()
         if gate is not None:
@@ -160,6 +162,18 @@ def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica(with_crew: C
             await asyncio.sleep(0)
         assert crew.avoided == [[], [], ["b"]]
         assert crew.said == ["worker lost: The actor died unexpectedly before finishing this task."]
+
+    with_crew(use)
+
+
+def test_a_replica_that_raises_what_is_no_users_mistake_is_replaced_and_its_call_repeated(
+    with_crew: Callable[..., None],
+) -> None:
+    async def use(crew: Crew) -> None:
+        await asyncio.gather(crew.work(), crew.work())
+        crew.actors[0].broken = True
+        assert "0" not in [await crew.work() for _ in range(2)]
+        assert crew.pool.restarts == 1 and crew.said == ["worker lost: OSError: bad disk"]
 
     with_crew(use)
 

@@ -170,6 +170,7 @@ def assert_trained_once(run: Path, prompts: int, failed: int = 0) -> None:
     assert len(trained) + len(kept) + failed == prompts * state["order"]["epoch"] + state["order"]["position"]
 
 
+KILLER = "--reward.extra", '[{function: "tests.cluster.own_reward:that_kills_the_learner_at_a_prompt"}]'
 POISON = "--reward.extra", '[{function: "tests.cluster.own_reward:that_dies_of_a_prompt"}]'
 BROKEN = "--reward.extra", '[{function: "tests.cluster.own_reward:that_raises"}]'
 
@@ -192,3 +193,13 @@ def test_too_many_failed_prompts_end_the_run_with_the_first_cause(
     error = capsys.readouterr().err
     assert error.startswith("error: cluster.max_failed_prompts: 3 prompts failed, 2 may; the first was 'train-")
     assert "that_raises" in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_batch_that_the_learner_never_survives_ends_the_run(
+    ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--supervised.steps", "0", *KILLER, "--run_dir", str(tmp_path / "run")]
+    assert main(["train", *tiny_flags, *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: learner: ") and "5 times without getting beyond step 1" in error
