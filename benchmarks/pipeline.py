@@ -42,11 +42,11 @@ class Waiting:
     def __init__(self, seconds: float):
         self._seconds = seconds
 
-    async def ping(self) -> None:
-        pass
+    async def ping(self) -> tuple[str, int]:
+        return "", 0
 
-    async def ready(self) -> str:
-        return ""
+    async def ready(self) -> None:
+        pass
 
     async def groups(self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
         await asyncio.sleep(self._seconds)

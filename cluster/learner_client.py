@@ -14,11 +14,13 @@ from cluster.pool import (
     SUSPECT_S,
     Actor,
     InputsLost,
+    Replica,
     Spawn,
     Starting,
     awaited,
     bring_up,
     cause,
+    kill_process,
     pause_s,
     start_failure,
 )
@@ -39,8 +41,8 @@ class LearnerClient:
         self.restarts = -1
         self._spawn, self._say = spawn, say
         self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s
-        self._actor: Actor | None = None
-        self._node, self._spawned = "", 0
+        self._replica: Replica | None = None
+        self._spawned = 0
         self._starting = Starting(placed=True)
         self._suspects: dict[str, float] = {}
 
@@ -58,8 +60,8 @@ class LearnerClient:
             self._starting.placed = False
             suspects = [node for node, until in self._suspects.items() if until > time.monotonic()]
             try:
-                up = await bring_up(self._spawn_next, suspects, "learner", self._starting, self._start_deadline_s, self._say)
-                self._actor, self._node = up.actor, up.node
+                spawn, starting = self._spawn_next, self._starting
+                self._replica = await bring_up(spawn, suspects, "learner", starting, self._start_deadline_s, self._say)
                 return
             except (RayTaskError, *ACTOR_LOST, ObjectLostError, TimeoutError) as error:
                 late = f"not ready in {self._start_deadline_s:g} s"
@@ -72,8 +74,10 @@ class LearnerClient:
 
     async def ask(self, method: str, *arguments: Any) -> Any:
         """Await one call. Raises LearnerLost, InputsLost if an argument is gone, and what the call itself raises."""
+        replica = self._started()
         try:
-            return await asyncio.wait_for(awaited(getattr(self._actor, method).remote(*arguments)), self._call_deadline_s)
+            call = getattr(replica.actor, method)
+            return await asyncio.wait_for(awaited(call.remote(*arguments)), self._call_deadline_s)
         except RayTaskError as error:  # it answered: what it met is not its own death
             if isinstance(error, (ObjectLostError, RayActorError)):
                 raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
@@ -83,6 +87,7 @@ class LearnerClient:
         except ObjectLostError as error:
             raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
         except TimeoutError as error:
+            kill_process(replica)
             raise self._lost(f"learner: {method} gave no answer in {self._call_deadline_s:g} s") from error
         except ACTOR_LOST as error:
             raise self._lost(f"learner: lost in {method} ({first_line(error)})") from error
@@ -96,19 +101,21 @@ class LearnerClient:
 
         They are a method result, not a `put` of the learner: the driver owns them, so they outlive the learner.
         """
-        assert self._actor is not None, "start() comes first"
-        return PublishedWeights(version, [self._actor.weights.remote()])
+        return PublishedWeights(version, [self._started().actor.weights.remote()])
 
     def close(self) -> None:
-        if self._actor is not None:
-            ray.kill(self._actor)
-            self._actor = None
+        if self._replica is not None:
+            ray.kill(self._replica.actor)
+            self._replica = None
+
+    def _started(self) -> Replica:
+        assert self._replica is not None, "start() comes first"
+        return self._replica
 
     def _spawn_next(self, avoided: Collection[str]) -> Actor:
         name, self._spawned = str(self._spawned), self._spawned + 1
         return self._spawn(name, avoided)
 
     def _lost(self, what: str) -> LearnerLost:
-        if self._node:
-            self._suspects[self._node] = time.monotonic() + SUSPECT_S
+        self._suspects[self._started().node] = time.monotonic() + SUSPECT_S
         return LearnerLost(what)

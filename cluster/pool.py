@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +23,7 @@ from ray.exceptions import (
     RuntimeEnvSetupError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rollout.errors import ClusterError, LapdogError, first_line
 
@@ -57,6 +61,7 @@ class InputsLost(ClusterError):
 class Replica:
     actor: Actor
     node: str
+    process: int
 
 
 @dataclass(eq=False)
@@ -156,7 +161,7 @@ class Pool:
                 raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
             except (*ACTOR_LOST, TimeoutError) as error:
                 what = _cause(error, f"no answer in {self._call_deadline_s:g} s")
-                self._replace(replica, what)
+                self._replace(replica, what, frozen=isinstance(error, TimeoutError))
                 if attempt == attempts:
                     lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
                     raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
@@ -207,7 +212,8 @@ class Pool:
             try:
                 await asyncio.wait_for(awaited(replica.actor.ping.remote()), self._call_deadline_s)
             except (*ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-                self._replace(replica, _cause(error, f"no answer in {self._call_deadline_s:g} s"))
+                what = _cause(error, f"no answer in {self._call_deadline_s:g} s")
+                self._replace(replica, what, frozen=isinstance(error, TimeoutError))
             except BaseException:
                 self._release(replica)
                 raise
@@ -226,9 +232,11 @@ class Pool:
                 return
         self._idle.append(replica)
 
-    def _replace(self, replica: Replica, cause: str) -> None:
+    def _replace(self, replica: Replica, cause: str, frozen: bool = False) -> None:
         self._say(f"{self.kind} lost: {cause}")
         self._discard(replica)
+        if frozen:
+            kill_process(replica)
         self.restarts += 1
         self._losses += 1
         if replica.node:
@@ -344,26 +352,43 @@ async def bring_up(
         doing = "still loading" if starting.placed else "without a place: `ray status` tells what is lacking"
         say(f"{name} is {doing} after {SLOW_START_S:g} s; waiting for {deadline_s:g} s")
 
-    async def placed(deadline_s: float | None) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(awaited(actor.ping.remote()), deadline_s)
-            starting.placed = True
-        return starting.placed
+    async def placed(deadline_s: float | None) -> Replica:
+        replica = Replica(actor, *await asyncio.wait_for(awaited(actor.ping.remote()), deadline_s))
+        starting.placed = True
+        return replica
 
-    actor = spawn(avoided)
+    actor, replica = spawn(avoided), None
     reminder = asyncio.get_running_loop().call_later(SLOW_START_S, remind)
     try:
         async with asyncio.timeout(deadline_s):
-            if avoided and not await placed(ELSEWHERE_S):
+            try:
+                replica = await placed(ELSEWHERE_S if avoided else None)
+            except TimeoutError:
                 ray.kill(actor)
                 actor = spawn(())
-            await placed(None)
-            return Replica(actor, await awaited(actor.ready.remote()))
-    except BaseException:
+                replica = await placed(None)
+            await awaited(actor.ready.remote())
+            return replica
+    except BaseException as error:
         ray.kill(actor)
+        if replica is not None and isinstance(error, TimeoutError):
+            kill_process(replica)
         raise
     finally:
         reminder.cancel()
+
+
+def kill_process(replica: Replica) -> None:
+    """End the process of an actor that gives no answer: Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
+    if replica.node:
+        there = NodeAffinitySchedulingStrategy(replica.node, soft=False)
+        ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(replica.process)
+
+
+def _kill_actor_process(process: int) -> None:
+    with contextlib.suppress(OSError):  # it is gone already
+        if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::"):
+            os.kill(process, signal.SIGKILL)
 
 
 async def awaited(reference: "ray.ObjectRef[Any]") -> Any:

@@ -35,16 +35,16 @@ class LearnerActor:
     def __repr__(self) -> str:
         return "Learner"
 
-    def ready(self) -> str:
-        """Load the model; the node's id. An error here reaches the driver as itself, one in __init__ would not."""
+    def ready(self) -> None:
+        """Load the model. An error here reaches the driver as itself, one in __init__ would not."""
         torch.set_num_threads(self._threads or os.cpu_count() or 1)  # Ray starts actors with OMP_NUM_THREADS=1
         device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = load_policy(self._policy_path, self._policy, torch.float32, device)
         self._learner = Learner(policy, self._settings, self._rollout, self._policy, self._reward_weights)
-        return ray.get_runtime_context().get_node_id()
 
-    def ping(self) -> None:
-        """Answer, if alive."""
+    def ping(self) -> tuple[str, int]:
+        """Node and process, if alive."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)

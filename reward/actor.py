@@ -1,5 +1,6 @@
 """RewardActor: a Ray shell round Scorer and the evaluation."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ class RewardActor:
     def __repr__(self) -> str:
         return f"Reward[{self._name}]"
 
-    def ping(self) -> None:
-        """Answer, if alive."""
+    def ping(self) -> tuple[str, int]:
+        """Node and process, if alive."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def ready(self) -> str:
-        """Import the user's rewards; the node's id. An error here reaches the driver as itself, one in __init__ would not."""
+    def ready(self) -> None:
+        """Import the user's rewards. An error here reaches the driver as itself, one in __init__ would not."""
         self._scorer = Scorer(self._settings)
-        return ray.get_runtime_context().get_node_id()
 
     def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
         """A report, then every group with its rewards."""

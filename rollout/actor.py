@@ -1,5 +1,6 @@
 """SamplerActor: a Ray shell round Sampler."""
 
+import os
 import time
 from typing import Any
 
@@ -31,18 +32,18 @@ class SamplerActor:
     def __repr__(self) -> str:
         return f"Sampler[{self._name}]"
 
-    def ping(self) -> None:
-        """Answer, if alive."""
+    def ping(self) -> tuple[str, int]:
+        """Node and process, if alive."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
-    def ready(self) -> str:
-        """Load the model and open the index; the node's id. An error here reaches the driver as itself, not so in __init__."""
+    def ready(self) -> None:
+        """Load the model and open the index. An error here reaches the driver as itself, not so in __init__."""
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
         device = "cuda" if torch.cuda.is_available() else "cpu"
         corpus = Corpus.open(self._data.passages, self._data.cache) if self._data.passages is not None else None
         retriever = Retriever(corpus, self._data.query, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed)
-        return ray.get_runtime_context().get_node_id()
 
     def groups(
         self, prompts: list[Prompt], mode: Mode, version: Version, weights: list["ray.ObjectRef[Any]"]

@@ -32,16 +32,16 @@ class FakeActor:
     def ready(self) -> Any:
         return SimpleNamespace(remote=self._ready)
 
-    async def _placed(self) -> None:
+    async def _placed(self) -> tuple[str, int]:
         if self.gone:
             raise ActorDiedError()
         if self.node == "full":
             await asyncio.Event().wait()
+        return self.node, 0
 
-    async def _ready(self) -> str:
+    async def _ready(self) -> None:
         if not self.starts:
             raise ActorDiedError()
-        return self.node
 
     async def work(self, gate: asyncio.Event | None) -> str:
         if self.dies or self.gone:
@@ -63,6 +63,7 @@ class Crew:
         self.avoided: list[list[str]] = []
         self.pauses: list[float] = []
         self.said: list[str] = []
+        self.frozen: list[str] = []
         self.failing = set(failing)
         self.nodes: dict[str, str] = {}
         self.pool = Pool("worker", self._spawn, size, 60.0, call_deadline_s, self.said.append)
@@ -73,6 +74,7 @@ class Crew:
             await sleep(0)
 
         monkeypatch.setattr(cluster.pool.ray, "kill", lambda actor: setattr(actor, "killed", True))
+        monkeypatch.setattr(cluster.pool, "kill_process", lambda replica: self.frozen.append(replica.actor.name))
         monkeypatch.setattr(cluster.pool.asyncio, "sleep", without_waiting)
 
     def _spawn(self, name: str, avoided: Collection[str]) -> FakeActor:
@@ -262,7 +264,7 @@ def test_a_hanging_replica_is_killed_at_the_deadline_and_its_call_repeated(with_
         await crew.work()
         crew.actors[0].hangs = True
         assert await crew.work() == "1"
-        assert crew.actors[0].killed and crew.said == ["worker lost: no answer in 0.01 s"]
+        assert crew.actors[0].killed and crew.said == ["worker lost: no answer in 0.01 s"] and crew.frozen == ["0"]
 
     with_crew(use, size=1, call_deadline_s=0.01)
 

@@ -17,8 +17,8 @@ class Worker:
     def __init__(self, crashes: Path | None = None, start_error: bool = False):
         self.crashes, self.start_error = crashes, start_error
 
-    def ping(self) -> None:
-        pass
+    def ping(self) -> tuple[str, int]:
+        return "", os.getpid()
 
     def ready(self) -> None:
         if self.start_error:
