@@ -254,9 +254,10 @@ class Trainer:
         self.terminal.say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {met}")
         rows, limit = self.folder.failed_prompt_rows(), self.settings.cluster.max_failed_prompts
         count = len({(row["file"], row["id"]) for row in rows})
-        if count > limit:
+        nothing_left = len({row["id"] for row in rows if row["file"] == "train"}) == len(self.inputs.train)
+        if count > limit or nothing_left:
             raise ClusterError(
-                f"cluster.max_failed_prompts: {count} prompts failed, {limit} may; "
+                f"cluster.max_failed_prompts: {count} prompts failed, {'none is left' if nothing_left else f'{limit} may'}; "
                 f"the first was {rows[0]['id']!r}: {rows[0]['error']}; mend that, or raise the limit"
             ) from failed.error
 
