@@ -16,11 +16,9 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-import ray
-
 from cluster import checkpoint, held_out, seed_flags
 from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions, absolute
-from cluster.elastic import samplers_that_fit
+from cluster.elastic import start_what_fits
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import (
     Inputs,
@@ -160,7 +158,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
         samplers = sampler_pool(settings, shares, namespace, policy_path, print)
         rewards = reward_pool(settings, shares, namespace, print)
         try:
-            samplers.resize(samplers_that_fit(ray.nodes(), settings.cluster, shares))
+            start_what_fits(samplers, settings.cluster, shares)
             rewards.start()
             constant_reply = state.constant_reply if state is not None else None
             weights = PublishedWeights(Version(0, 0))

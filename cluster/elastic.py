@@ -67,6 +67,10 @@ class NodeWatch:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
 
+def start_what_fits(samplers: Pool, settings: ClusterSettings, shares: Shares) -> None:
+    samplers.resize(samplers_that_fit(ray.nodes(), settings, shares))
+
+
 def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSettings, shares: Shares) -> int:
     """Of nodes as `ray.nodes()` lists them, once the learner and the reward actors have their places; within the bounds.
 
