@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster import checkpoint, held_out, seed_flags
+from cluster.actors import reward_pool, sampler_pool
 from cluster.config import USED_IN_EVALUATION, ConvertOptions, EvaluateOptions, Settings, TrainOptions, absolute
 from cluster.elastic import start_what_fits
 from cluster.flags import Values, build, parse_flags, read_yaml, split
@@ -31,9 +32,9 @@ from cluster.inputs import (
     with_demo,
     with_templates_of_its_family,
 )
-from cluster.pipeline import FailedPrompt, PublishedWeights
-from cluster.replicas import reward_pool, sampler_pool
-from cluster.resume import check_resumable
+from cluster.pipeline import PublishedWeights
+from cluster.poison import FailedPrompt
+from cluster.resume import check_fixed, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings, writable
 from cluster.session import Shares, session
 from cluster.terminal import evaluation_table
@@ -85,7 +86,7 @@ def train_command(argv: Sequence[str]) -> None:
             try:
                 run(new_trainer(settings, inputs, folder, shares))
             except LapdogError:
-                folder.remove_if_nothing_was_trained()
+                folder.remove_if_nothing_was_done()
                 raise
 
 
@@ -93,8 +94,9 @@ def resume_run(path: Path, values: Values) -> None:
     """Go on with the run in `path`; what it was told stays, but for `values`."""
     folder = RunFolder.existing(path)
     with folder.held():
-        before = read_settings(folder.path / "config.yaml")
+        before = read_settings(folder.path / "config.yaml").resolved()
         settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), values)
+        check_fixed(before, settings)
         newest = checkpoint.newest(folder.checkpoints, print)
         check_models_and_rewards(settings)
         inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)

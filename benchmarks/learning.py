@@ -197,7 +197,9 @@ def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
     prompts: Sequence[Prompt] = read_prompts(data / "valid.jsonl")
     calls = [prompts[i : i + PER_CALL] for i in range(0, len(prompts), PER_CALL)]
     groups = [group for call in calls for group in sampler.groups(call, "greedy", Version(0, step))]
-    return {name: value for name, value in evaluate(groups, Scorer(RewardSettings()), None).items() if isinstance(value, float)}
+    scorer = Scorer(RewardSettings())
+    figures = evaluate([scorer.score(group) for group in groups], None)
+    return {name: value for name, value in figures.items() if isinstance(value, float)}
 
 
 def best_expected_reward(seed: int) -> float:

@@ -20,32 +20,34 @@ MANIFEST, STATE, GROUPS = "manifest.json", "state.json", "groups.parquet"
 class TrainState:
     """Where a run stands, apart from what the learner holds. pending, set_aside: (epoch, id, attempt) of prompts taken but
     not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with spread and version, of
-    the groups in the checkpoint's groups.parquet; train_data: digest of the training prompts."""
+    the groups in the checkpoint's groups.parquet; data: digests of the files that it was trained on."""
 
     step: int = 0
     incarnation: int = 0
     stage: str = ""
-    train_data: str = ""
+    data: dict[str, str] = field(default_factory=dict)
     order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
     pending: list[list[Any]] = field(default_factory=list)
     set_aside: list[list[Any]] = field(default_factory=list)
     ready: list[list[Any]] = field(default_factory=list)
     constant_reply: str | None = None
-    best_reward: float | None = None
-    best_step: int | None = None
-    evaluations_without_rise: int = 0
 
 
 class Checkpoints:
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder, keep
 
-    async def save(self, state: TrainState, config: Path, write: Callable[[Path], Awaitable[None]]) -> Path:
-        """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones.
+    async def save(
+        self, state: TrainState, config: Path, write: Callable[[Path], Awaitable[None]], best_step: int | None = None
+    ) -> Path:
+        """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones but the best.
 
-        Raises CheckpointError if there is no room.
+        One of that step that is there already is what the run was resumed from, and stays. Raises CheckpointError if there
+        is no room.
         """
         target, draft = self.folder / f"step-{state.step}", self.folder / f".step-{state.step}.tmp"
+        if target.exists():
+            return target
         shutil.rmtree(draft, ignore_errors=True)
         try:
             with writing(target):
@@ -55,18 +57,18 @@ class Checkpoints:
                 shutil.copy(config, draft / "config.yaml")
                 (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
                 await asyncio.to_thread(self._seal, draft)
-                _put_in_place(draft, target)
+                os.rename(draft, target)
+                _flush(target.parent)
                 self._point("latest", target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        if state.best_step == state.step:
-            self.mark_best(state.step)
+        self.mark_best(best_step)
         self._prune()
         return target
 
-    def mark_best(self, step: int) -> None:
+    def mark_best(self, step: int | None) -> None:
         """Let `best` point at the checkpoint of a step, if there is one already."""
-        if (self.folder / f"step-{step}").is_dir():
+        if step is not None and (self.folder / f"step-{step}").is_dir():
             self._point("best", self.folder / f"step-{step}")
 
     def exist(self) -> bool:
@@ -76,6 +78,12 @@ class Checkpoints:
         """Remove drafts and checkpoints of later steps: a resumed run writes its own."""
         for folder in [*self.folder.glob(".step-*"), *(c for c in _checkpoints(self.folder) if _step_of(c) > step)]:
             shutil.rmtree(folder)
+        if (self.folder / "best").is_symlink() and not (self.folder / "best").exists():
+            (self.folder / "best").unlink()
+        if left := _checkpoints(self.folder):
+            self._point("latest", left[-1])
+        else:
+            (self.folder / "latest").unlink(missing_ok=True)
 
     def _seal(self, draft: Path) -> None:
         """Share the reference with the checkpoint before, then write down size and checksum of every file."""
@@ -149,17 +157,6 @@ def verify(folder: Path) -> TrainState:
         return TrainState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: is no complete checkpoint ({error}); give another one") from error
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    """Rename `draft` to `target`; one of the same step moves aside first, so that there is always a whole one."""
-    aside = target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if target.exists():
-        os.rename(target, aside)
-    os.rename(draft, target)
-    _flush(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

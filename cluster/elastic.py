@@ -9,7 +9,8 @@ from ray.exceptions import RayError
 
 from cluster.config import ClusterSettings
 from cluster.learner_client import LearnerClient
-from cluster.pool import Pool, forget
+from cluster.pool import Pool
+from cluster.replica import forget
 from cluster.session import Resources, Shares, bears_samplers
 from rollout.errors import first_line
 

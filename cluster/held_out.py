@@ -1,16 +1,119 @@
-"""Greedy replies to a whole file across the samplers -> the evaluation's figures."""
+"""Greedy replies to a whole file across the samplers -> the evaluation's figures, and a run's evaluations."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from cluster.pipeline import FailedPrompt, PublishedWeights, isolating_poison, sample
-from cluster.pool import Pool
+from cluster.config import Settings
+from cluster.failed_prompts import FailedPrompts
+from cluster.inputs import Inputs
+from cluster.pipeline import PublishedWeights, sample
+from cluster.poison import FailedPrompt, isolating_poison
+from cluster.pool import CALL_ATTEMPTS, Pool
+from cluster.replica import InputsLost, forget, pause_s
+from cluster.run_folder import Row, RunFolder
 from rollout.types import Prompt
 
 PROMPTS_PER_CALL = 32
 
 Result = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best held-out reward of training, and how many evaluations of the second stage came after it."""
+
+    step: int | None = None
+    reward: float | None = None
+    evaluations_since: int = 0
+
+
+class HeldOut:
+    """The evaluations of a run: the same prompts each time, all figures in its evaluations.jsonl."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inputs: Inputs,
+        folder: RunFolder,
+        samplers: Pool,
+        rewards: Pool,
+        failed_prompts: FailedPrompts,
+    ):
+        self._settings, self._inputs, self._folder = settings, inputs, folder
+        self._samplers, self._rewards, self._failed_prompts = samplers, rewards, failed_prompts
+        self._constant_reply: asyncio.Future[str] | None = None
+
+    def find_constant_reply(self, known: str | None) -> None:
+        """Begin to search the training answer that scores best when said to everything, unless it is known."""
+        self._constant_reply = asyncio.ensure_future(self._found_constant_reply(known))
+
+    async def constant_reply(self) -> str:
+        found = self._constant_reply
+        if found is None or (found.done() and found.exception() is not None):
+            found = self._constant_reply = asyncio.ensure_future(self._found_constant_reply(None))
+        return await found
+
+    def is_due(self, step: int, at_the_end_of_a_stage: bool) -> bool:
+        """Before, between and after the stages and every `eval_every` steps, once a step."""
+        every = self._settings.eval_every
+        due = step == 0 or at_the_end_of_a_stage or (every > 0 and step % every == 0)
+        return due and bool(self._inputs.valid) and all(row["step"] != step for row in self._folder.evaluation_rows())
+
+    async def evaluate(
+        self, step: int, stage: str, weights: PublishedWeights, republish: Callable[[], Awaitable[PublishedWeights]]
+    ) -> Row:
+        """One more row of evaluations.jsonl; what is lost on the way is made again."""
+        constant_reply = await self.constant_reply()
+        for attempt in range(CALL_ATTEMPTS):
+            failed = self._failed_prompts.ids("valid")
+            prompts = [prompt for prompt in self._inputs.valid if prompt.id not in failed]
+            try:
+                figures, _ = await evaluate(
+                    self._samplers,
+                    self._rewards,
+                    prompts,
+                    weights,
+                    constant_reply,
+                    lambda failed: self._failed_prompts.add("valid", step, failed),
+                )
+            except InputsLost as error:
+                lost = error
+                await asyncio.sleep(pause_s(attempt))
+                weights = await republish()
+            else:
+                row = {"step": step, "stage": stage, **figures}
+                self._folder.append(self._folder.evaluations, row)
+                return row
+        raise lost
+
+    def best(self) -> Best:
+        return best_of(self._folder.evaluation_rows())
+
+    def close(self) -> None:
+        if self._constant_reply is not None:
+            forget(self._constant_reply)
+
+    async def _found_constant_reply(self, known: str | None) -> str:
+        if known is not None:
+            return known
+        prompts, seed = self._inputs.train, self._settings.seed
+        reply, _ = await self._rewards.call(lambda actor: [actor.constant_reply.remote(prompts, seed)])
+        return reply
+
+
+def best_of(rows: Sequence[Row]) -> Best:
+    """Of the rows of evaluations.jsonl; the policy that training began with does not count."""
+    best = Best()
+    for row in rows:
+        if row["step"] == 0 or row["reward"] is None:
+            continue
+        if best.reward is None or row["reward"] > best.reward:
+            best = Best(row["step"], row["reward"])
+        elif row["stage"] == "grpo":
+            best = Best(best.step, best.reward, best.evaluations_since + 1)
+    return best
 
 
 async def evaluate(
@@ -22,14 +125,20 @@ async def evaluate(
     fail: Callable[[FailedPrompt], None],
 ) -> Result:
     """Figures as in `reward.evaluation`, and one row per prompt with reply and passages. fail: told of prompts that cannot be
-    answered; the figures are those of the others. Raises what the first one met if there are none."""
+    answered or rewarded; the figures are those of the others. Raises what the first one met if there are none."""
 
     async def replies(prompts: tuple[Prompt, ...], attempts: int) -> list[Any]:
         _, groups = await sample(samplers, prompts, "greedy", lambda: weights, attempts)
-        return groups
+        _, scored = await rewards.call(lambda actor: actor.score.options(num_returns=1 + len(groups)).remote(*groups), attempts)
+        return scored
 
     calls = [tuple(prompts[i : i + PROMPTS_PER_CALL]) for i in range(0, len(prompts), PROMPTS_PER_CALL)]
-    answered = await asyncio.gather(*(isolating_poison(call, replies) for call in calls))
+    answers = [asyncio.ensure_future(isolating_poison(call, replies)) for call in calls]
+    try:
+        answered = await asyncio.gather(*answers)
+    finally:
+        for answer in answers:
+            forget(answer)
     failed = [failed for made in answered for failed in made.failed]
     groups = [group for made in answered for call in made.calls for group in call]
     if failed and not groups:

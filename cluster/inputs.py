@@ -18,12 +18,11 @@ from rollout.types import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
+    """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same."""
+
     train: list[Prompt]
     valid: list[Prompt]
-
-    def digest(self) -> str:
-        """Tells whether a resumed run still trains on the same prompts in the same order."""
-        return hashlib.sha256("\n".join(map(repr, self.train)).encode()).hexdigest()
+    digests: dict[str, str]
 
 
 def load_inputs(settings: Settings) -> Inputs:
@@ -35,9 +34,14 @@ def load_inputs(settings: Settings) -> Inputs:
     if data.train is None:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
     train = read_prompts(data.train)
-    valid = read_prompts(data.valid)[: settings.eval_limit] if data.valid is not None else []
-    check_retrieval(settings, [*train, *valid])
-    return Inputs(train, valid)
+    valid = read_prompts(data.valid) if data.valid is not None else []
+    corpus = check_retrieval(settings, [*train, *valid])
+    digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
+    return Inputs(train, valid[: settings.eval_limit], digests)
+
+
+def _digest(prompts: list[Prompt]) -> str:
+    return hashlib.sha256("\n".join(map(repr, prompts)).encode()).hexdigest()
 
 
 def check_models_and_rewards(settings: Settings) -> None:
@@ -53,8 +57,11 @@ def with_templates_of_its_family(settings: Settings) -> Settings:
     return settings.model_copy(update={"policy": resolved(settings.policy.path, settings.policy)})
 
 
-def check_retrieval(settings: Settings, prompts: list[Prompt]) -> None:
-    """Raise DataError if passages are to be read that nobody supplies, or more than the corpus holds."""
+def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
+    """The passages that are searched, if any are.
+
+    Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds.
+    """
     data, n_context = settings.data, settings.policy.n_context
     corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
     Retriever(corpus, data.query, n_context)
@@ -63,6 +70,7 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> None:
             f"data.passages: is missing, and example {bare.id!r} brings no passages itself; "
             "give a passage file, or --policy.n_context 0 to read questions alone"
         )
+    return corpus
 
 
 def with_demo(settings: Settings, folder: Path) -> Settings:

@@ -1,33 +1,27 @@
-"""The driver's side of the LearnerActor: calls with a deadline, weights by reference, a new actor where one is lost."""
+"""The learner as the driver sees it: one actor whose loss is told apart from what its calls raise."""
 
 import asyncio
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from cluster.pipeline import PublishedWeights
-from cluster.pool import (
+from cluster.replica import (
     ACTOR_LOST,
-    SUSPECT_S,
-    Actor,
+    START_ATTEMPTS,
     InputsLost,
     Replica,
     Spawn,
+    Starter,
     Starting,
     awaited,
-    bring_up,
     cause,
     kill_process,
-    pause_s,
-    start_failure,
 )
 from rollout.errors import ClusterError, LapdogError, first_line
 from rollout.types import Version
-
-START_ATTEMPTS = 3
 
 
 class LearnerLost(ClusterError):
@@ -39,12 +33,10 @@ class LearnerClient:
 
     def __init__(self, spawn: Spawn, start_deadline_s: float, call_deadline_s: float, say: Callable[[str], None]):
         self.restarts = -1
-        self._spawn, self._say = spawn, say
-        self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s
+        self._starter = Starter("learner", spawn, start_deadline_s, say)
+        self._call_deadline_s = call_deadline_s
         self._replica: Replica | None = None
-        self._spawned = 0
         self._starting = Starting(placed=True)
-        self._suspects: dict[str, float] = {}
 
     @property
     def without_place_s(self) -> float:
@@ -58,19 +50,13 @@ class LearnerClient:
             self.close()
             self.restarts += 1
             self._starting.placed = False
-            suspects = [node for node, until in self._suspects.items() if until > time.monotonic()]
             try:
-                spawn, starting = self._spawn_next, self._starting
-                self._replica = await bring_up(spawn, suspects, "learner", starting, self._start_deadline_s, self._say)
+                self._replica = await self._starter.start(self._starting)
                 return
-            except (RayTaskError, *ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-                late = f"not ready in {self._start_deadline_s:g} s"
-                what = late if isinstance(error, TimeoutError) else cause(error)
-                failure = start_failure("learner", error, what)
-                if attempt == START_ATTEMPTS or not isinstance(failure, ClusterError):
-                    raise failure from error
-            self._say(f"learner does not start: {what}; trying again in {pause_s(attempt):g} s")
-            await asyncio.sleep(pause_s(attempt))
+            except ClusterError as error:
+                if attempt == START_ATTEMPTS:
+                    raise
+                await self._starter.pause(error, attempt)
 
     async def ask(self, method: str, *arguments: Any) -> Any:
         """Await one call. Raises LearnerLost, InputsLost if an argument is gone, and what the call itself raises."""
@@ -112,10 +98,6 @@ class LearnerClient:
         assert self._replica is not None, "start() comes first"
         return self._replica
 
-    def _spawn_next(self, avoided: Collection[str]) -> Actor:
-        name, self._spawned = str(self._spawned), self._spawned + 1
-        return self._spawn(name, avoided)
-
     def _lost(self, what: str) -> LearnerLost:
-        self._suspects[self._started().node] = time.monotonic() + SUSPECT_S
+        self._starter.suspect(self._started().node)
         return LearnerLost(what)

@@ -55,6 +55,7 @@ def metrics_row(
         "seconds_sync": sum(made.sampled.sync_seconds for made in batch.calls),
         "seconds_step": seconds_step,
         "skipped": update.skipped,
+        "requeued": batch.requeued,
         "padding_update": update.padding,
         "padding_sample": sum(made.sampled.padding for made in batch.calls) / len(batch.calls) if batch.calls else None,
         "peak_memory_mb": update.peak_memory_mb,

@@ -13,20 +13,17 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from ray.exceptions import RayTaskError
-
-from cluster.pool import CALL_ATTEMPTS, InputsLost, Pool, ReplicasLost, forget
+from cluster.poison import FailedPrompt, Made, isolating_poison
+from cluster.pool import CALL_ATTEMPTS, Pool
+from cluster.replica import InputsLost, forget, pause_s
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Mode, Prompt, Version
 
-PROMPT_ATTEMPTS = 3
 PATIENCE = 2.0  # times the slowest call so far
-Call = TypeVar("Call")
-BY_THE_PROMPT = (RayTaskError, ReplicasLost)  # what a call meets that may be due to one of its prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +58,15 @@ class ScoredCall:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedPrompt:
-    """A prompt that failed `PROMPT_ATTEMPTS` times by itself, and what it met first."""
-
-    prompt: Prompt
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Made(Generic[Call]):
-    """What became of prompts that were to be answered together: one call as a rule, one for each prompt where that failed."""
-
-    calls: list[Call]
-    failed: list[FailedPrompt]
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
-    """What is trained on together; `calls` ended while it was filled, `set_aside` groups were replaced meanwhile."""
+    """What is trained on together; while it was filled `calls` ended, `set_aside` groups were replaced as they teach nothing,
+    and the prompts of `requeued` groups that had become too old were queued again."""
 
     groups: list[ScoredGroup]
     staleness: list[int]
     calls: list[ScoredCall]
     set_aside: int = 0
+    requeued: int = 0
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -127,7 +110,6 @@ class Pipeline:
     queue: deque[Prompt] = field(default_factory=deque)
     set_aside: deque[Prompt] = field(default_factory=deque)
     ready: deque[ScoredGroup] = field(default_factory=deque)
-    requeued: int = 0
 
     def __post_init__(self) -> None:
         self._running: list[RunningCall] = []
@@ -147,19 +129,18 @@ class Pipeline:
         slots = min((ahead + 1) * self.stage.prompts_per_step, self.prompts_left)
         size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
         while self._untrained < slots:
-            call = RunningCall(tuple(self._next(min(size, slots - self._untrained))))
-            call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call)))
+            call = self._begin(self._next(min(size, slots - self._untrained)))
             self._running.append(call)
             self._untrained += len(call.prompts)
 
     async def batch(self) -> Batch:
-        """The next full batch; groups that became too old are counted and their prompts queued again."""
+        """The next full batch; the prompts of groups that became too old are queued again."""
         groups: list[ScoredGroup] = []
         staleness: list[int] = []
         if not self.in_admission_order:
             await self._wait_for_pressing()
         spare = self.dynamic_sampling * self.stage.prompts_per_step
-        set_aside = 0
+        set_aside = requeued = 0
         while len(groups) < self.stage.prompts_per_step:
             if not self.ready:
                 self.admit()
@@ -169,7 +150,7 @@ class Pipeline:
             group = self.ready.popleft()
             lag = self._lag(group.version)
             if lag > self.max_staleness:
-                self.requeued += 1
+                requeued += 1
                 self.queue.append(group.prompt)
                 self._untrained -= 1
             elif group.teaches_nothing and group.prompt.attempt == 0 and set_aside < spare:
@@ -180,7 +161,7 @@ class Pipeline:
                 groups.append(group)
                 staleness.append(lag)
         calls, self._calls = self._calls, []
-        return Batch(groups, staleness, calls, set_aside)
+        return Batch(groups, staleness, calls, set_aside, requeued)
 
     def trained(self, batch: Batch, weights: PublishedWeights | None) -> None:
         """Free the batch's slots; groups admitted from now on are sampled with `weights`."""
@@ -190,8 +171,13 @@ class Pipeline:
 
     def give_back(self, batch: Batch) -> None:
         """Have a batch whose groups are lost made again, before all others."""
-        self.queue.extendleft(reversed(batch.prompts))
-        self._untrained -= len(batch.groups)
+        prompts = batch.prompts
+        if self.in_admission_order:
+            prompts += [group.prompt for group in self.ready]
+            self.ready.clear()
+        size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
+        again = [self._begin(prompts[i : i + size]) for i in range(0, len(prompts), size)]
+        self._running = again + self._running
 
     def made_ahead(self) -> list[ScoredGroup]:
         """Groups that are finished and not yet trained on."""
@@ -206,6 +192,11 @@ class Pipeline:
     def cancel(self) -> None:
         for call in self._running:
             forget(call.task)
+
+    def _begin(self, prompts: Sequence[Prompt]) -> RunningCall:
+        call = RunningCall(tuple(prompts))
+        call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call)))
+        return call
 
     def _next(self, count: int) -> list[Prompt]:
         """Queued prompts first; those set aside when their epoch is over."""
@@ -267,12 +258,13 @@ class Pipeline:
 
     async def _scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         """Sample and score; what is lost on the way is made again."""
-        for _ in range(CALL_ATTEMPTS):
+        for attempt in range(CALL_ATTEMPTS):
             weights = self.weights
             try:
                 return await self._sampled_and_scored(call, prompts, attempts)
             except InputsLost as error:
                 lost = error
+                await asyncio.sleep(pause_s(attempt))
                 async with self._publishing:
                     if self.weights is weights:
                         self.weights = await self.republish()
@@ -291,25 +283,6 @@ class Pipeline:
             )
         self._slowest_s = max(self._slowest_s, time.monotonic() - call.since)
         return _scored_call(prompts, references, sampled, scored)
-
-
-async def isolating_poison(
-    prompts: tuple[Prompt, ...], answer: Callable[[tuple[Prompt, ...], int], Awaitable[Call]]
-) -> Made[Call]:
-    """`answer` prompts, with so many attempts; those that fail together are tried one by one: none can spoil the others."""
-    if len(prompts) > 1:
-        try:
-            return Made([await answer(prompts, CALL_ATTEMPTS)], [])
-        except BY_THE_PROMPT:
-            made = [await isolating_poison((prompt,), answer) for prompt in prompts]
-            return Made([call for one in made for call in one.calls], [failed for one in made for failed in one.failed])
-    errors: list[Exception] = []
-    while len(errors) < PROMPT_ATTEMPTS:
-        try:
-            return Made([await answer(prompts, 1)], [])
-        except BY_THE_PROMPT as error:
-            errors.append(error)
-    return Made([], [FailedPrompt(prompts[0], errors[0])])
 
 
 def _scored_call(

@@ -1,79 +1,37 @@
 """Replicas of one kind of actor: calls go to whoever is free; one that dies or hangs is replaced and its call repeated."""
 
 import asyncio
-import contextlib
-import os
-import signal
-import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    ActorUnschedulableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-    WorkerCrashedError,
-)
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from cluster.replica import (
+    ACTOR_LOST,
+    START_ATTEMPTS,
+    Actor,
+    InputsLost,
+    Replica,
+    Spawn,
+    Starter,
+    Starting,
+    awaited,
+    cause,
+    forget,
+    kill_process,
+    pause_s,
+)
 from rollout.errors import ClusterError, LapdogError, first_line
 
-START_ATTEMPTS = 3
 CALL_ATTEMPTS = 3
-LONGEST_PAUSE_S = 30.0
-SUSPECT_S = 60.0
-ELSEWHERE_S = 30.0
-SLOW_START_S = 60.0
 
-ACTOR_LOST = (
-    RayActorError,
-    OutOfMemoryError,
-    NodeDiedError,
-    WorkerCrashedError,
-    LocalRayletDiedError,
-    ActorUnschedulableError,
-    RuntimeEnvSetupError,
-)
-
-Actor = Any
 Invoke = Callable[[Actor], list["ray.ObjectRef[Any]"]]
-Spawn = Callable[[str, Collection[str]], Actor]
 
 
 class ReplicasLost(ClusterError):
     """Every replica that was given a call died or gave no answer."""
-
-
-class InputsLost(ClusterError):
-    """A call cannot be answered because an object that it was given is gone, with the node or actor that held it."""
-
-
-@dataclass(eq=False)
-class Replica:
-    actor: Actor
-    node: str
-    process: int
-
-
-@dataclass(eq=False)
-class Starting:
-    """An actor on its way up: `placed` once Ray has found room for it."""
-
-    placed: bool = False
-    since: float = field(default_factory=time.monotonic)
-
-    @property
-    def without_place_s(self) -> float:
-        return 0.0 if self.placed else time.monotonic() - self.since
 
 
 class Pool:
@@ -93,15 +51,14 @@ class Pool:
         say: Callable[[str], None] = lambda text: None,
     ):
         self.kind, self.restarts = kind, 0
-        self._spawn, self._size, self._say = spawn, size, say
-        self._start_deadline_s, self._call_deadline_s = start_deadline_s, call_deadline_s
-        self._spawned = 0
+        self._starter = Starter(kind, spawn, start_deadline_s, say)
+        self._size, self._call_deadline_s, self._say = size, call_deadline_s, say
         self._replicas: set[Replica] = set()
         self._idle: deque[Replica] = deque()
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Starting] = {}
-        self._suspects: dict[str, float] = {}  # nodes, and until when
-        self._losses = 0  # since the last call that was answered
+        self._losses = 0  # in a row, since the last call that was answered
+        self._spawned_at_loss = 0
         self._failure: Exception | None = None
 
     def start(self) -> None:
@@ -160,7 +117,7 @@ class Pool:
                 self._release(replica)
                 raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
             except (*ACTOR_LOST, TimeoutError) as error:
-                what = _cause(error, f"no answer in {self._call_deadline_s:g} s")
+                what = self._what_befell(error)
                 self._replace(replica, what, frozen=isinstance(error, TimeoutError))
                 if attempt == attempts:
                     lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
@@ -212,7 +169,7 @@ class Pool:
             try:
                 await asyncio.wait_for(awaited(replica.actor.ping.remote()), self._call_deadline_s)
             except (*ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-                what = _cause(error, f"no answer in {self._call_deadline_s:g} s")
+                what = self._what_befell(error)
                 self._replace(replica, what, frozen=isinstance(error, TimeoutError))
             except BaseException:
                 self._release(replica)
@@ -232,17 +189,21 @@ class Pool:
                 return
         self._idle.append(replica)
 
-    def _replace(self, replica: Replica, cause: str, frozen: bool = False) -> None:
-        self._say(f"{self.kind} lost: {cause}")
+    def _replace(self, replica: Replica, what: str, frozen: bool = False) -> None:
+        self._say(f"{self.kind} lost: {what}")
         self._discard(replica)
         if frozen:
             kill_process(replica)
         self.restarts += 1
-        self._losses += 1
-        if replica.node:
-            self._suspects[replica.node] = time.monotonic() + SUSPECT_S
+        if replica.number >= self._spawned_at_loss:  # not where several go together, as with their node
+            self._losses += 1
+            self._spawned_at_loss = self._starter.spawned
+        self._starter.suspect(replica.node)
         if self._surplus() < 0:
             self._start_replica(pause_s(self._losses - 1))
+
+    def _what_befell(self, error: Exception) -> str:
+        return f"no answer in {self._call_deadline_s:g} s" if isinstance(error, TimeoutError) else cause(error)
 
     def _discard(self, replica: Replica) -> None:
         self._replicas.remove(replica)
@@ -258,42 +219,28 @@ class Pool:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._fail(error)
 
-    def _spawn_next(self, avoided: Collection[str]) -> Actor:
-        name, self._spawned = str(self._spawned), self._spawned + 1
-        return self._spawn(name, avoided)
-
     async def _bring_up(self, after_s: float) -> None:
         """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
         task = asyncio.current_task()
         assert task is not None
         attempt = failures = 0
+        await asyncio.sleep(after_s)
         while True:
-            await asyncio.sleep(after_s)
             attempt += 1
-            starting = self._starting[task] = Starting()
+            self._starting[task] = Starting()
             try:
-                replica = await bring_up(
-                    self._spawn_next, self._suspected(), self.kind, starting, self._start_deadline_s, self._say
-                )
-            except (RayTaskError, *ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-                what = _cause(error, f"not ready in {self._start_deadline_s:g} s")
-                failure = start_failure(self.kind, error, what)
+                replica = await self._starter.start(self._starting[task])
+            except LapdogError as error:
+                failures = 0 if self._replicas else failures + 1
+                if failures >= START_ATTEMPTS or (failures and not isinstance(error, ClusterError)):
+                    self._fail(error)
+                    return
+                await self._starter.pause(error, attempt)
             else:
                 self._starting.pop(task)
                 self._replicas.add(replica)
                 self._release(replica)
                 return
-            failures = 0 if self._replicas else failures + 1
-            if failures >= START_ATTEMPTS or (failures and not isinstance(failure, ClusterError)):
-                self._fail(failure)
-                return
-            after_s = pause_s(attempt)
-            self._say(f"{self.kind} does not start: {what}; trying again in {after_s:g} s")
-
-    def _suspected(self) -> list[str]:
-        now = time.monotonic()
-        self._suspects = {node: until for node, until in self._suspects.items() if until > now}
-        return list(self._suspects)
 
     def _fail(self, error: Exception) -> None:
         """Let every caller meet `error`, the first one of its kind."""
@@ -302,94 +249,3 @@ class Pool:
             if not free.done():
                 free.set_exception(self._failure)
         self._waiting.clear()
-
-
-def start_failure(kind: str, error: Exception, what: str) -> LapdogError:
-    """What the user is told: a mistake of his own as it is, for he would meet it again."""
-    own = getattr(error, "cause", None)
-    if isinstance(own, LapdogError):
-        return own
-    return ClusterError(f"{kind}: cannot be started ({what}); see its log in the dashboard")
-
-
-def pause_s(losses: int) -> float:
-    """Seconds to wait after so many losses in a row: 0, 0.5, 1, 2, 4, ..."""
-    return min(LONGEST_PAUSE_S, 0.5 * 2.0 ** (losses - 1)) if losses > 0 else 0.0
-
-
-def forget(future: "asyncio.Future[Any]") -> None:
-    """Cancel what nobody will wait for; if it failed already, the first failure has been shown."""
-    if not future.cancel() and not future.cancelled():
-        future.exception()
-
-
-def cause(error: Exception) -> str:
-    """The first line of what an actor met, without Ray's wrapping."""
-    if not isinstance(error, RayTaskError):
-        return first_line(error)
-    met = getattr(error, "cause", error)
-    return first_line(met) if isinstance(met, LapdogError) else f"{type(met).__name__}: {first_line(met)}"
-
-
-def _cause(error: Exception, late: str) -> str:
-    return late if isinstance(error, TimeoutError) else cause(error)
-
-
-async def bring_up(
-    spawn: Callable[[Collection[str]], Actor],
-    avoided: Collection[str],
-    name: str,
-    starting: Starting,
-    deadline_s: float,
-    say: Callable[[str], None],
-) -> Replica:
-    """A ready actor, away from the avoided nodes if others have room for it in a while. What does not come up is killed.
-
-    Raises TimeoutError, and what the start raises.
-    """
-
-    def remind() -> None:
-        doing = "still loading" if starting.placed else "without a place: `ray status` tells what is lacking"
-        say(f"{name} is {doing} after {SLOW_START_S:g} s; waiting for {deadline_s:g} s")
-
-    async def placed(deadline_s: float | None) -> Replica:
-        replica = Replica(actor, *await asyncio.wait_for(awaited(actor.ping.remote()), deadline_s))
-        starting.placed = True
-        return replica
-
-    actor, replica = spawn(avoided), None
-    reminder = asyncio.get_running_loop().call_later(SLOW_START_S, remind)
-    try:
-        async with asyncio.timeout(deadline_s):
-            try:
-                replica = await placed(ELSEWHERE_S if avoided else None)
-            except TimeoutError:
-                ray.kill(actor)
-                actor = spawn(())
-                replica = await placed(None)
-            await awaited(actor.ready.remote())
-            return replica
-    except BaseException as error:
-        ray.kill(actor)
-        if replica is not None and isinstance(error, TimeoutError):
-            kill_process(replica)
-        raise
-    finally:
-        reminder.cancel()
-
-
-def kill_process(replica: Replica) -> None:
-    """End the process of an actor that gives no answer: Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
-    if replica.node:
-        there = NodeAffinitySchedulingStrategy(replica.node, soft=False)
-        ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(replica.process)
-
-
-def _kill_actor_process(process: int) -> None:
-    with contextlib.suppress(OSError):  # it is gone already
-        if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::"):
-            os.kill(process, signal.SIGKILL)
-
-
-async def awaited(reference: "ray.ObjectRef[Any]") -> Any:
-    return await reference

@@ -1,5 +1,6 @@
 """What must not change between a run and its resumption."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.checkpoint import TrainState
@@ -10,12 +11,17 @@ from rollout.errors import DataError, SettingsError
 FIXED = ("run_dir", "seed", "data", "policy")
 
 
-def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkpoint: Path, state: TrainState) -> None:
-    """Raise SettingsError or DataError where a resumed run would not go on with what the checkpoint holds."""
-    fixed = FIXED if state.stage == "supervised" else (*FIXED, "supervised")
-    for name in fixed:
+def check_fixed(before: Settings, settings: Settings, names: Sequence[str] = FIXED) -> None:
+    """Raise SettingsError where a resumed run would not go on with what its folder holds."""
+    for name in names:
         if getattr(settings, name) != getattr(before, name):
             raise SettingsError(f"{name}: differs from the run's own, which a resumed run keeps; leave it out")
+
+
+def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkpoint: Path, state: TrainState) -> None:
+    """Raise SettingsError or DataError where a resumed run would not go on with what the checkpoint holds."""
+    if state.stage != "supervised":
+        check_fixed(before, settings, ["supervised"])
     if state.stage == "grpo" and settings.learner.reference_path != before.learner.reference_path:
         raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
     if state.stage not in [stage.name for stage in settings.stages()]:
@@ -24,5 +30,6 @@ def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkp
     needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():
         raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")
-    if state.train_data != inputs.digest():
-        raise DataError(f"{settings.data.train}: is not what the run was trained on; put that file back, or start anew")
+    for name, digest in inputs.digests.items():
+        if state.data[name] != digest:
+            raise DataError(f"{getattr(settings.data, name)}: is not what the run was begun with; put it back, or start anew")

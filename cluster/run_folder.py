@@ -69,8 +69,9 @@ class RunFolder:
                 raise CheckpointError(f"{self.path}: another process trains it; wait for its end, or stop it") from error
             yield
 
-    def remove_if_nothing_was_trained(self) -> None:
-        if not self.metrics.exists():
+    def remove_if_nothing_was_done(self) -> None:
+        """What was trained, evaluated or found to fail stays."""
+        if not any(file.exists() for file in (self.metrics, self.evaluations, self.failed_prompts)):
             shutil.rmtree(self.path)
 
     def write_settings(self, settings: Settings) -> None:

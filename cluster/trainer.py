@@ -1,26 +1,26 @@
 """A training run on Ray: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
 
-import asyncio
 import contextlib
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster import held_out
+from cluster.actors import learner_client, reward_pool, sampler_pool
 from cluster.checkpoint import GROUPS, Checkpoints, TrainState, newest
 from cluster.config import Settings
 from cluster.elastic import NodeWatch
+from cluster.failed_prompts import FailedPrompts
+from cluster.held_out import HeldOut
 from cluster.inputs import Inputs
 from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
-from cluster.pipeline import Batch, FailedPrompt, Pipeline, PublishedWeights, ScoredGroup
-from cluster.pool import CALL_ATTEMPTS, InputsLost, cause, forget
-from cluster.replicas import learner_client, reward_pool, sampler_pool
+from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup
+from cluster.poison import FailedPrompt
+from cluster.replica import InputsLost
 from cluster.run_folder import RunFolder, read_settings
 from cluster.session import Shares
 from cluster.stop import heed_stop_signals
@@ -45,8 +45,11 @@ class Trainer:
         self.samplers = sampler_pool(*actors, policy_path, self.terminal.say)
         self.rewards = reward_pool(*actors, self.terminal.say)
         self.learner = learner_client(*actors, policy_path, self.terminal.say)
+        limit = settings.cluster.max_failed_prompts
+        self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self.terminal.say)
+        self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
         self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.learner, self.terminal.say)
-        self.state = TrainState(train_data=inputs.digest())
+        self.state = TrainState(data=inputs.digests)
         self.weights = PublishedWeights(Version(0, 0))
         self.stop_reason: str | None = None
         self.pipeline: Pipeline | None = None
@@ -55,11 +58,11 @@ class Trainer:
         self._furthest = 0
         self._saving = False
         self._by_id = {prompt.id: prompt for prompt in inputs.train}
-        self._counted = {"requeued": 0, "restarts": 0}
+        self._restarts_recorded = 0
 
     def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
-        self._restored, state = checkpoint or (None, TrainState(train_data=self.inputs.digest()))
+        self._restored, state = checkpoint or (None, TrainState(data=self.inputs.digests))
         if self._restored is not None and state.ready:
             before = read_settings(self._restored / "config.yaml")
             if (before.rollout, before.reward) != (self.settings.rollout, self.settings.reward):
@@ -68,6 +71,7 @@ class Trainer:
         self.state = replace(state, incarnation=last + 1)
         self.folder.cut_back(state.step)
         self.checkpoints.discard_after(state.step)
+        self.checkpoints.mark_best(self.held_out.best().step)
 
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
@@ -76,7 +80,7 @@ class Trainer:
         self.samplers.start()
         self.rewards.start()
         self.nodes.start()
-        self._constant_reply = asyncio.ensure_future(self._find_constant_reply())
+        self.held_out.find_constant_reply(self.state.constant_reply)
         await self._start_learner()
         if self.state.step == self.settings.stages()[-1].last:  # a stop may have come before its last evaluation
             await self._evaluate_if_due(self.settings.stages()[-1])
@@ -164,8 +168,7 @@ class Trainer:
         """End what this run started."""
         self.terminal.close()
         self.nodes.close()
-        if hasattr(self, "_constant_reply"):
-            forget(self._constant_reply)
+        self.held_out.close()
         if self.pipeline is not None:
             self.pipeline.cancel()
         self.samplers.close()
@@ -200,7 +203,7 @@ class Trainer:
             max_staleness=self.settings.cluster.max_staleness,
             prompts_left=(stage.last - self.state.step) * stage.prompts_per_step,
             republish=self._republished,
-            fail=partial(self._set_failed_aside, "train"),
+            fail=self._set_failed_aside,
             dynamic_sampling=self.settings.rollout.dynamic_sampling if stage.sampled else 0,
             queue=deque(self._prompt(*saved) for saved in self.state.pending),
             set_aside=deque(self._prompt(*saved) for saved in self.state.set_aside),
@@ -244,84 +247,33 @@ class Trainer:
             await self._publish()
         return self.weights
 
-    def _set_failed_aside(self, file: str, failed: FailedPrompt) -> None:
-        """Write down a prompt that cannot be answered. Raises ClusterError if there are too many of them."""
-        prompt, met = failed.prompt, cause(failed.error)
-        evaluated_or_saved = file == "valid" or self._saving
-        step = self.state.step if evaluated_or_saved else self.state.step + 1
-        row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id, "error": met}
-        self.folder.append(self.folder.failed_prompts, row | {"question": prompt.question, "details": str(failed.error)})
-        self.terminal.say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {met}")
-        rows, limit = self.folder.failed_prompt_rows(), self.settings.cluster.max_failed_prompts
-        count = len({(row["file"], row["id"]) for row in rows})
-        nothing_left = len({row["id"] for row in rows if row["file"] == "train"}) == len(self.inputs.train)
-        if count > limit or nothing_left:
-            raise ClusterError(
-                f"cluster.max_failed_prompts: {count} prompts failed, {'none is left' if nothing_left else f'{limit} may'}; "
-                f"the first was {rows[0]['id']!r}: {rows[0]['error']}; mend that, or raise the limit"
-            ) from failed.error
-
-    def _held_out_prompts(self) -> list[Prompt]:
-        """Those that have not failed before, so that all evaluations of a run are of the same."""
-        failed = {row["id"] for row in self.folder.failed_prompt_rows() if row["file"] == "valid"}
-        return [prompt for prompt in self.inputs.valid if prompt.id not in failed]
+    def _set_failed_aside(self, failed: FailedPrompt) -> None:
+        step = self.state.step if self._saving else self.state.step + 1
+        self.failed_prompts.add("train", step, failed)
 
     async def _evaluate_if_due(self, stage: Stage) -> None:
-        """Evaluate the held-out file before, between and after the stages and every `eval_every` steps, once a step."""
-        step = self.state.step
-        due = step in (0, stage.last) or self._every(self.settings.eval_every)
-        if not due or not self.inputs.valid or self.stop_reason is not None:
-            return
-        if any(row["step"] == step for row in self.folder.evaluation_rows()):
+        """Evaluate the policy, remember the best, stop where the second stage has not raised it for `patience` evaluations."""
+        step, patience = self.state.step, self.settings.patience
+        if self.stop_reason is not None or not self.held_out.is_due(step, at_the_end_of_a_stage=step == stage.last):
             return
         if self.weights.version.step != step:
             await self._publish()
-        constant_reply = await self._known_constant_reply()
-        figures = await self._held_out_figures(constant_reply)
-        row = {"step": step, "stage": stage.name if step else "start", **figures}
-        self.folder.append(self.folder.evaluations, row)
+        row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
         self.terminal.say(evaluation_line(row))
-        if step:
-            self._note_best(stage, figures["reward"])
-
-    async def _held_out_figures(self, constant_reply: str) -> dict[str, Any]:
-        """What is lost on the way is made again."""
-        for _ in range(CALL_ATTEMPTS):
-            try:
-                figures, _ = await held_out.evaluate(
-                    self.samplers,
-                    self.rewards,
-                    self._held_out_prompts(),
-                    self.weights,
-                    constant_reply,
-                    partial(self._set_failed_aside, "valid"),
-                )
-                return figures
-            except InputsLost as error:
-                lost = error
-                await self._republished()
-        raise lost
-
-    def _note_best(self, stage: Stage, reward: float | None) -> None:
-        """Remember the best held-out reward of training; stop where GRPO has not raised it for `patience` evaluations."""
-        state, patience = self.state, self.settings.patience
-        if reward is None:
-            return
-        if state.best_reward is None or reward > state.best_reward:
-            state.best_reward, state.best_step, state.evaluations_without_rise = reward, state.step, 0
-            self.checkpoints.mark_best(state.step)
-        elif stage.sampled:
-            state.evaluations_without_rise += 1
-            if patience and state.evaluations_without_rise >= patience:
-                self.stop_reason = f"held-out reward has not risen for {patience} evaluations"
+        best = self.held_out.best()
+        if best.step == step:
+            self.checkpoints.mark_best(step)
+        elif patience and best.evaluations_since >= patience:
+            self.stop_reason = f"held-out reward has not risen for {patience} evaluations"
 
     def _save_is_due(self, stage: Stage) -> bool:
         step = self.state.step
-        due = step == stage.last or self._every(self.settings.checkpoint_every) or self.state.best_step == step
-        return due or self.stop_reason is not None
+        every = self.settings.checkpoint_every
+        due = step == stage.last or (every > 0 and step % every == 0)
+        return due or self.stop_reason is not None or self.held_out.best().step == step
 
     async def _save(self, pipeline: Pipeline) -> None:
-        self.state.constant_reply = await self._known_constant_reply()
+        self.state.constant_reply = await self.held_out.constant_reply()
         self._saving = True
         made = pipeline.made_ahead()
         self._saving = False
@@ -342,38 +294,22 @@ class Trainer:
                 path.unlink(missing_ok=True)
                 self.state.pending, self.state.ready = [_saved(g.prompt) for g in ready] + self.state.pending, []
 
-        await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write)
+        await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
 
     def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> None:
         seconds_step = time.perf_counter() - self._step_started
         row = metrics_row(self.state, pipeline.stage, batch, update, seconds_update, seconds_step)
-        total = {"requeued": pipeline.requeued, "restarts": self.restarts}
-        row |= {name: max(0, total[name] - self._counted[name]) for name in total}
-        self._counted = total
+        row["restarts"] = self.restarts - self._restarts_recorded
+        self._restarts_recorded = self.restarts
         self.folder.append(self.folder.metrics, row)
         self.terminal.step(row)
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
             self.terminal.say(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
 
-    async def _known_constant_reply(self) -> str:
-        if self._constant_reply.done() and self._constant_reply.exception() is not None:
-            self._constant_reply = asyncio.ensure_future(self._find_constant_reply())
-        return await self._constant_reply
-
-    async def _find_constant_reply(self) -> str:
-        if self.state.constant_reply is not None:
-            return self.state.constant_reply
-        prompts, seed = self.inputs.train, self.settings.seed
-        reply, _ = await self.rewards.call(lambda actor: [actor.constant_reply.remote(prompts, seed)])
-        return reply
-
     def _stop_on_signal(self, name: str) -> None:
         self.stop_reason = f"{name} came"
         self.terminal.say(f"{name}: finishing this step, then saving; once more leaves at once")
-
-    def _every(self, steps: int) -> bool:
-        return steps > 0 and self.state.step % steps == 0
 
 
 def _saved(prompt: Prompt) -> list[Any]:

@@ -38,8 +38,8 @@ class RewardActor:
         return report, *scored
 
     def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The figures of a file's greedy replies, and a row for every reply with its passages."""
-        return evaluate(groups, self._scorer, constant_reply), [_prediction(group) for group in groups]
+        """The figures of a file's greedy replies, scored before, and a row for every reply with its passages."""
+        return evaluate(groups, constant_reply), [_prediction(group) for group in groups]
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
         return best_constant_reply(prompts, seed)

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from reward.metrics import best, corpus_bleu, exact_match, f1, rouge, rouge_l
-from reward.scorer import Scorer
 from rollout.types import Group
 
 RECALL_DEPTHS = (1, 5, 20)
 
 
-def evaluate(groups: Sequence[Group], scorer: Scorer, constant_reply: str | None) -> dict[str, Any]:
-    """Figures of N >= 1 groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
+def evaluate(groups: Sequence[Group], constant_reply: str | None) -> dict[str, Any]:
+    """Figures of N >= 1 scored groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
 
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
@@ -26,7 +25,7 @@ def evaluate(groups: Sequence[Group], scorer: Scorer, constant_reply: str | None
     rouges = [rouge(text, own) for text, own in zip(texts, answers, strict=True)]
     return {
         "examples": len(groups),
-        "reward": _mean_reward(groups, scorer),
+        "reward": _mean_reward(groups),
         "f1": _percent(best(f1, text, own) for text, own in zip(texts, answers, strict=True)),
         **{name: _percent(scores[name] for scores in rouges) for name in ("rouge1", "rouge2", "rougeL")},
         "bleu": 100 * corpus_bleu(texts, answers),
@@ -40,8 +39,8 @@ def evaluate(groups: Sequence[Group], scorer: Scorer, constant_reply: str | None
     }
 
 
-def _mean_reward(groups: Sequence[Group], scorer: Scorer) -> float | None:
-    rewards = np.concatenate([scorer.score(group).rewards for group in groups])
+def _mean_reward(groups: Sequence[Group]) -> float | None:
+    rewards = np.concatenate([group.rewards for group in groups if group.rewards is not None])
     return None if np.isnan(rewards).all() else float(np.nanmean(rewards))
 
 

@@ -50,6 +50,12 @@ def that_raises(prompt: Prompt, passages: tuple[Passage, ...], responses: list[s
     raise KeyError("judge")
 
 
+def that_raises_at_a_held_out_prompt(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    if prompt.id == "valid-3":
+        raise KeyError("judge")
+    return [0.0] * len(responses)
+
+
 def that_hangs(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     threading.Event().wait()
     return [0.0] * len(responses)

@@ -561,13 +561,23 @@ def test_a_resumed_run_keeps_its_stages(
     assert expected in capsys.readouterr().err
 
 
-def test_a_resumed_run_demands_its_training_file(
-    finished_run: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["train", "valid", "passages"])
+def test_a_resumed_run_demands_its_files_as_they_were(
+    name: str, finished_run: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
-    shorter = tmp_path / "train.jsonl"
-    shorter.write_text("".join((data_dir / "train.jsonl").read_text().splitlines(keepends=True)[:20]))
+    shorter = tmp_path / f"{name}.jsonl"
+    shorter.write_text("".join((data_dir / f"{name}.jsonl").read_text().splitlines(keepends=True)[:-1]))
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace(str(data_dir / "train.jsonl"), str(shorter)))
+    config.write_text(config.read_text().replace(str(data_dir / f"{name}.jsonl"), str(shorter)))
     assert main(["train", "--resume", str(run)]) == 2
-    assert f"{shorter}: is not what the run was trained on" in capsys.readouterr().err
+    assert f"{shorter}: is not what the run was begun with" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_keeps_its_policy_and_seed(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "checkpoints")
+    assert main(["train", "--resume", str(run), "--seed", "3"]) == 2
+    assert "seed: differs from the run's own" in capsys.readouterr().err

@@ -9,9 +9,11 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 import cluster.pool
+import cluster.replica
 from cluster.config import ClusterSettings
 from cluster.elastic import MAKE_ROOM_S, NodeWatch, samplers_that_fit
-from cluster.pool import LONGEST_PAUSE_S, Pool, ReplicasLost, pause_s
+from cluster.pool import Pool, ReplicasLost
+from cluster.replica import LONGEST_PAUSE_S, pause_s
 from cluster.session import Shares
 from rollout.errors import ClusterError
 
@@ -74,7 +76,8 @@ class Crew:
             await sleep(0)
 
         monkeypatch.setattr(cluster.pool.ray, "kill", lambda actor: setattr(actor, "killed", True))
-        monkeypatch.setattr(cluster.pool, "kill_process", lambda replica: self.frozen.append(replica.actor.name))
+        for module in (cluster.pool, cluster.replica):
+            monkeypatch.setattr(module, "kill_process", lambda replica: self.frozen.append(replica.actor.name))
         monkeypatch.setattr(cluster.pool.asyncio, "sleep", without_waiting)
 
     def _spawn(self, name: str, avoided: Collection[str]) -> FakeActor:
@@ -198,7 +201,7 @@ def test_a_start_that_fails_in_our_own_code_reaches_every_caller(with_crew: Call
         def broken(name: str, avoided: Collection[str]) -> FakeActor:
             raise TypeError("spawn")
 
-        crew.pool._spawn = broken
+        crew.pool._starter._spawn = broken
         with pytest.raises(TypeError, match="spawn"):
             await crew.work()
 
@@ -208,7 +211,7 @@ def test_a_start_that_fails_in_our_own_code_reaches_every_caller(with_crew: Call
 def test_a_replacement_that_finds_no_room_elsewhere_goes_where_there_is_some(
     with_crew: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.pool, "ELSEWHERE_S", 0.01)
+    monkeypatch.setattr(cluster.replica, "ELSEWHERE_S", 0.01)
 
     async def use(crew: Crew) -> None:
         await crew.work()
@@ -257,6 +260,17 @@ def test_pauses_before_replacements_double_until_a_call_is_answered(with_crew: C
         raise ActorDiedError()
 
     with_crew(use, size=1)
+
+
+def test_replicas_that_are_lost_together_are_replaced_at_once(with_crew: Callable[..., None]) -> None:
+    async def use(crew: Crew) -> None:
+        await asyncio.gather(*(crew.work() for _ in range(6)))
+        crew.pool.forget_nodes({"elsewhere"})
+        while len(crew.actors) < 12:
+            await asyncio.sleep(0)
+        assert await crew.work() and crew.pool.restarts == 6 and crew.pauses == []
+
+    with_crew(use, size=6)
 
 
 def test_a_hanging_replica_is_killed_at_the_deadline_and_its_call_repeated(with_crew: Callable[..., None]) -> None:

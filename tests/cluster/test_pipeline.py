@@ -4,17 +4,20 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.pipeline import Batch, FailedPrompt, Pipeline, PublishedWeights, ScoredGroup, call_size
-from cluster.pool import InputsLost, ReplicasLost
+from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup, call_size
+from cluster.poison import FailedPrompt
+from cluster.pool import ReplicasLost
+from cluster.replica import InputsLost
 from learner.config import Stage
 from rollout.dataset import PromptOrder
 from rollout.errors import ClusterError
-from rollout.types import CallReport, Prompt, Version
+from rollout.types import CallReport, Mode, Prompt, Version
 
 FIRST = Version(0, 0)
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
@@ -142,11 +145,12 @@ def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> N
         flow = pipeline(samplers, max_staleness=1, weights=PublishedWeights(Version(0, 2)))
         flow.admit()
         waiting = asyncio.ensure_future(flow.batch())
-        while flow.requeued < 8:
+        while samplers.calls < 8:
             await asyncio.sleep(0)
             assert len(untrained(flow)) <= 8
         samplers.version = Version(0, 2)
-        return flow.requeued, ids((await waiting).prompts)
+        batch = await waiting
+        return batch.requeued, ids(batch.prompts)
 
     requeued, prompts = asyncio.run(run())
     assert requeued >= 8 and set(prompts) <= set(ids(PromptOrder(PROMPTS, seed=0).take(8)))
@@ -193,9 +197,9 @@ def test_a_call_at_its_last_chance_is_waited_for(monkeypatch: pytest.MonkeyPatch
             await asyncio.sleep(0)
         assert not waiting.done()
         end.set()
-        prompts = ids((await waiting).prompts)
+        batch = await waiting
         flow.cancel()
-        return prompts, flow.requeued
+        return ids(batch.prompts), batch.requeued
 
     prompts, requeued = asyncio.run(run())
     assert set(prompts) >= set(ids(PromptOrder(PROMPTS, seed=0).take(2))) and requeued == 0
@@ -453,6 +457,28 @@ def test_a_batch_given_back_comes_again_first_and_in_its_order() -> None:
         flow.give_back(batch)
         flow.admit()
         assert ids((await flow.batch()).prompts) == ids(batch.prompts)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("mode", ["sample", "gold"])
+def test_a_batch_given_back_is_trained_before_what_was_made_ahead_of_it(mode: Mode) -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+
+    async def run() -> None:
+        samplers = AnsweringPool()
+        flow = pipeline(samplers, max_staleness=0)
+        flow.stage = replace(flow.stage, mode=mode)
+        flow.admit()
+        batch = await flow.batch()
+        flow.give_back(batch)
+        trained = []
+        for _ in range(3):
+            flow.admit()
+            batch = await flow.batch()
+            flow.trained(batch, None)
+            trained += ids(batch.prompts)
+        assert trained == order and flow.order.position in (0, 12)
 
     asyncio.run(run())
 

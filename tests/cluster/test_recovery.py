@@ -61,20 +61,29 @@ def test_a_learner_lost_before_the_first_checkpoint_starts_over(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("sent", "line"),
+    [
+        (signal.SIGTERM, "grpo      7"),
+        (signal.SIGINT, "grpo      7"),
+        (signal.SIGKILL, "grpo      7"),
+        (signal.SIGTERM, "supervised      4"),
+        (signal.SIGTERM, "grpo     16"),
+    ],
+)
 def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
-    sent: signal.Signals, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+    sent: signal.Signals, line: str, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
-    process.until("grpo      7")
+    process.until(line)
     process.send_signal(sent)
     if sent == signal.SIGKILL:
         assert process.wait() == -signal.SIGKILL
     else:
         assert f"--resume {run}" in process.succeed()
         last = rows(run / "metrics.jsonl")[-1]["step"]
-        assert last < 16 and os.readlink(run / "checkpoints" / "latest") == f"step-{last}"
+        assert os.readlink(run / "checkpoints" / "latest") == f"step-{last}"
     assert main(["train", "--resume", str(run)]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
     assert rows(run / "evaluations.jsonl") == rows(undisturbed / "evaluations.jsonl")
@@ -82,9 +91,11 @@ def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("now", [(), ("--rollout.group_size", "2")])
 def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
-    tiny_flags: list[str], ray_session: None, tmp_path: Path
+    now: tuple[str, ...], tiny_flags: list[str], ray_session: None, tmp_path: Path
 ) -> None:
+    """Also where the groups that were kept were sampled under other settings: their prompts come again."""
     run = tmp_path / "run"
     ahead = "--cluster.samplers", 3, "--cluster.max_staleness", 3, "--supervised.steps", 0, "--learner.correction", "mask"
     often = "--learner.steps", 200, "--checkpoint_every", 1, "--keep_checkpoints", 30, "--eval_every", 0
@@ -97,7 +108,7 @@ def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
     Checkpoints(run / "checkpoints", keep=30).discard_after(state.step)
     kept = read_groups(path / "groups.parquet")
     assert [group.prompt.id for group in kept] == [id for _, id, *_ in state.ready]
-    assert main(["train", "--resume", str(run), "--learner.steps", "40"]) == 0
+    assert main(["train", "--resume", str(run), "--learner.steps", "40", *now]) == 0
     assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 41))
     assert_trained_once(run, prompts=40)
 
@@ -131,18 +142,30 @@ def test_a_second_signal_leaves_at_once(sent: signal.Signals, code: int, tiny_fl
 
 @pytest.fixture
 def three_nodes(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head for the learner and two nodes with three CPUs each, under the token that this process has already."""
+    """A head for the learner, two nodes with places for three samplers each, under the token that this process has already."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": STORE_BYTES, "_system_config": FAST_HEALTH}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
-        cluster.add_node(num_cpus=3, object_store_memory=STORE_BYTES)
+        cluster.add_node(**WORKER)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     yield cluster
     cluster.shutdown()
 
 
-ELASTIC = ("--cluster.samplers", "auto", "--cluster.max_staleness", 1, "--supervised.steps", 0, "--cluster.call_deadline_s", 20)
+WORKER = {"num_cpus": 4, "resources": {"places": 3}, "labels": {"role": "sampler"}, "object_store_memory": STORE_BYTES}
+PLACES = ("--cluster.sampler_resource", "places", "--cluster.sampler_label", "role=sampler")
+ELASTIC = (
+    *PLACES,
+    "--cluster.samplers",
+    "auto",
+    "--cluster.max_staleness",
+    1,
+    "--supervised.steps",
+    0,
+    "--cluster.call_deadline_s",
+    20,
+)
 
 
 @pytest.mark.slow
@@ -154,7 +177,7 @@ def test_samplers_follow_the_nodes_and_no_prompt_is_lost(three_nodes: Cluster, t
     leaving, *_ = sorted(three_nodes.worker_nodes, key=lambda node: node.unique_id)
     three_nodes.remove_node(leaving, allow_graceful=False)
     process.until("samplers: 6 -> 3, nodes: 2")
-    three_nodes.add_node(num_cpus=3, object_store_memory=STORE_BYTES)
+    three_nodes.add_node(**WORKER)
     process.until("samplers: 3 -> 6, nodes: 3")
     process.succeed()
     assert_trained_once(run, prompts=40)
@@ -172,6 +195,7 @@ def assert_trained_once(run: Path, prompts: int, failed: int = 0) -> None:
 
 KILLER = "--reward.extra", '[{function: "tests.cluster.own_reward:that_kills_the_learner_at_a_prompt"}]'
 POISON = "--reward.extra", '[{function: "tests.cluster.own_reward:that_dies_of_a_prompt"}]'
+UNJUDGED = "--reward.extra", '[{function: "tests.cluster.own_reward:that_raises_at_a_held_out_prompt"}]'
 BROKEN = "--reward.extra", '[{function: "tests.cluster.own_reward:that_raises"}]'
 
 
@@ -182,6 +206,15 @@ def test_a_prompt_that_fails_three_times_is_set_aside_and_the_run_goes_on(train:
     assert "lost its replica" in failed["error"]
     assert len(rows(run / "metrics.jsonl")) == 4
     assert_trained_once(run, prompts=40, failed=1)
+
+
+def test_a_held_out_prompt_that_cannot_be_rewarded_is_left_out_of_all_evaluations(train: Callable[..., Path]) -> None:
+    run = train("--supervised.steps", 0, *UNJUDGED)
+    [failed] = rows(run / "failed_prompts.jsonl")
+    assert (failed["id"], failed["step"], failed["file"]) == ("valid-3", 0, "valid")
+    evaluations = rows(run / "evaluations.jsonl")
+    assert len(evaluations) == 3 and {row["examples"] for row in evaluations} == {5}
+    assert len(rows(run / "metrics.jsonl")) == 4
 
 
 def test_too_many_failed_prompts_end_the_run_with_the_first_cause(

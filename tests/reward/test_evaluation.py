@@ -1,6 +1,7 @@
 import json
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sacrebleu.metrics import BLEU
@@ -8,6 +9,7 @@ from sacrebleu.metrics import BLEU
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
 from reward.scorer import Scorer
+from rollout.types import Group
 from tests.reward.groups import make_group
 
 KEYS = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words
@@ -22,8 +24,13 @@ GROUPS = [
 STREAMS = [["d1 c1 b1 a1", "I am good!", "the dog runs in the park", "yes"], ["a1 b1 c1 x1 y1 z1", None, None, None]]
 
 
+def evaluated(groups: list[Group], constant_reply: str | None, scorer: Scorer | None = None) -> dict[str, Any]:
+    scorer = scorer or Scorer(RewardSettings())
+    return evaluate([scorer.score(group) for group in groups], constant_reply)
+
+
 def test_figures_of_a_worked_example():
-    result = evaluate(GROUPS, Scorer(RewardSettings(bleu=0)), "i am good")
+    result = evaluated(GROUPS, "i am good", Scorer(RewardSettings(bleu=0)))
     assert list(result) == KEYS
     assert result["examples"] == 4
     assert result["f1"] == pytest.approx(100 * (1 + 1 + 0 + 0) / 4)
@@ -43,11 +50,11 @@ def test_figures_of_a_worked_example():
 def test_bleu_is_sacrebleus_corpus_bleu_over_ragged_references():
     groups = [make_group(["d1 c1 b1 a1 x1"], ("d1 c1 b1 a1", "a1 b1")), make_group(["i am good"], ("I am good!",))]
     expected = BLEU().corpus_score(["d1 c1 b1 a1 x1", "i am good"], [["d1 c1 b1 a1", "I am good!"], ["a1 b1", None]]).score
-    assert evaluate(groups, Scorer(RewardSettings()), None)["bleu"] == pytest.approx(expected) != 0
+    assert evaluated(groups, None)["bleu"] == pytest.approx(expected) != 0
 
 
 def test_constant_reply_is_judged_as_if_said_to_everything():
-    result = evaluate(GROUPS, Scorer(RewardSettings()), "i am good")["constant_reply"]
+    result = evaluated(GROUPS, "i am good")["constant_reply"]
     assert result == {
         "text": "i am good",
         "f1": pytest.approx(25),
@@ -59,12 +66,12 @@ def test_constant_reply_is_judged_as_if_said_to_everything():
 def test_constant_reply_equals_a_policy_that_says_it():
     text = "the dog is good"
     same = [make_group([text], group.prompt.answers) for group in GROUPS]
-    result = evaluate(same, Scorer(RewardSettings()), text)
+    result = evaluated(same, text)
     assert result["constant_reply"] == {"text": text} | {key: result[key] for key in ("f1", "rougeL", "bleu")}
 
 
 def test_unknown_figures_are_none_and_all_are_json():
-    result = evaluate([make_group(["yes"], ("yes",))], Scorer(RewardSettings()), None)
+    result = evaluated([make_group(["yes"], ("yes",))], None)
     assert result["constant_reply"] is result["recall@1"] is result["recall@5"] is result["recall@20"] is None
     assert json.loads(json.dumps(result)) == result
 
@@ -74,10 +81,10 @@ def test_the_reward_is_the_mean_of_those_that_apply(monkeypatch):
     module = SimpleNamespace(own=lambda prompt, passages, responses: answers[responses[0]])
     monkeypatch.setitem(sys.modules, "own_rewards", module)
     scorer = Scorer(RewardSettings(f1=0, rouge=0, bleu=0, extra=({"function": "own_rewards:own"},)))
-    assert evaluate(GROUPS, scorer, None)["reward"] == 2
-    assert evaluate(GROUPS[1:3], scorer, None)["reward"] is None
+    assert evaluated(GROUPS, None, scorer)["reward"] == 2
+    assert evaluated(GROUPS[1:3], None, scorer)["reward"] is None
 
 
 def test_replies_without_words_have_no_diversity():
-    result = evaluate([make_group([""], ("yes",))], Scorer(RewardSettings()), None)
+    result = evaluated([make_group([""], ("yes",))], None)
     assert result["distinct1"] == result["distinct2"] == result["mean_words"] == result["bleu"] == 0
