@@ -3,9 +3,9 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
+from cluster.commands.training import resumed_settings
 from cluster.config import Settings
 from cluster.flags import build, dump, fields, read_yaml
-from launch import resumed_settings
 
 
 def choices_of(annotation: object) -> list[str]:

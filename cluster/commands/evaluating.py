@@ -1,0 +1,115 @@
+"""`evaluate`: greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster import checkpoint, held_out
+from cluster.actors import reward_pool, sampler_pool
+from cluster.checkpoint import TrainState
+from cluster.config import Settings, absolute
+from cluster.elastic import start_what_fits
+from cluster.flags import build, parse_flags, read_yaml, split
+from cluster.inputs import check_retrieval
+from cluster.pipeline import PublishedWeights
+from cluster.poison import FailedPrompt
+from cluster.run_folder import writable
+from cluster.session import Shares, session
+from cluster.terminal import evaluation_table
+from rollout.config import Positive, Section
+from rollout.dataset import read_prompts
+from rollout.errors import writing
+from rollout.policy.loading import resolved
+from rollout.types import Prompt, Version
+
+
+class EvaluateOptions(Section):
+    checkpoint: Path = Field(description="a run folder, checkpoints/step-N, latest, best, or a plain model folder")
+    data: Path = Field(description="examples, .jsonl or .parquet")
+    passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
+    output: Path | None = Field(None, description="JSON file for the figures; without it they are printed")
+    predictions: Path | None = Field(None, description="jsonl file for every reply with its passages")
+    limit: Positive | None = Field(None, description="evaluate the first examples only")
+    config: Path | None = Field(None, description="YAML file of settings; default: the checkpoint's own")
+
+
+USED_IN_EVALUATION = (
+    "data.query",
+    "data.cache",
+    "policy.dtype",
+    "policy.n_context",
+    "policy.max_passage_tokens",
+    "policy.system_prompt",
+    "policy.prompt_template",
+    "policy.passage_template",
+    "rollout.max_new_tokens",
+    "reward.",
+    "cluster.samplers",
+    "cluster.min_samplers",
+    "cluster.max_samplers",
+    "cluster.rewards",
+    "cluster.threads",
+    "cluster.sampler_",
+    "cluster.reward_",
+    "cluster.start_deadline_s",
+    "cluster.call_deadline_s",
+    "cluster.dashboard_port",
+)
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
+    given = parse_flags("evaluate", evaluate.__doc__, [EvaluateOptions, Settings], argv, only=USED_IN_EVALUATION)
+    options, values = split(EvaluateOptions, given)
+    for path in (options.output, options.predictions):
+        if path is not None:
+            writable(path)
+    folder, state = checkpoint.open_for_evaluation(options.checkpoint)
+    if options.config is not None:
+        values = read_yaml(options.config, Settings) | values
+    elif state is not None:
+        values = read_yaml(folder / "config.yaml", Settings) | values
+    settings = build(Settings, values).resolved()
+    cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
+    passages = settings.data.passages if options.passages is None else absolute(options.passages)
+    data = settings.data.model_copy(update={"passages": passages})
+    settings = settings.model_copy(update={"cluster": cluster, "data": data})
+    prompts = read_prompts(options.data)[: options.limit]
+    check_retrieval(settings, prompts)
+    policy_path = str(folder / "policy") if state is not None else str(folder)
+    settings = settings.model_copy(update={"policy": resolved(policy_path, settings.policy)})
+    with session(settings.cluster, "evaluate") as shares:
+        figures, rows = asyncio.run(_figures_and_rows(settings, shares, policy_path, prompts, state))
+    if options.predictions is not None:
+        with writing(options.predictions):
+            options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if options.output is not None:
+        with writing(options.output):
+            options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        print(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
+    else:
+        print(json.dumps(figures))
+
+
+async def _figures_and_rows(
+    settings: Settings, shares: Shares, policy_path: str, prompts: Sequence[Prompt], state: TrainState | None
+) -> held_out.Result:
+    def raise_its_error(failed: FailedPrompt) -> None:
+        raise failed.error
+
+    namespace = f"evaluate-{uuid.uuid4().hex[:8]}"
+    samplers = sampler_pool(settings, shares, namespace, policy_path, print)
+    rewards = reward_pool(settings, shares, namespace, print)
+    try:
+        start_what_fits(samplers, settings.cluster, shares)
+        rewards.start()
+        constant_reply = state.constant_reply if state is not None else None
+        weights = PublishedWeights(Version(0, 0))
+        return await held_out.evaluate(samplers, rewards, prompts, weights, constant_reply, raise_its_error)
+    finally:
+        samplers.close()
+        rewards.close()

@@ -1,0 +1,103 @@
+"""`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster import checkpoint, seed_flags
+from cluster.config import Settings
+from cluster.flags import Values, build, parse_flags, read_yaml, split
+from cluster.inputs import (
+    Inputs,
+    check_models_and_rewards,
+    is_demo,
+    load_inputs,
+    make_demo,
+    policy_folder,
+    with_demo,
+    with_templates_of_its_family,
+)
+from cluster.resume import check_fixed, check_resumable
+from cluster.run_folder import RunFolder, choose_run_dir, read_settings
+from cluster.session import Shares, session
+from cluster.trainer import Trainer
+from learner.config import without_preset
+from rollout import demo
+from rollout.config import Section
+from rollout.errors import LapdogError
+
+
+class TrainOptions(Section):
+    config: Path | None = Field(None, description="YAML file of settings; flags win over it")
+    resume: Path | None = Field(None, description="folder of a run to go on with, from its newest checkpoint")
+
+
+@contextlib.contextmanager
+def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
+    """What `argv` asks for, a new run or one that goes on, with Ray up for the length of the context."""
+    seeds = seed_flags.SWITCHES_HELP, seed_flags.HELP
+    given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), *seeds)
+    options, values = split(TrainOptions, seed_flags.translated(given))
+    if options.config is not None:
+        values = without_preset(read_yaml(options.config, Settings)) | values
+    run = _resumed_run(options.resume, values) if options.resume else _new_run(options, values)
+    with run as trainer:
+        try:
+            yield trainer
+        finally:
+            trainer.close()
+
+
+@contextlib.contextmanager
+def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
+    on_demo = "data.train" not in values
+    settings = build(Settings, demo.SETTINGS | values if on_demo else values)
+    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run")
+    settings = settings.model_copy(update={"run_dir": path}).resolved()
+    check_models_and_rewards(settings)
+    settings = with_templates_of_its_family(settings)
+    if on_demo:
+        settings = with_demo(settings, RunFolder(path).data)
+    inputs = None if on_demo else load_inputs(settings)
+    with session(settings.cluster, path.name) as shares:
+        folder = RunFolder.create(path)
+        with folder.held():
+            folder.write_settings(settings)  # from its first instant it can be resumed
+            try:
+                yield _trainer(settings, inputs, folder, shares)
+            except LapdogError:
+                folder.remove_if_nothing_was_done()
+                raise
+
+
+@contextlib.contextmanager
+def _resumed_run(path: Path, values: Values) -> Iterator[Trainer]:
+    """The run in `path`; what it was told stays, but for `values`."""
+    folder = RunFolder.existing(path)
+    with folder.held():
+        before = read_settings(folder.path / "config.yaml").resolved()
+        settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), values)
+        check_fixed(before, settings)
+        newest = checkpoint.newest(folder.checkpoints, print)
+        check_models_and_rewards(settings)
+        inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
+        if newest is not None and inputs is not None:
+            check_resumable(before, settings, inputs, *newest)
+        with session(settings.cluster, folder.path.name) as shares:
+            folder.write_settings(settings)
+            trainer = _trainer(settings, inputs, folder, shares)
+            trainer.resume(newest)
+            yield trainer
+
+
+def resumed_settings(told: Values, values: Values) -> Settings:
+    """What config.yaml says, under what is said now."""
+    return build(Settings, without_preset(told) | values).resolved()
+
+
+def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, shares: Shares) -> Trainer:
+    """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
+    inputs = inputs or make_demo(settings, folder.data)
+    return Trainer(settings, inputs, folder, policy_folder(settings, inputs.train, folder.policy), shares)
