@@ -1,5 +1,8 @@
 """One row of metrics.jsonl from what a step's actors reported."""
 
+import json
+import math
+import time
 from typing import Any
 
 from cluster.checkpoint import TrainState
@@ -8,7 +11,12 @@ from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS
 
-CLOCK = ("seconds", "per_s", "peak_memory_mb", "incarnation", "restarts")
+CLOCK = ("time", "seconds", "per_s", "peak_memory_mb", "incarnation", "restarts")
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """JSON knows no NaN and no infinity, so they are written as null."""
+    return json.dumps({key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()})
 
 
 def without_clock(row: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +31,7 @@ def metrics_row(
     scored = [made.scored.seconds for made in batch.calls if made.scored is not None]
     return {
         "step": state.step,
+        "time": time.time(),
         "incarnation": state.incarnation,
         "stage": stage.name,
         "epoch": max(prompt.epoch for prompt in batch.prompts),

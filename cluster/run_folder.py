@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from cluster.config import Settings, absolute
 from cluster.flags import build, dump, read_yaml
+from cluster.metrics import json_line
 from cluster.session import in_job
 from rollout.errors import CheckpointError, SettingsError, first_line, writing
 
@@ -40,7 +40,7 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
         self.metrics, self.evaluations = path / "metrics.jsonl", path / "evaluations.jsonl"
-        self.failed_prompts = path / "failed_prompts.jsonl"
+        self.failed_prompts, self.events = path / "failed_prompts.jsonl", path / "events.jsonl"
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
 
     @classmethod
@@ -81,10 +81,8 @@ class RunFolder:
         return self.path / "samples" / f"step-{step}.parquet"
 
     def append(self, file: Path, row: Row) -> None:
-        """Add one line; JSON knows no NaN and no infinity, so they are written as null."""
-        finite = {key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()}
         with writing(file), file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(finite, allow_nan=False) + "\n")
+            out.write(json_line(row) + "\n")
 
     def cut_back(self, step: int) -> None:
         """Remove what the per-step files hold of steps after `step`."""

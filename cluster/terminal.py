@@ -2,27 +2,47 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
+from cluster.metrics import json_line
+
 EVALUATION_COLUMNS = ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct2", "unique_replies", "recall@5")
+
+Manner = Literal["lines", "quiet", "json"]
 
 
 class Terminal:
-    def __init__(self, total_steps: int):
-        self._bar = tqdm(total=total_steps, unit="step", disable=not sys.stderr.isatty(), leave=False)
+    """quiet: nothing but the end. json: one object a line, of metrics.jsonl or evaluations.jsonl or {"event": text}."""
+
+    def __init__(self, total_steps: int, manner: Manner = "lines"):
+        self.manner = manner
+        watched = manner == "lines" and sys.stderr.isatty()
+        self._bar = tqdm(total=total_steps, unit="step", disable=not watched, leave=False, dynamic_ncols=True)
 
     def say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        self._write(text, {"event": text})
 
     def step(self, row: dict[str, Any]) -> None:
-        self.say(step_line(row))
+        self._write(step_line(row), row)
         self._bar.update(row["step"] - self._bar.n)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        self._write(evaluation_line(row), row)
+
+    def conclude(self, text: str, row: dict[str, Any]) -> None:
+        """The last word, which is said in every manner."""
+        self.close()
+        print(json_line(row) if self.manner == "json" else text, flush=True)
 
     def close(self) -> None:
         self._bar.close()
+
+    def _write(self, line: str, row: dict[str, Any]) -> None:
+        if self.manner != "quiet":
+            tqdm.write(json_line(row) if self.manner == "json" else line, file=sys.stdout)
+            sys.stdout.flush()
 
 
 def step_line(row: dict[str, Any]) -> str:

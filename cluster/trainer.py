@@ -24,7 +24,7 @@ from cluster.replica import InputsLost
 from cluster.run_folder import RunFolder, read_settings
 from cluster.session import Shares
 from cluster.stop import heed_stop_signals
-from cluster.terminal import Terminal, evaluation_line, evaluation_table
+from cluster.terminal import Terminal, evaluation_table
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from rollout.dataset import PromptOrder
@@ -42,13 +42,13 @@ class Trainer:
         self.terminal = Terminal(sum(stage.steps for stage in settings.stages()))
         namespace = f"{folder.path.name}-{uuid.uuid4().hex[:8]}"
         actors = settings, shares, namespace
-        self.samplers = sampler_pool(*actors, policy_path, self.terminal.say)
-        self.rewards = reward_pool(*actors, self.terminal.say)
-        self.learner = learner_client(*actors, policy_path, self.terminal.say)
+        self.samplers = sampler_pool(*actors, policy_path, self._tell)
+        self.rewards = reward_pool(*actors, self._tell)
+        self.learner = learner_client(*actors, policy_path, self._tell)
         limit = settings.cluster.max_failed_prompts
-        self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self.terminal.say)
+        self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self._tell)
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
-        self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.learner, self.terminal.say)
+        self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.learner, self._tell)
         self.state = TrainState(data=inputs.digests)
         self.weights = PublishedWeights(Version(0, 0))
         self.stop_reason: str | None = None
@@ -135,7 +135,7 @@ class Trainer:
         try:
             update, seconds = await self.learner.ask("update", step, log, *batch.references)
         except InputsLost as error:
-            self.terminal.say(f"step {step}: {error}; its groups are made again")
+            self._tell(f"step {step}: {error}; its groups are made again")
             self.pipeline.give_back(batch)
             return
         self.state.step = step
@@ -227,8 +227,8 @@ class Trainer:
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None
-        self.resume(newest(self.folder.checkpoints, self.terminal.say))
-        self.terminal.say(f"{error}; going on from step {self.state.step} with a new one")
+        self.resume(newest(self.folder.checkpoints, self._tell))
+        self._tell(f"{error}; going on from step {self.state.step} with a new one")
         try:
             await self._start_learner()
         except LearnerLost as again:
@@ -259,7 +259,7 @@ class Trainer:
         if self.weights.version.step != step:
             await self._publish()
         row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
-        self.terminal.say(evaluation_line(row))
+        self.terminal.evaluation(row)
         best = self.held_out.best()
         if best.step == step:
             self.checkpoints.mark_best(step)
@@ -305,11 +305,16 @@ class Trainer:
         self.terminal.step(row)
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
-            self.terminal.say(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
+            self._tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
+
+    def _tell(self, text: str) -> None:
+        """Say what befell the run, and keep it for its report."""
+        self.terminal.say(text)
+        self.folder.append(self.folder.events, {"time": time.time(), "step": self.state.step, "text": text})
 
     def _stop_on_signal(self, name: str) -> None:
         self.stop_reason = f"{name} came"
-        self.terminal.say(f"{name}: finishing this step, then saving; once more leaves at once")
+        self._tell(f"{name}: finishing this step, then saving; once more leaves at once")
 
 
 def _saved(prompt: Prompt) -> list[Any]:
