@@ -11,7 +11,7 @@ from cluster.inputs import Inputs
 from cluster.pipeline import PublishedWeights, sample
 from cluster.poison import FailedPrompt, isolating_poison
 from cluster.pool import CALL_ATTEMPTS, Pool
-from cluster.replica import InputsLost, forget, pause_s
+from cluster.replica import InputsLost, forget, gathered, pause_s
 from cluster.run_folder import Row, RunFolder
 from rollout.types import Prompt
 
@@ -133,17 +133,15 @@ async def evaluate(
         return scored
 
     calls = [tuple(prompts[i : i + PROMPTS_PER_CALL]) for i in range(0, len(prompts), PROMPTS_PER_CALL)]
-    answers = [asyncio.ensure_future(isolating_poison(call, replies)) for call in calls]
-    try:
-        answered = await asyncio.gather(*answers)
-    finally:
-        for answer in answers:
-            forget(answer)
-    failed = [failed for made in answered for failed in made.failed]
-    groups = [group for made in answered for call in made.calls for group in call]
+    failed: list[FailedPrompt] = []
+
+    def note(one: FailedPrompt) -> None:
+        failed.append(one)
+        fail(one)
+
+    answered = await gathered([isolating_poison(call, replies, note) for call in calls])
+    groups = [group for made in answered for call in made for group in call]
     if failed and not groups:
         raise failed[0].error
-    for each in failed:
-        fail(each)
     (figures, rows), _ = await rewards.call(lambda actor: [actor.evaluate.remote(constant_reply, *groups)])
     return figures, rows

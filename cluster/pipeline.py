@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from cluster.poison import FailedPrompt, Made, isolating_poison
+from cluster.poison import FailedPrompt, isolating_poison
 from cluster.pool import CALL_ATTEMPTS, Pool
 from cluster.replica import InputsLost, forget, pause_s
 from learner.advantage import SAME_REWARD
@@ -82,7 +82,8 @@ class RunningCall:
     """Prompts that were admitted together; `version` and `since` are of the sampling that is under way, if one is."""
 
     prompts: tuple[Prompt, ...]
-    task: "asyncio.Task[Made[ScoredCall]]" = field(init=False)
+    task: "asyncio.Task[list[ScoredCall]]" = field(init=False)
+    failed: list[FailedPrompt] = field(default_factory=list)
     version: Version | None = None
     since: float = 0.0
 
@@ -195,7 +196,7 @@ class Pipeline:
 
     def _begin(self, prompts: Sequence[Prompt]) -> RunningCall:
         call = RunningCall(tuple(prompts))
-        call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call)))
+        call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call), call.failed.append))
         return call
 
     def _next(self, count: int) -> list[Prompt]:
@@ -246,13 +247,12 @@ class Pipeline:
         """Take in what is done, the oldest groups to the front: they can wait least. In admission order only the first call."""
         done = self._running[:1] if self.in_admission_order else [call for call in self._running if call.task.done()]
         self._running = [call for call in self._running if call not in done]
-        made = [call.task.result() for call in done]
-        calls = [call for each in made for call in each.calls]
+        calls = [made for call in done for made in call.task.result()]
         self._calls += calls
         self.ready.extend(group for call in calls for group in call.groups)
         if not self.in_admission_order:
             self.ready = deque(sorted(self.ready, key=lambda group: -self._lag(group.version)))
-        for failed in (failed for each in made for failed in each.failed):
+        for failed in (failed for call in done for failed in call.failed):
             self._untrained -= 1
             self.fail(failed)
 

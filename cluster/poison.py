@@ -2,11 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from ray.exceptions import RayTaskError
 
 from cluster.pool import CALL_ATTEMPTS, ReplicasLost
+from cluster.replica import gathered
 from rollout.types import Prompt
 
 PROMPT_ATTEMPTS = 3
@@ -23,28 +24,24 @@ class FailedPrompt:
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Made(Generic[Call]):
-    """What became of prompts that were to be answered together: one call as a rule, one for each prompt where that failed."""
-
-    calls: list[Call]
-    failed: list[FailedPrompt]
-
-
 async def isolating_poison(
-    prompts: tuple[Prompt, ...], answer: Callable[[tuple[Prompt, ...], int], Awaitable[Call]]
-) -> Made[Call]:
-    """`answer` prompts, with so many attempts; those that fail together are tried one by one: none can spoil the others."""
+    prompts: tuple[Prompt, ...],
+    answer: Callable[[tuple[Prompt, ...], int], Awaitable[Call]],
+    fail: Callable[[FailedPrompt], None],
+) -> list[Call]:
+    """`answer` prompts, with so many attempts: in one call, or in one for each where that fails, so that none can spoil the
+    others. `fail` hears at once of those that cannot be answered."""
     if len(prompts) > 1:
         try:
-            return Made([await answer(prompts, CALL_ATTEMPTS)], [])
+            return [await answer(prompts, CALL_ATTEMPTS)]
         except BY_THE_PROMPT:
-            made = [await isolating_poison((prompt,), answer) for prompt in prompts]
-            return Made([call for one in made for call in one.calls], [failed for one in made for failed in one.failed])
+            alone = await gathered([isolating_poison((prompt,), answer, fail) for prompt in prompts])
+            return [call for calls in alone for call in calls]
     errors: list[Exception] = []
     while len(errors) < PROMPT_ATTEMPTS:
         try:
-            return Made([await answer(prompts, 1)], [])
+            return [await answer(prompts, 1)]
         except BY_THE_PROMPT as error:
             errors.append(error)
-    return Made([], [FailedPrompt(prompts[0], errors[0])])
+    fail(FailedPrompt(prompts[0], errors[0]))
+    return []

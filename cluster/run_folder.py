@@ -90,9 +90,20 @@ class RunFolder:
             if file.is_file():
                 kept = [row for row in _rows(file) if row["step"] <= step]
                 _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
-        for log in (self.path / "samples").glob("step-*.parquet"):
-            if (number := log.stem.removeprefix("step-")).isdecimal() and int(number) > step:
+        for number, log in self.sample_logs():
+            if number > step:
                 log.unlink()
+
+    def sample_logs(self) -> list[tuple[int, Path]]:
+        """(step, file) of every sample log, in the order of the steps."""
+        logs = ((log.stem.removeprefix("step-"), log) for log in (self.path / "samples").glob("step-*.parquet"))
+        return sorted((int(number), log) for number, log in logs if number.isdecimal())
+
+    def metric_rows(self) -> list[Row]:
+        return list(_rows(self.metrics))
+
+    def event_rows(self) -> list[Row]:
+        return list(_rows(self.events))
 
     def evaluation_rows(self) -> list[Row]:
         return list(_rows(self.evaluations))
@@ -102,7 +113,7 @@ class RunFolder:
 
     def incarnations(self) -> set[int]:
         """Those of the learners that have trained here."""
-        return {row["incarnation"] for row in _rows(self.metrics)}
+        return {row["incarnation"] for row in self.metric_rows()}
 
 
 def writable(path: Path) -> None:

@@ -458,8 +458,11 @@ def test_a_reward_that_hangs_ends_the_run_at_the_deadline(
     ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = ["--reward.extra", '[{function: "tests.cluster.own_reward:that_hangs"}]', "--cluster.call_deadline_s", "6"]
+    extra += ["--cluster.max_failed_prompts", "0"]
     assert main(["train", *tiny_flags, *extra, "--run_dir", str(tmp_path / "run")]) == 2
-    assert capsys.readouterr().err == "error: reward actor: one call lost 3 replicas (no answer in 6 s); see their logs\n"
+    error = capsys.readouterr().err
+    assert error.startswith("error: cluster.max_failed_prompts: 1 prompts failed, 0 may; the first was 'valid-")
+    assert "reward actor: one call lost its replica (no answer in 6 s); see their logs" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
