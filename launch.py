@@ -4,6 +4,7 @@
     python launch.py train --config FILE [--learner.lr 1e-5 ...]
     python launch.py train --resume RUN_DIR [--learner.steps 200 ...]
     python launch.py evaluate --checkpoint DIR --data FILE [--passages FILE] [--output FILE.json]
+    python launch.py report RUN_DIR [RUN_DIR ...]
     python launch.py convert --input FILE --output FILE.jsonl
 
 `python launch.py COMMAND --help` lists every setting.
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 from cluster.commands.converting import convert
 from cluster.commands.evaluating import evaluate
+from cluster.commands.reporting import report
 from cluster.commands.training import training
 from cluster.trainer import Trainer
 from rollout.errors import LapdogError, SettingsError
@@ -29,7 +31,7 @@ async def train(trainer: Trainer) -> None:
             while trainer.goes_on(stage):
                 batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
                 await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
-    print(trainer.report())
+    trainer.conclude()
 
 
 def train_command(argv: Sequence[str]) -> None:
@@ -38,7 +40,7 @@ def train_command(argv: Sequence[str]) -> None:
         asyncio.run(train(trainer))
 
 
-COMMANDS = {"train": train_command, "evaluate": evaluate, "convert": convert}
+COMMANDS = {"train": train_command, "evaluate": evaluate, "report": report, "convert": convert}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -41,6 +41,7 @@ class RunFolder:
         self.path = path
         self.metrics, self.evaluations = path / "metrics.jsonl", path / "evaluations.jsonl"
         self.failed_prompts, self.events = path / "failed_prompts.jsonl", path / "events.jsonl"
+        self.report = path / "report.html"
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
 
     @classmethod

@@ -1,5 +1,6 @@
 """A training run on Ray: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
 
+import asyncio
 import contextlib
 import time
 import uuid
@@ -21,6 +22,7 @@ from cluster.metrics import metrics_row
 from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup
 from cluster.poison import FailedPrompt
 from cluster.replica import InputsLost
+from cluster.report.page import write_report
 from cluster.run_folder import RunFolder, read_settings
 from cluster.session import Shares
 from cluster.stop import heed_stop_signals
@@ -154,15 +156,18 @@ class Trainer:
     def restarts(self) -> int:
         return self.samplers.restarts + self.rewards.restarts + self.learner.restarts
 
-    def report(self) -> str:
-        """What the run achieved, and where everything lies."""
+    def conclude(self) -> None:
+        """Write the report; say what the run achieved, and where everything lies."""
+        self._write_report()
+        folder, best = self.folder, self.held_out.best().step
+        evaluations = folder.evaluation_rows()
         lines = [f"stopped at step {self.state.step}: {self.stop_reason}"] if self.stop_reason else []
-        if rows := self.folder.evaluation_rows():
-            lines.append(evaluation_table(rows))
-        lines.append(f"run folder: {self.folder.path}")
-        if self.stop_reason:
-            lines.append(f"go on with: python launch.py train --resume {self.folder.path}")
-        return "\n".join(lines)
+        lines += [evaluation_table(evaluations)] if evaluations else []
+        lines += [f"report:       {folder.report}", f"run folder:   {folder.path}"]
+        lines += [f"best policy:  {folder.checkpoints / 'best' / 'policy'} (step {best})"] if best else []
+        lines += [f"go on with:   python launch.py train --resume {folder.path}"] if self.stop_reason else []
+        row = {"run_dir": str(folder.path), "step": self.state.step, "stopped": self.stop_reason, "best_step": best}
+        self.terminal.conclude("\n".join(lines), row)
 
     def close(self) -> None:
         """End what this run started."""
@@ -260,11 +265,15 @@ class Trainer:
             await self._publish()
         row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
         self.terminal.evaluation(row)
+        await asyncio.to_thread(self._write_report)
         best = self.held_out.best()
         if best.step == step:
             self.checkpoints.mark_best(step)
         elif patience and best.evaluations_since >= patience:
             self.stop_reason = f"held-out reward has not risen for {patience} evaluations"
+
+    def _write_report(self) -> None:
+        write_report([self.folder.path], self.folder.report)
 
     def _save_is_due(self, stage: Stage) -> bool:
         step = self.state.step

@@ -27,6 +27,7 @@ class Curve:
     title: str
     about: str
     section: str
+    exact: bool = False  # not to be smoothed
 
 
 CURVES = (
@@ -44,7 +45,7 @@ CURVES = (
     Curve("truncated", "Cut responses", "share that reached rollout.max_new_tokens", "Policy"),
     Curve("loss", "Loss", "what was minimised", "Optimiser"),
     Curve("grad_norm", "Gradient norm", "before clipping", "Optimiser"),
-    Curve("lr", "Learning rate", "as used", "Optimiser"),
+    Curve("lr", "Learning rate", "as used", "Optimiser", exact=True),
     Curve("staleness_mean", "Staleness", "versions published between sampling and training", "Throughput"),
     Curve("tokens_per_s", "Response tokens", "a second, over the wall time of the step", "Throughput"),
     Curve("groups_per_s", "Groups", "a second, over the wall time of the step", "Throughput"),
@@ -53,8 +54,9 @@ CURVES = (
     Curve("seconds_reward", "Scoring", "seconds, summed over the reward actors", "Seconds"),
     Curve("seconds_update", "Update", "seconds of the learner", "Seconds"),
     Curve("seconds_sync", "Taking weights", "seconds, summed over the samplers", "Seconds"),
-    Curve("peak_memory_mb", "Learner's memory", "MB: of the GPU where there is one, else resident", "Throughput"),
+    Curve("peak_memory_mb", "Learner's memory", "MB: of the GPU where there is one, else resident", "Throughput", exact=True),
 )
+OF_RESPONSES = ("zero_variance", "truncated", "staleness_mean", "seconds_reward", "seconds_sync")  # 0 where none are drawn
 MISHAPS = {"restarts": "actors replaced", "requeued": "prompts sampled anew", "skipped": "steps skipped"}
 
 
@@ -109,7 +111,7 @@ def _flat(settings: Settings) -> dict[str, Any]:
 
 
 def _first_of_each(rows: Sequence[Row], key: str) -> list[Row]:
-    return [row for before, row in zip([None, *rows[:-1]], rows, strict=True) if before is None or before[key] != row[key]]
+    return [row for i, row in enumerate(rows) if i == 0 or rows[i - 1][key] != row[key]]
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, Any]:
@@ -120,8 +122,12 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "size": size,
         "steps": [part[-1]["step"] for part in parts],
-        "values": {key: [_mean(row.get(key) for row in part) for part in parts] for key in sorted(keys)},
+        "values": {key: [_mean(_value(row, key) for row in part) for part in parts] for key in sorted(keys)},
     }
+
+
+def _value(row: Row, key: str) -> float | None:
+    return None if key in OF_RESPONSES and row["reward"] is None else row.get(key)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

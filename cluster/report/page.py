@@ -11,7 +11,6 @@ from cluster.report.data import report_data
 from rollout.errors import writing
 
 HERE = Path(__file__).parent
-NAME = "report.html"
 
 
 def write_report(paths: Sequence[Path], target: Path) -> None:

@@ -74,7 +74,7 @@ function heldOut() {
   const columns = DATA.columns.filter((name) => RUNS.some((run) => run.evaluations.some((row) => row[name] !== null)));
   const charts = [["reward", "Held-out reward", "greedy replies, in the training reward's units"],
     ["f1", "Held-out F1", "percent; dashed: the constant reply"], ["rougeL", "Held-out ROUGE-L", "percent; dashed: the constant reply"]];
-  place.append(COMPARED ? names() : "", h("div", { class: "charts" }, charts.map(([key, title, about]) => chart(title, about,
+  place.append(COMPARED ? names() : "", h("div", { class: "charts few" }, charts.map(([key, title, about]) => chart(title, about,
     RUNS.map((run) => ({
       steps: run.evaluations.map((row) => row.step),
       values: run.evaluations.map((row) => row[key]),
@@ -92,7 +92,7 @@ function heldOut() {
       floor ? h("tr", { class: "floor" }, h("td", { colspan: columns.length + 1 }, `“${floor.text}”`)) : null,
     ];
   });
-  place.append(h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Held-out figures" }, h("table", {},
+  place.append(h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": "Held-out figures" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "step"), columns.map((name) => h("th", {}, name)))), h("tbody", {}, rows))),
   h("p", { class: "soft" }, "The constant reply is the one training answer that scores best when it is said to everything: ",
     "a policy below it has learnt nothing."));
@@ -113,7 +113,7 @@ function curves() {
     " Dotted line: GRPO begins. Point at a chart, or focus it and use the arrow keys, to read its figures."), COMPARED ? names() : "");
   for (const name of [...new Set(DATA.curves.map((curve) => curve.section))]) {
     place.append(h("h3", {}, name), h("div", { class: "charts" }, DATA.curves.filter((curve) => curve.section === name).map((curve) =>
-      chart(curve.title, curve.about, RUNS.map((run) => ({ steps: run.curves.steps, values: run.curves.values[curve.key] || [] }))))));
+      chart(curve.title, curve.about, RUNS.map((run) => ({ steps: run.curves.steps, values: run.curves.values[curve.key] || [], exact: curve.exact }))))));
   }
 }
 function smooth(values) {
@@ -126,10 +126,10 @@ function ticks(low, high, wanted) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
   const marks = [];
-  for (let mark = Math.ceil(low / step - 1e-9) * step; mark <= high + step * 1e-6; mark += step) marks.push(+mark.toPrecision(12));
+  for (let mark = Math.ceil(low / step - 1e-9) * step; mark <= high + step * 1e-6; mark += step) marks.push(Math.abs(mark) < step * 1e-6 ? 0 : +mark.toPrecision(12));
   return marks;
 }
-// series: one for each run, {steps, values, floor, dots}
+// series: one for each run, {steps, values, floor, dots, exact}
 function chart(title, about, series) {
   const [width, height, left, right, top, bottom] = [360, 176, 44, 8, 8, 22];
   const all = series.flatMap((one) => [...known(one.values), ...known([one.floor])]);
@@ -160,7 +160,7 @@ function chart(title, about, series) {
     if (border > first && border < last) svg.append(h("line", { class: "stage", x1: x(border), x2: x(border), y1: top, y2: height - bottom }));
   }
   series.forEach((one, i) => {
-    const soft = one.dots ? one.values : smooth(one.values);
+    const soft = one.dots || one.exact ? one.values : smooth(one.values);
     if (soft !== one.values) svg.append(h("path", { class: "raw", d: path(one.steps, one.values), stroke: colour(i) }));
     svg.append(h("path", { class: "line", d: path(one.steps, soft), stroke: colour(i) }));
     if (one.floor !== undefined) svg.append(h("line", { class: "floor", x1: left, x2: width - right, y1: y(one.floor), y2: y(one.floor), stroke: colour(i) }));
@@ -231,6 +231,7 @@ function groups() {
       option("top", "highest reward first"), option("low", "lowest reward first")),
   };
   const labels = { run: "Run", step: "Step", low: "Reward from", high: "Reward to", text: "Text", order: "Order" };
+  for (const [name, field] of Object.entries(control)) field.setAttribute("aria-label", labels[name]);
   const bar = h("form", { class: "controls", "aria-label": "Filter the groups" }, Object.entries(control).filter(([name]) => COMPARED || name !== "run")
     .map(([name, field]) => h("label", { class: name === "text" ? "grow" : null }, labels[name], field)), h("button", { type: "reset" }, "Reset"));
   const list = h("div", { "aria-live": "polite" });
@@ -351,7 +352,7 @@ function settings() {
   const all = Object.keys(DATA.defaults);
   const differ = all.filter((name) => RUNS.some((run) => !same(run.settings[name], (COMPARED ? RUNS[0].settings : DATA.defaults)[name])));
   const heads = COMPARED ? RUNS.map((run) => run.name) : ["this run", "default"];
-  const table = (some) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Settings" }, h("table", {},
+  const table = (some) => h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": "Settings" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "setting"), heads.map((name) => h("th", { class: "text" }, name)))),
     h("tbody", {}, some.map((name) => h("tr", {}, h("td", {}, h("code", {}, name)),
       (COMPARED ? RUNS.map((run) => run.settings[name]) : [RUNS[0].settings[name], DATA.defaults[name]]).map((value) => h("td", { class: "text" }, text(value))))))));

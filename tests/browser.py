@@ -1,0 +1,35 @@
+"""A real headless browser that opens pages of ours and listens for what they complain of."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync""".split()
+PHONE = 390
+
+
+@contextlib.contextmanager
+def opened(url: str, width: int = 1200, height: int = 900, colours: str = "light") -> Iterator[Page]:
+    """The page, which must neither write to the console nor raise nor ask another host for anything."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=colours)  # type: ignore[arg-type]
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: None if same_place(request.url, url) else complaints.append(request.url))
+        page.goto(url)
+        yield page
+        browser.close()
+    assert complaints == []
+
+
+def same_place(asked: str, url: str) -> bool:
+    return asked.split("/")[:3] == url.split("/")[:3] or asked.startswith("data:")
