@@ -7,11 +7,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
 from cluster.config import ClusterSettings
 from rollout.errors import ClusterError, first_line
@@ -19,6 +21,8 @@ from rollout.errors import ClusterError, first_line
 Resources = dict[str, float]
 PROJECT = Path(__file__).resolve().parent.parent
 PROBE_SECONDS = 5.0
+NOTHING: Mapping[str, str] = MappingProxyType({})
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
 
 
@@ -32,25 +36,29 @@ class Shares:
 
 
 def in_job() -> bool:
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    return JOB_CONFIG in os.environ
 
 
 @contextlib.contextmanager
-def session(settings: ClusterSettings, namespace: str) -> Iterator[Shares]:
-    """Connect to Ray for the length of the context; raises ClusterError if it cannot be reached or is too small."""
+def session(settings: ClusterSettings, namespace: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[Shares]:
+    """Connect to Ray for the length of the context; the dashboard shows `metadata` with its job.
+
+    Raises ClusterError if it cannot be reached or is too small.
+    """
     if ray.is_initialized():  # a test's own cluster
         yield _shares(settings)
         return
-    _connect(settings, namespace)
+    _connect(settings, namespace, metadata)
     try:
         yield _shares(settings)
     finally:
         ray.shutdown()
 
 
-def _connect(settings: ClusterSettings, namespace: str) -> None:
+def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, str]) -> None:
     address = os.environ.get("RAY_ADDRESS")
-    arguments: dict[str, Any] = {"namespace": namespace, "logging_level": "warning"}
+    arguments: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": False}
+    arguments["job_config"] = JobConfig(metadata=dict(metadata))
     if in_job():
         place = "the job's cluster"
         arguments |= {"address": "auto"}

@@ -17,6 +17,7 @@ from cluster.elastic import NodeWatch
 from cluster.failed_prompts import FailedPrompts
 from cluster.held_out import HeldOut
 from cluster.inputs import Inputs
+from cluster.job import JobEntry
 from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
 from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup
@@ -24,7 +25,7 @@ from cluster.poison import FailedPrompt
 from cluster.replica import InputsLost
 from cluster.report.page import write_report
 from cluster.run_folder import RunFolder, read_settings
-from cluster.session import Shares
+from cluster.session import Shares, in_job
 from cluster.stop import heed_stop_signals
 from cluster.terminal import Terminal, evaluation_table
 from learner.config import Stage
@@ -61,6 +62,7 @@ class Trainer:
         self._saving = False
         self._by_id = {prompt.id: prompt for prompt in inputs.train}
         self._restarts_recorded = 0
+        self._job_entry = JobEntry(settings) if in_job() else None
 
     def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
@@ -147,7 +149,9 @@ class Trainer:
         if stage.sampled:
             await self._publish()
         self.pipeline.trained(batch, self.weights)
-        self._record(self.pipeline, batch, update, seconds)
+        row = self._record(self.pipeline, batch, update, seconds)
+        if self._job_entry is not None:
+            await self._job_entry.step(row, self.settings.stages()[-1].last)
         await self._evaluate_if_due(stage)
         if self._save_is_due(stage):
             await self._save(self.pipeline)
@@ -305,7 +309,7 @@ class Trainer:
 
         await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
 
-    def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> None:
+    def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> dict[str, Any]:
         seconds_step = time.perf_counter() - self._step_started
         row = metrics_row(self.state, pipeline.stage, batch, update, seconds_update, seconds_step)
         row["restarts"] = self.restarts - self._restarts_recorded
@@ -315,6 +319,7 @@ class Trainer:
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
             self._tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
+        return row
 
     def _tell(self, text: str) -> None:
         """Say what befell the run, and keep it for its report."""

@@ -13,6 +13,7 @@ from learner.samples import write_samples
 from learner.update_metrics import UpdateMetrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import writing
+from rollout.logs import log_what_is_done
 from rollout.policy.loading import load_policy
 from rollout.policy.weights import FlatWeights
 from rollout.types import Group
@@ -37,10 +38,12 @@ class LearnerActor:
 
     def ready(self) -> None:
         """Load the model. An error here reaches the driver as itself, one in __init__ would not."""
+        self._log = log_what_is_done()
         torch.set_num_threads(self._threads or os.cpu_count() or 1)  # Ray starts actors with OMP_NUM_THREADS=1
         device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = load_policy(self._policy_path, self._policy, torch.float32, device)
         self._learner = Learner(policy, self._settings, self._rollout, self._policy, self._reward_weights)
+        self._log.info("%s: ready on %s with %d threads, policy %s", self, device, torch.get_num_threads(), self._policy_path)
 
     def ping(self) -> tuple[str, int]:
         """Node and process, if alive."""
@@ -48,6 +51,7 @@ class LearnerActor:
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)
+        self._log.info("began %s, steps %d to %d", stage.name, stage.first, stage.last)
 
     def update(self, step: int, samples: Path | None, *groups: Group) -> tuple[UpdateMetrics, float]:
         """Update on a batch, write its responses to `samples` if asked; also the seconds that the update took."""
@@ -56,6 +60,7 @@ class LearnerActor:
         seconds = time.perf_counter() - start
         if samples is not None:
             write_samples(samples, groups, advantages)
+        self._log.info("step %d: %d groups in %.2f s, loss %.4f", step, len(groups), seconds, metrics.loss)
         return metrics, seconds
 
     def weights(self) -> FlatWeights:
@@ -64,6 +69,8 @@ class LearnerActor:
     def save(self, folder: Path) -> None:
         with writing(folder):
             self._learner.save(folder)
+        self._log.info("saved to %s", folder)
 
     def restore(self, folder: Path, stage: Stage) -> None:
         self._learner.restore(folder, stage)
+        self._log.info("restored %s", folder)

@@ -12,6 +12,7 @@ from reward.constant_reply import best_constant_reply
 from reward.evaluation import evaluate
 from reward.scorer import Scorer, spread
 from rollout.group_file import read_groups, write_groups
+from rollout.logs import log_what_is_done
 from rollout.types import CallReport, Group, Prompt
 
 
@@ -28,20 +29,25 @@ class RewardActor:
 
     def ready(self) -> None:
         """Import the user's rewards. An error here reaches the driver as itself, one in __init__ would not."""
+        self._log = log_what_is_done()
         self._scorer = Scorer(self._settings)
+        self._log.info("%s: ready", self)
 
     def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
         """A report, then every group with its rewards."""
         start = time.perf_counter()
         scored = [self._scorer.score(group) for group in groups]
         report = CallReport(seconds=time.perf_counter() - start, spreads=tuple(spread(group) for group in scored))
+        self._log.info("scored %d groups in %.3f s", len(groups), report.seconds)
         return report, *scored
 
     def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The figures of a file's greedy replies, scored before, and a row for every reply with its passages."""
+        self._log.info("evaluating %d replies", len(groups))
         return evaluate(groups, constant_reply), [_prediction(group) for group in groups]
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
+        self._log.info("searching the best constant reply among the answers to %d prompts", len(prompts))
         return best_constant_reply(prompts, seed)
 
     def write_groups(self, path: Path, *groups: Group) -> None:

@@ -8,6 +8,7 @@ import ray
 import torch
 
 from rollout.config import DataSettings, PolicySettings, RolloutSettings
+from rollout.logs import log_what_is_done
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
@@ -38,12 +39,14 @@ class SamplerActor:
 
     def ready(self) -> None:
         """Load the model and open the index. An error here reaches the driver as itself, not so in __init__."""
+        self._log = log_what_is_done()
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
         device = "cuda" if torch.cuda.is_available() else "cpu"
         corpus = Corpus.open(self._data.passages, self._data.cache) if self._data.passages is not None else None
         retriever = Retriever(corpus, self._data.query, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed)
+        self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 
     def groups(
         self, prompts: list[Prompt], mode: Mode, version: Version, weights: list["ray.ObjectRef[Any]"]
@@ -61,4 +64,6 @@ class SamplerActor:
             kept_mass=self._sampler.kept_mass,
             padding=self._sampler.padding,
         )
+        done = f"{mode}: {len(prompts)} prompts in {report.seconds:.2f} s, weights {version.incarnation}.{version.step}"
+        self._log.info("%s taken in %.2f s", done, report.sync_seconds)
         return report, *groups

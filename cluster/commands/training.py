@@ -19,6 +19,7 @@ from cluster.inputs import (
     with_demo,
     with_templates_of_its_family,
 )
+from cluster.job import job_metadata
 from cluster.resume import check_fixed, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
 from cluster.session import Shares, session
@@ -61,7 +62,7 @@ def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
     if on_demo:
         settings = with_demo(settings, RunFolder(path).data)
     inputs = None if on_demo else load_inputs(settings)
-    with session(settings.cluster, path.name) as shares:
+    with session(settings.cluster, path.name, job_metadata(settings)) as shares:
         folder = RunFolder.create(path)
         with folder.held():
             folder.write_settings(settings)  # from its first instant it can be resumed
@@ -85,7 +86,7 @@ def _resumed_run(path: Path, values: Values) -> Iterator[Trainer]:
         inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
         if newest is not None and inputs is not None:
             check_resumable(before, settings, inputs, *newest)
-        with session(settings.cluster, folder.path.name) as shares:
+        with session(settings.cluster, folder.path.name, job_metadata(settings)) as shares:
             folder.write_settings(settings)
             trainer = _trainer(settings, inputs, folder, shares)
             trainer.resume(newest)

@@ -48,7 +48,7 @@ function header() {
   if (COMPARED) { top.append(names((run) => `  ${count(run.steps, "step")}, ${duration(run.seconds)}`)); return; }
   const run = RUNS[0];
   const settings = run.settings;
-  const model = settings["policy.path"] || `small ${settings["policy.tiny.family"] || "T5"}, from scratch`;
+  const model = settings["policy.path"] || "small T5, from scratch";
   top.append(h("p", { class: "soft" }, `${model}; ${settings["data.train"] || "demo"}; `, h("code", {}, run.path)));
   const first = run.evaluations[0];
   const peak = best(run);

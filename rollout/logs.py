@@ -1,0 +1,14 @@
+"""What an actor's log tells: a line for each thing that it does, and nothing of its libraries."""
+
+import logging
+
+import transformers
+
+
+def log_what_is_done() -> logging.Logger:
+    """The project's own logger, at INFO to stderr, where Ray files it under the actor's name."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    transformers.utils.logging.set_verbosity_error()
+    log = logging.getLogger("lapdog")
+    log.setLevel(logging.INFO)
+    return log
