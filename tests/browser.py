@@ -2,7 +2,8 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
@@ -13,22 +14,31 @@ PHONE = 390
 
 
 @contextlib.contextmanager
-def opened(url: str, width: int = 1200, height: int = 900, colours: str = "light") -> Iterator[Page]:
-    """The page, which must neither write to the console nor raise nor ask another host for anything."""
+def opened(
+    url: str,
+    width: int = 1200,
+    height: int = 900,
+    colours: str = "light",
+    cookies: Sequence[Any] = (),
+    own_page: bool = True,
+) -> Iterator[Page]:
+    """The page. One of our own must neither write to the console nor raise nor ask another host for anything."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs a browser: apt-get install chromium")
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=colours)  # type: ignore[arg-type]
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=colours)  # type: ignore[arg-type]
+        context.add_cookies(list(cookies))
+        page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: None if same_place(request.url, url) else complaints.append(request.url))
         page.goto(url)
         yield page
         browser.close()
-    assert complaints == []
+    assert complaints == [] or not own_page
 
 
 def same_place(asked: str, url: str) -> bool:

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small, threads only wait for each other
 
 from rollout.demo import write_demo  # noqa: E402  (after the environment is set)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pictures", type=Path, help="folder for pictures of the pages that tests open, as docs/images shows them"
+    )
+
+
+@pytest.fixture
+def picture(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
+    """Takes a picture of a browser's page, where somebody asked for pictures."""
+    folder = request.config.getoption("--pictures")
+
+    def take(page: Any, name: str) -> None:
+        if folder is not None:
+            page.screenshot(path=folder / f"{name}.png")
+
+    return take
 
 
 @pytest.fixture(scope="session")

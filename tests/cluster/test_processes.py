@@ -1,22 +1,14 @@
 """What only a process of its own can show: exit codes, and who gets into a cluster with a token."""
 
-import os
-import secrets
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from cluster import session
+from tests.cluster.head import Head
 from tests.cluster.runs import ROOT, Process, rows
-
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -34,70 +26,6 @@ def test_the_token_that_ray_makes_is_closed_to_others(tmp_path: Path, monkeypatc
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     session._protect_token()
     assert token.stat().st_mode & 0o777 == 0o600
-
-
-class Head:
-    """A token-protected head in processes of its own."""
-
-    def __init__(self, folder: Path):
-        self.token = secrets.token_hex(32)
-        path = folder / "token"
-        path.touch(mode=0o600)
-        path.write_text(self.token)
-        self.with_token = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
-        others = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
-        self.without_token = {name: value for name, value in os.environ.items() if name not in others} | {"HOME": str(folder)}
-        gcs, dashboard, agent, grpc, metrics, client = free_ports(6)
-        self.address, self.jobs = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
-        ports = {
-            "port": gcs,
-            "dashboard-port": dashboard,
-            "dashboard-agent-listen-port": agent,
-            "dashboard-agent-grpc-port": grpc,
-            "metrics-export-port": metrics,
-            "ray-client-server-port": client,
-        }
-        flags = [f"--{name}={port}" for name, port in ports.items()]
-        start = [*RAY, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats", *flags]
-        self._log = (folder / "head.log").open("w+")
-        self._process = subprocess.Popen(start, env=self.with_token, stdout=self._log, stderr=self._log)
-
-    def wait_until_up(self) -> None:
-        """The dashboard comes last."""
-        patient = requests.Session()
-        patient.mount("http://", HTTPAdapter(max_retries=Retry(total=100, backoff_factor=0.1, backoff_max=1)))
-        patient.get(f"{self.jobs}/api/version", timeout=60)
-
-    def submit(self, environment: dict[str, str], entrypoint: list[str], *flags: str) -> "subprocess.CompletedProcess[str]":
-        command = [*RAY, "job", "submit", "--address", self.jobs, *flags, "--", *entrypoint]
-        return subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120)
-
-    def job(self, *arguments: str) -> "subprocess.Popen[str]":
-        command = [*RAY, "job", *arguments, "--address", self.jobs]
-        return subprocess.Popen(command, env=self.with_token, text=True, stdout=subprocess.PIPE)
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-        self._log.close()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[Head]:
-    head = Head(tmp_path)
-    try:
-        head.wait_until_up()
-        yield head
-    finally:
-        head.close()
 
 
 @pytest.mark.slow

@@ -1,0 +1,45 @@
+"""A submitted run as one sees it in Ray's dashboard, in a real browser."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser import opened
+from tests.cluster.head import Head
+from tests.cluster.runs import ROOT
+
+PATIENCE_MS = 90_000
+
+
+def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
+    head: Head, tiny_flags: list[str], tmp_path: Path, picture: Callable[[Page, str], None]
+) -> None:
+    flags = ["train", *tiny_flags, "--run_dir", str(tmp_path / "demo"), "--learner.steps", "1000000", "--checkpoint_every", "0"]
+    launch = [sys.executable, str(ROOT / "launch.py"), *flags, "--cluster.samplers", "2"]
+    head.submit(head.with_token, launch, "--submission-id", "demo", "--no-wait")
+    cookie = {"name": "ray-authentication-token", "value": head.token, "url": head.jobs}
+    with opened(f"{head.jobs}/#/jobs", cookies=[cookie], own_page=False) as page:
+        page.set_default_timeout(PATIENCE_MS)
+        expect(page.get_by_text("grpo, step")).to_be_visible(timeout=PATIENCE_MS)
+        picture(page, "dashboard-jobs")
+
+        page.goto(f"{head.jobs}/#/jobs/demo")
+        page.get_by_text("User-provided metadata").wait_for()
+        page.get_by_role("link", name="Expand").or_(page.get_by_text("Expand")).first.click()
+        for shown in ('"run": "demo"', '"model": "small T5, from scratch"', '"step": "'):
+            expect(page.get_by_text(shown).first).to_be_visible()
+        picture(page, "dashboard-job")
+
+        page.goto(f"{head.jobs}/#/actors")
+        for name in ("Learner", "Sampler[0]", "Sampler[1]", "Reward[0]"):
+            expect(page.get_by_role("cell", name=name, exact=True)).to_be_visible()
+        picture(page, "dashboard-actors")
+
+        sampler = page.get_by_role("row").filter(has=page.get_by_role("cell", name="Sampler[0]", exact=True))
+        sampler.get_by_role("link").first.click()
+        page.get_by_text("stderr").first.click()
+        expect(page.get_by_text("INFO sample: 2 prompts in").first).to_be_visible()
+        picture(page, "dashboard-log")
+    assert head.job("stop", "demo").wait() == 0
