@@ -6,7 +6,7 @@ Comments that a reader does not see say what becomes of the fenced block beneath
     run exit=2          the same with another exit code
     run slow            run by the slow tests alone
     run background      left running until the page ends
-    run small [FLAGS]   to its training runs SMALL and the flags are added: a model and a run of a few seconds
+    run small [FLAGS]   from here on, SMALL and the flags are added to training runs: a model and a run of a few seconds
     file NAME           the block is written to that file
     output              what the last run prints, in this order: any number stands for any other, … for any text, a line of …
                         alone for any lines; what runs in the background may take its time to print it
@@ -14,6 +14,7 @@ Comments that a reader does not see say what becomes of the fenced block beneath
 What HEAD, /shared and the ports are here, `Shell` tells.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -21,9 +22,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.cluster.runs import ROOT
 
@@ -42,7 +46,7 @@ exec {python} "$@"
 RAY = """#!/bin/bash
 free='import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
 [ "$1" = start ] && set -- "$@" --dashboard-agent-listen-port=$({python} -c "$free")
-[ "$2" = --head ] && set -- "$@" --temp-dir={folder}/ray
+[ "$2" = --head ] && set -- "$@" --temp-dir={short}
 exec {ray} "$@"
 """
 DEADLINE_S = 300
@@ -90,14 +94,17 @@ class Shell:
         for name in ("bin", "shared", "home"):
             (folder / name).mkdir()
         _copy_project(self._project)
+        self._short = tempfile.mkdtemp(prefix="ray-")  # a socket's path is 107 characters long at most
         scripts = {"python": PYTHON, "ray": RAY}
+        ray = Path(sys.executable).with_name("ray")
         for name, script in scripts.items():
             path = folder / "bin" / name
-            path.write_text(script.format(folder=folder, python=sys.executable, ray=Path(sys.executable).with_name("ray")))
+            path.write_text(script.format(folder=folder, short=self._short, python=sys.executable, ray=ray))
             path.chmod(0o755)
+        (folder / "small").touch()
         gcs, dashboard = _free_ports(2)
         shared = str(folder / "shared")
-        self._places = {"/shared": shared, "HEAD": "127.0.0.1", ":8265": f":{dashboard}", ":6379": f":{gcs}"}
+        self._places = {"/shared": shared, r"\bHEAD": "127.0.0.1", ":8265": f":{dashboard}", ":6379": f":{gcs}"}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self._environment |= {"RAY_PORT": str(gcs), "RAY_DASHBOARD_PORT": str(dashboard), "HF_HUB_OFFLINE": "1"}
         self._environment |= {"HOME": str(folder / "home"), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
@@ -119,7 +126,8 @@ class Shell:
 
     def run(self, block: Block) -> None:
         """What a block exports is there in the next ones."""
-        (self._folder / "small").write_text(block.small)
+        if block.small:
+            (self._folder / "small").write_text(block.small)
         exports = self._folder / "exports"
         before = f"[ -e {exports} ] && . {exports}; set -e"
         script = f"{before}; trap 'export -p >{exports}' EXIT\n{self._here(block.text)}"
@@ -145,14 +153,18 @@ class Shell:
                 continue
 
     def close(self) -> None:
+        """End what was left running, workers before their head."""
         for process in reversed(self._processes):
-            if process.poll() is None:
+            group = _members(process.pid)
+            if group:
                 os.killpg(process.pid, signal.SIGTERM)
-                process.wait(60)
+            _, alive = psutil.wait_procs(group, DEADLINE_S)
+            assert not alive, f"still running: {alive}"
+        shutil.rmtree(self._short, ignore_errors=True)
 
     def _here(self, text: str) -> str:
         for place, here in self._places.items():
-            text = text.replace(place, here)
+            text = re.sub(rf"{place}\b", here, text)
         return text
 
     def _output(self, number: int) -> Path:
@@ -174,6 +186,16 @@ def _line_pattern(line: str) -> str:
     special = {"…": ".*", " ": r"[ \t]+"}
     parts = re.split(rf"({NUMBER}|…| )", line)
     return "".join(NUMBER if re.fullmatch(NUMBER, part) else special.get(part, re.escape(part)) for part in parts)
+
+
+def _members(group: int) -> list[psutil.Process]:
+    """The processes of a group."""
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group:
+                members.append(process)
+    return members
 
 
 def _copy_project(target: Path) -> None:
