@@ -11,7 +11,7 @@ from cluster.inputs import Inputs
 from cluster.pipeline import PublishedWeights, sample
 from cluster.poison import FailedPrompt, isolating_poison
 from cluster.pool import CALL_ATTEMPTS, Pool
-from cluster.replica import InputsLost, forget, gathered, pause_s
+from cluster.replica import InputsLost, forget, pause_s
 from cluster.run_folder import Row, RunFolder
 from rollout.types import Prompt
 
@@ -139,7 +139,12 @@ async def evaluate(
         failed.append(one)
         fail(one)
 
-    answered = await gathered([isolating_poison(call, replies, note) for call in calls])
+    answers = [asyncio.ensure_future(isolating_poison(call, replies, note)) for call in calls]
+    try:
+        answered = await asyncio.gather(*answers)
+    finally:
+        for answer in answers:
+            forget(answer)
     groups = [group for made in answered for call in made for group in call]
     if failed and not groups:
         raise failed[0].error

@@ -7,7 +7,6 @@ from typing import TypeVar
 from ray.exceptions import RayTaskError
 
 from cluster.pool import CALL_ATTEMPTS, ReplicasLost
-from cluster.replica import gathered
 from rollout.types import Prompt
 
 PROMPT_ATTEMPTS = 3
@@ -35,8 +34,7 @@ async def isolating_poison(
         try:
             return [await answer(prompts, CALL_ATTEMPTS)]
         except BY_THE_PROMPT:
-            alone = await gathered([isolating_poison((prompt,), answer, fail) for prompt in prompts])
-            return [call for calls in alone for call in calls]
+            return [call for prompt in prompts for call in await isolating_poison((prompt,), answer, fail)]
     errors: list[Exception] = []
     while len(errors) < PROMPT_ATTEMPTS:
         try:

@@ -87,6 +87,11 @@ class Pool:
         return len(self._idle)
 
     @property
+    def states(self) -> dict[str, int]:
+        """How many replicas are starting, idle and busy."""
+        return {"starting": len(self._starting), "idle": self.idle, "busy": len(self._replicas) - self.idle}
+
+    @property
     def without_place_s(self) -> float:
         """Seconds for which there has been no replica because Ray finds no room for one."""
         return 0.0 if self._replicas else max((starting.without_place_s for starting in self._starting.values()), default=0.0)
@@ -195,7 +200,7 @@ class Pool:
         if frozen:
             kill_process(replica)
         self.restarts += 1
-        if replica.number >= self._spawned_at_loss:  # not where several go together, as with their node
+        if not frozen and replica.number >= self._spawned_at_loss:  # a deadline is pause enough; a node's actors go as one
             self._losses += 1
             self._spawned_at_loss = self._starter.spawned
         self._starter.suspect(replica.node)

@@ -5,10 +5,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import (
@@ -43,7 +43,6 @@ ACTOR_LOST = (
 )
 
 Actor = Any
-Result = TypeVar("Result")
 Spawn = Callable[[str, Collection[str]], Actor]
 
 
@@ -174,16 +173,6 @@ def _kill_actor_process(process: int) -> None:
 
 async def awaited(reference: "ray.ObjectRef[Any]") -> Any:
     return await reference
-
-
-async def gathered(calls: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """All results in their order; where one fails, the others are not left running."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            forget(task)
 
 
 def forget(future: "asyncio.Future[Any]") -> None:

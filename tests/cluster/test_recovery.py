@@ -153,7 +153,7 @@ def three_nodes(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     cluster.shutdown()
 
 
-WORKER = {"num_cpus": 4, "resources": {"places": 3}, "labels": {"role": "sampler"}, "object_store_memory": STORE_BYTES}
+WORKER = {"num_cpus": 5, "resources": {"places": 3}, "labels": {"role": "sampler"}, "object_store_memory": STORE_BYTES}
 PLACES = ("--cluster.sampler_resource", "places", "--cluster.sampler_label", "role=sampler")
 ELASTIC = (
     *PLACES,
