@@ -56,8 +56,8 @@ def parse_flags(
 ) -> Values:
     """Flags of one command -> {dotted name: text}; of the last model only settings that begin as in `only`.
 
-    switches (without a value) and others are flags beside the settings, with their help. Raises SettingsError for an unknown
-    or incomplete flag.
+    A command's own yes-or-no options are flags without a value, as switches are; these and others stand beside the settings,
+    with their help. Raises SettingsError for an unknown or incomplete flag.
     """
     usage = f"python launch.py {command} [--name value ...]"
     parser = _Parser(usage=usage, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
@@ -66,7 +66,11 @@ def parse_flags(
     for name, field in used:
         default = "" if field.default is None or field.is_required() else f" [{field.default}]"
         text = f"{field.description}{default}".replace("%", "%%")
-        parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
+        if field.annotation is bool and "." not in name:
+            spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+            parser.add_argument(*spellings, action="store_true", help=field.description)
+        else:
+            parser.add_argument(f"--{name}", metavar=name.rsplit(".")[-1].upper(), help=text)
     for name, text in switches.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in others.items():

@@ -17,15 +17,18 @@ class Terminal:
     """quiet: nothing but the end. json: one object a line, of metrics.jsonl or evaluations.jsonl or {"event": text}."""
 
     def __init__(self, total_steps: int, manner: Manner = "lines"):
-        self.manner = manner
-        watched = manner == "lines" and sys.stderr.isatty()
-        self._bar = tqdm(total=total_steps, unit="step", disable=not watched, leave=False, dynamic_ncols=True)
+        self.manner, self._total_steps = manner, total_steps
+        self._bar: tqdm[Any] | None = None
 
     def say(self, text: str) -> None:
         self._write(text, {"event": text})
 
     def step(self, row: dict[str, Any]) -> None:
         self._write(step_line(row), row)
+        if self._bar is None:
+            watched = self.manner == "lines" and sys.stderr.isatty()
+            start = {"total": self._total_steps, "initial": row["step"] - 1, "unit": "step"}
+            self._bar = tqdm(**start, disable=not watched, leave=False, dynamic_ncols=True)
         self._bar.update(row["step"] - self._bar.n)
 
     def evaluation(self, row: dict[str, Any]) -> None:
@@ -37,7 +40,8 @@ class Terminal:
         print(json_line(row) if self.manner == "json" else text, flush=True)
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _write(self, line: str, row: dict[str, Any]) -> None:
         if self.manner != "quiet":

@@ -23,11 +23,17 @@ from cluster.job import job_metadata
 from cluster.resume import check_fixed, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
 from cluster.session import Shares, session
+from cluster.terminal import Manner
 from cluster.trainer import Trainer
 from learner.config import without_preset
 from rollout import demo
 from rollout.config import Section
-from rollout.errors import LapdogError
+from rollout.errors import LapdogError, SettingsError
+
+MANNERS = {
+    "quiet": "say nothing but the end",
+    "json": "say everything as JSON, one object a line: rows of metrics.jsonl and evaluations.jsonl, events, at last where it lies",
+}
 
 
 class TrainOptions(Section):
@@ -38,13 +44,17 @@ class TrainOptions(Section):
 @contextlib.contextmanager
 def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
     """What `argv` asks for, a new run or one that goes on, with Ray up for the length of the context."""
-    seeds = seed_flags.SWITCHES_HELP, seed_flags.HELP
-    given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), *seeds)
+    switches = MANNERS | seed_flags.SWITCHES_HELP
+    given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), switches, seed_flags.HELP)
+    manners: list[Manner] = [manner for manner in ("quiet", "json") if given.pop(manner, False)]
+    if len(manners) > 1:
+        raise SettingsError("--quiet: does not go with --json; give one of them")
     options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
     run = _resumed_run(options.resume, values) if options.resume else _new_run(options, values)
     with run as trainer:
+        trainer.terminal.manner = manners[0] if manners else "lines"
         try:
             yield trainer
         finally:

@@ -1,0 +1,76 @@
+"""What a run says, in its three manners."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.terminal import Terminal, evaluation_table, step_line
+from launch import main
+from tests.cluster.runs import rows
+
+STEP = {"step": 3, "stage": "grpo", "loss": 0.5, "reward": 1.25, "reward_std": 0.5, "kl": None, "entropy": 2.0} | {
+    "staleness_mean": 0.0,
+    "grad_norm": 1.0,
+    "lr": 1e-4,
+    "seconds_step": 0.25,
+}
+
+
+def test_step_lines_are_aligned() -> None:
+    supervised = step_line(STEP | {"stage": "supervised", "step": 12345, "reward": None})
+    assert supervised.index("loss") == step_line(STEP).index("loss")
+    assert len(step_line(STEP)) == len(step_line(STEP | {"step": 99999, "reward": 0.001, "loss": -12.3456}))
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(9, "json").step(STEP | {"loss": float("nan")})
+    assert json.loads(capsys.readouterr().out)["loss"] is None
+
+
+def test_a_bar_stands_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for screen, shown in ((Screen(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", screen)
+        terminal = Terminal(9)
+        terminal.step(STEP)
+        terminal.step(STEP | {"step": 4})
+        terminal.close()
+        assert ("4/9" in screen.getvalue() or "3/9" in screen.getvalue()) == shown
+
+
+def test_the_table_ends_with_the_constant_reply() -> None:
+    figures: dict[str, Any] = dict.fromkeys(("reward", "exact_match", "distinct2", "unique_replies", "recall@5"))
+    row = {"step": 4, "stage": "grpo", **figures, "f1": 12.345, "rougeL": 1.0, "bleu": 0.0}
+    table = evaluation_table([row | {"constant_reply": {"text": "yes", "f1": 20.0, "rougeL": 30.0, "bleu": 1.0}}])
+    assert table.splitlines()[-1] == "constant reply: 'yes'" and "12.35" in table.splitlines()[1]
+    assert table.splitlines()[2].split() == ["constant", "reply", "20.00", "30.00", "1.00"]
+
+
+def test_a_quiet_run_says_how_it_ended_and_where_it_lies(
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train("--quiet", "--learner.steps", 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["step", "stage", "reward"] and f"report:       {run / 'report.html'}" in lines
+    assert not any(line.startswith(("supervised", "      grpo", "  held-out")) for line in lines)
+
+
+def test_a_run_that_speaks_json_says_what_it_writes(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("--json", "--learner.steps", 1)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in said if "loss" in row] == rows(run / "metrics.jsonl")
+    assert [row for row in said if "examples" in row] == rows(run / "evaluations.jsonl")
+    assert said[-1] == {"run_dir": str(run), "step": 5, "stopped": None, "best_step": said[-1]["best_step"]}
+
+
+def test_quiet_and_json_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--quiet", "--json"]) == 2
+    assert capsys.readouterr().err == "error: --quiet: does not go with --json; give one of them\n"
