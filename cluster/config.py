@@ -29,6 +29,7 @@ def key_and_value(label: str) -> str:
 
 
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
+TrackerName = Literal["wandb", "mlflow"]
 Label = Annotated[str, AfterValidator(key_and_value)]
 
 
@@ -92,6 +93,7 @@ class Settings(Section):
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints that are kept, beside the best one")
     patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0 never")
+    trackers: tuple[TrackerName, ...] = Field((), description="where the run's numbers go beside TensorBoard's files")
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> "Settings":

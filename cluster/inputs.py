@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import Settings
+from cluster.trackers import check_installed
 from reward.scorer import Scorer
 from rollout.dataset import read_prompts
 from rollout.demo import write_demo
@@ -45,11 +46,13 @@ def _digest(prompts: list[Prompt]) -> str:
 
 
 def check_models_and_rewards(settings: Settings) -> None:
-    """Raise PolicyError for a model folder that is none, RewardError for a reward that cannot be imported."""
+    """Raise PolicyError for a model folder that is none, RewardError for a reward that cannot be imported, SettingsError for a
+    tracker that is not installed."""
     for path in (settings.policy.path, settings.learner.reference_path):
         if path is not None:
             check_policy(path)
     Scorer(settings.reward)
+    check_installed(settings.trackers)
 
 
 def with_templates_of_its_family(settings: Settings) -> Settings:

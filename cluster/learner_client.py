@@ -37,6 +37,13 @@ class LearnerClient:
         self._call_deadline_s = call_deadline_s
         self._replica: Replica | None = None
         self._starting = Starting(placed=True)
+        self._calls = 0  # under way
+
+    @property
+    def states(self) -> dict[str, int]:
+        """1 for what the learner is: starting, idle or busy."""
+        up, busy = self._replica is not None, self._calls > 0
+        return {"starting": int(not up), "idle": int(up and not busy), "busy": int(up and busy)}
 
     @property
     def without_place_s(self) -> float:
@@ -61,6 +68,7 @@ class LearnerClient:
     async def ask(self, method: str, *arguments: Any) -> Any:
         """Await one call. Raises LearnerLost, InputsLost if an argument is gone, and what the call itself raises."""
         replica = self._started()
+        self._calls += 1
         try:
             call = getattr(replica.actor, method)
             return await asyncio.wait_for(awaited(call.remote(*arguments)), self._call_deadline_s)
@@ -77,6 +85,8 @@ class LearnerClient:
             raise self._lost(f"learner: {method} gave no answer in {self._call_deadline_s:g} s") from error
         except ACTOR_LOST as error:
             raise self._lost(f"learner: lost in {method} ({first_line(error)})") from error
+        finally:
+            self._calls -= 1
 
     async def check(self) -> None:
         """Raises LearnerLost unless the learner answers."""

@@ -11,7 +11,7 @@ from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS
 
-CLOCK = ("time", "seconds", "per_s", "peak_memory_mb", "incarnation", "restarts")
+CLOCK = ("time", "seconds", "per_s", "bytes", "peak_memory_mb", "incarnation", "restarts")
 
 
 def json_line(row: dict[str, Any]) -> str:
@@ -58,10 +58,14 @@ def metrics_row(
         "kept_mass": min((made.sampled.kept_mass for made in batch.calls), default=None),
         "tokens_per_s": update.response_tokens / seconds_step,
         "groups_per_s": len(batch.groups) / seconds_step,
+        "trained_groups": len(batch.groups),
+        "sampled_groups": sum(len(made.groups) for made in batch.calls),
+        "sampled_tokens": sum(made.sampled.response_tokens for made in batch.calls),
         "seconds_sample": sum(made.sampled.seconds for made in batch.calls),
         "seconds_reward": sum(scored),
         "seconds_update": seconds_update,
         "seconds_sync": sum(made.sampled.sync_seconds for made in batch.calls),
+        "bytes_sync": sum(made.sampled.sync_bytes for made in batch.calls),
         "seconds_step": seconds_step,
         "skipped": update.skipped,
         "requeued": batch.requeued,

@@ -124,6 +124,14 @@ class Pipeline:
         """Gold answers do not depend on the weights, so fetching them ahead keeps the run deterministic."""
         return self.max_staleness == 0 or not self.stage.sampled
 
+    @property
+    def queues(self) -> dict[str, int]:
+        """Prompts that wait for a sampler, that are sampled or scored, and whose groups are ready to be trained on."""
+        ended = sum(len(call.prompts) for call in self._running if call.task.done())
+        running = sum(len(call.prompts) for call in self._running if call.since and not call.task.done())
+        waiting = sum(len(call.prompts) for call in self._running) - ended - running + len(self.queue)
+        return {"waiting": waiting, "running": running, "ready": ended + len(self.ready)}
+
     def admit(self) -> None:
         """Send prompts to the samplers while slots are free, never more than the stage still trains on."""
         ahead = self.max_staleness if self.stage.sampled else 3

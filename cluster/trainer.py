@@ -18,10 +18,12 @@ from cluster.failed_prompts import FailedPrompts
 from cluster.held_out import HeldOut
 from cluster.inputs import Inputs
 from cluster.job import JobEntry
-from cluster.learner_client import LearnerLost
+from cluster.learner_client import LearnerClient, LearnerLost
 from cluster.metrics import metrics_row
+from cluster.monitor import Monitor
 from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup
 from cluster.poison import FailedPrompt
+from cluster.pool import Pool
 from cluster.replica import InputsLost
 from cluster.report.page import write_report
 from cluster.run_folder import RunFolder, read_settings
@@ -52,6 +54,8 @@ class Trainer:
         self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self._tell)
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
         self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.learner, self._tell)
+        roles: dict[str, Pool | LearnerClient] = {"sampler": self.samplers, "reward": self.rewards, "learner": self.learner}
+        self.monitor = Monitor(settings, folder, roles, self._queues, self.failed_prompts, self._tell)
         self.state = TrainState(data=inputs.digests)
         self.weights = PublishedWeights(Version(0, 0))
         self.stop_reason: str | None = None
@@ -74,6 +78,7 @@ class Trainer:
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
         self.folder.cut_back(state.step)
+        self.monitor.go_back(state.step)
         self.checkpoints.discard_after(state.step)
         self.checkpoints.mark_best(self.held_out.best().step)
 
@@ -84,6 +89,7 @@ class Trainer:
         self.samplers.start()
         self.rewards.start()
         self.nodes.start()
+        await self.monitor.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         await self._start_learner()
         if self.state.step == self.settings.stages()[-1].last:  # a stop may have come before its last evaluation
@@ -163,6 +169,7 @@ class Trainer:
     def conclude(self) -> None:
         """Write the report; say what the run achieved, and where everything lies."""
         self._write_report()
+        self.monitor.conclude()
         folder, best = self.folder, self.held_out.best().step
         evaluations = folder.evaluation_rows()
         lines = [f"stopped at step {self.state.step}: {self.stop_reason}"] if self.stop_reason else []
@@ -183,6 +190,7 @@ class Trainer:
         self.samplers.close()
         self.rewards.close()
         self.learner.close()
+        self.monitor.close()
 
     async def _read_ready(self) -> list[ScoredGroup]:
         """The groups that the checkpoint holds, by reference."""
@@ -269,6 +277,7 @@ class Trainer:
             await self._publish()
         row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
         self.terminal.evaluation(row)
+        self.monitor.evaluation(row)
         await asyncio.to_thread(self._write_report)
         best = self.held_out.best()
         if best.step == step:
@@ -316,10 +325,14 @@ class Trainer:
         self._restarts_recorded = self.restarts
         self.folder.append(self.folder.metrics, row)
         self.terminal.step(row)
+        self.monitor.step(row)
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
             self._tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
         return row
+
+    def _queues(self) -> dict[str, int]:
+        return self.pipeline.queues if self.pipeline is not None else {}
 
     def _tell(self, text: str) -> None:
         """Say what befell the run, and keep it for its report."""

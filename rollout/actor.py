@@ -53,17 +53,24 @@ class SamplerActor:
     ) -> tuple[CallReport | Group, ...]:
         """A report, then one group a prompt. The weights come as a reference in a list, fetched only if they are new."""
         start = time.perf_counter()
-        if self._sampler.version != version and weights:
-            self._sampler.load_weights(ray.get(weights[0]), version)
+        taken = self._take(weights[0], version) if self._sampler.version != version and weights else 0
         synced = time.perf_counter()
         groups = self._sampler.groups(prompts, mode, version)
         report = CallReport(
             version=version,
             seconds=time.perf_counter() - synced,
             sync_seconds=synced - start,
+            sync_bytes=taken,
+            response_tokens=sum(len(response.token_ids) for group in groups for response in group.responses),
             kept_mass=self._sampler.kept_mass,
             padding=self._sampler.padding,
         )
         done = f"{mode}: {len(prompts)} prompts in {report.seconds:.2f} s, weights {version.incarnation}.{version.step}"
         self._log.info("%s taken in %.2f s", done, report.sync_seconds)
         return report, *groups
+
+    def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
+        """Bytes of the weights that were loaded."""
+        weights = ray.get(reference)
+        self._sampler.load_weights(weights, version)
+        return int(weights.values.nbytes)

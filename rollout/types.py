@@ -88,12 +88,15 @@ class Group:
 class CallReport:
     """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references.
 
-    padding: its share of the context tokens computed. spreads: highest minus lowest reward of each scored group.
+    sync_bytes: weights taken in before the call. response_tokens: of all its groups. padding: its share of the context tokens
+    computed. spreads: highest minus lowest reward of each scored group.
     """
 
     seconds: float
     version: Version | None = None
     sync_seconds: float = 0.0
+    sync_bytes: int = 0
+    response_tokens: int = 0
     kept_mass: float = 1.0
     padding: float = 0.0
     spreads: tuple[float, ...] = ()

@@ -1,0 +1,99 @@
+"""What others see of a run while it goes on: Prometheus through Ray, TensorBoard, trackers."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cluster.config import Settings
+from cluster.failed_prompts import FailedPrompts
+from cluster.gauges import Gauges
+from cluster.learner_client import LearnerClient
+from cluster.pool import Pool
+from cluster.replica import forget
+from cluster.run_folder import RunFolder
+from cluster.series import Value, of_evaluation, of_step
+from cluster.trackers import TRACKERS
+from cluster.tracking import Background, TensorBoard, scalars
+from rollout.errors import writing
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class Monitor:
+    """roles: what has `states` and `restarts`, by the role's name. queues: prompts by the queue they are in, as of now."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: RunFolder,
+        roles: Mapping[str, Pool | LearnerClient],
+        queues: Callable[[], Mapping[str, int]],
+        failed_prompts: FailedPrompts,
+        say: Callable[[str], None],
+    ):
+        self._folder, self._roles, self._queues, self._failed_prompts, self._say = folder, roles, queues, failed_prompts, say
+        self._gauges = Gauges(folder.path.name)
+        self._tensorboard = TensorBoard(folder.path / "tensorboard")
+        self._trackers = {name: Background(name, TRACKERS[name](settings, folder.path), say) for name in settings.trackers}
+        self._counted = dict.fromkeys(roles, 0)  # restarts
+        self._looking: asyncio.Task[None] | None = None
+        self._finished = False
+
+    async def start(self) -> None:
+        """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
+        self._looking = asyncio.create_task(self._look())
+        self._looking.add_done_callback(self._say_why)
+        file = self._folder.path / "trackers.json"
+        ids: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        for name, tracker in self._trackers.items():
+            ids[name] = await tracker.open(ids.get(name))
+            with writing(file):
+                file.write_text(json.dumps(ids))
+
+    def go_back(self, step: int) -> None:
+        """The run goes on from `step`: what comes after it will be made again."""
+        self._tensorboard.go_back(step)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """`row` is a line of metrics.jsonl."""
+        self._show(of_step(row), row["step"], scalars(row, "train/"))
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """`row` is a line of evaluations.jsonl."""
+        self._show(of_evaluation(row), row["step"], scalars(row, "held_out/"))
+
+    def conclude(self) -> None:
+        """The run came to its end."""
+        self._finished = True
+
+    def close(self) -> None:
+        if self._looking is not None:
+            forget(self._looking)
+        self._tensorboard.close()
+        for tracker in self._trackers.values():
+            tracker.close(self._finished)
+
+    def _show(self, values: Iterator[Value], step: int, numbers: Mapping[str, float]) -> None:
+        self._gauges.show(values)
+        self._tensorboard.log(step, numbers)
+        for tracker in self._trackers.values():
+            tracker.log(step, numbers)
+
+    def _say_why(self, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            self._say(f"queues and actors are no longer exported: {type(error).__name__}: {error}")
+
+    async def _look(self) -> None:
+        while True:
+            self._gauges.show(self._now())
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _now(self) -> Iterator[Value]:
+        for role, actors in self._roles.items():
+            restarts = max(0, actors.restarts)
+            yield "restarts_total", {"role": role}, restarts - self._counted[role]
+            self._counted[role] = restarts
+            yield from (("actors", {"role": role, "state": state}, count) for state, count in actors.states.items())
+        yield from (("queue_prompts", {"queue": queue}, count) for queue, count in self._queues().items())
+        yield from (("failed_prompts", {"file": file}, len(self._failed_prompts.ids(file))) for file in ("train", "valid"))

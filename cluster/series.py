@@ -1,0 +1,124 @@
+"""What a run exports to Prometheus, one line a series, and how rows of metrics.jsonl and evaluations.jsonl fill them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reward.config import METRICS
+
+PREFIX = "lapdog_"  # to which Ray adds ray_
+PHASES = {phase: f"seconds_{phase}" for phase in ("sample", "reward", "update", "sync", "step")}
+STALENESS = {statistic: f"staleness_{statistic}" for statistic in ("mean", "max")}
+PADDING = {"sampler": "padding_sample", "learner": "padding_update"}
+QUANTILES = {"0.01": "ratio_p01", "0.5": "ratio_p50", "0.99": "ratio_p99", "1": "ratio_max"}
+PERCENTAGES = """f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies
+recall@1 recall@5 recall@20""".split()
+
+Row = Mapping[str, Any]
+Value = tuple[str, dict[str, str], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """labels: beside `run`, which every series has. keys: of metrics.jsonl, by the value of the label, "" without one."""
+
+    name: str
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_counter(self) -> bool:
+        """It adds up what its keys hold, else it shows their last value."""
+        return self.name.endswith("_total")
+
+
+def _one(name: str, key: str, unit: str, meaning: str) -> Series:
+    return Series(name, unit, meaning, (), {"": key})
+
+
+SERIES = (
+    _one("step", "step", "steps", "done"),
+    _one("epoch", "epoch", "epochs", "of the newest prompt in the batch"),
+    _one("incarnation", "incarnation", "", "how often the run was resumed or its learner replaced"),
+    _one("last_step_timestamp_seconds", "time", "seconds since 1970", "when the last step was finished"),
+    _one("loss", "loss", "", "what was minimised"),
+    _one("reward", "reward", "", "mean over the batch's responses"),
+    _one("reward_std", "reward_std", "", "mean over groups of the standard deviation within a group"),
+    Series("reward_part", "", "mean of a part: f1, rougeL, bleu, or extra/NAME of a user's own reward", ("part",)),
+    _one("kl_nats", "kl", "nats a token", "estimate of KL(policy, reference)"),
+    _one("kl_coef", "kl_coef", "", "weight of the KL to the reference"),
+    _one("kl_to_sampler_nats", "kl_to_sampler", "nats a token", "KL(sampler, policy): how far the weights have moved"),
+    _one("entropy_nats", "entropy", "nats a token", "entropy of the policy"),
+    Series("policy_to_sampler_ratio", "ratio", "over tokens; quantile 1 is the largest", ("quantile",), QUANTILES),
+    _one("clipped_tokens_ratio", "clip_fraction", "share of tokens", "whose ratio was clipped"),
+    _one("corrected_tokens_ratio", "corrected", "share of tokens", "whose off-policy correction met its cap"),
+    _one("grad_norm", "grad_norm", "", "before clipping"),
+    _one("learning_rate", "lr", "", "as used"),
+    Series("staleness_steps", "steps", "between sampling and training", ("statistic",), STALENESS),
+    _one("zero_variance_groups_ratio", "zero_variance", "share of groups", "whose rewards are all equal"),
+    _one("truncated_responses_ratio", "truncated", "share of responses", "cut at rollout.max_new_tokens"),
+    _one("kept_mass_ratio", "kept_mass", "probability", "inside the nucleus; 1 unless rollout.top_p is below 1"),
+    Series("padding_ratio", "share of tokens", "computed by a role that are padding", ("role",), PADDING),
+    Series("phase_seconds", "seconds", "of the last step; sample, reward, sync added up over actors", ("phase",), PHASES),
+    Series("groups_per_busy_second", "groups / second", "by the seconds that one actor of a role is at work", ("role",)),
+    Series("tokens_per_busy_second", "tokens / second", "response tokens, by the same seconds", ("role",)),
+    Series("learner_peak_memory_bytes", "bytes", "GPU memory where the learner has a GPU, else resident memory"),
+    _one("trained_groups_total", "trained_groups", "groups", "trained on; rate() gives groups per second of wall time"),
+    _one("trained_tokens_total", "response_tokens", "tokens", "of responses trained on"),
+    _one("set_aside_groups_total", "set_aside", "groups", "replaced as their rewards are all equal"),
+    _one("requeued_groups_total", "requeued", "groups", "too old to be trained on; their prompts were queued again"),
+    _one("skipped_updates_total", "skipped", "updates", "left out as loss or gradient was not finite"),
+    _one("weight_sync_seconds_total", "seconds_sync", "seconds", "samplers took to take in weights, added up"),
+    _one("weight_sync_bytes_total", "bytes_sync", "bytes", "of weights that samplers took in, added up"),
+    Series("restarts_total", "actors", "that were replaced", ("role",)),
+    Series("actors", "actors", "that are starting, idle or busy", ("role", "state")),
+    Series("queue_prompts", "prompts", "waiting for a sampler, running, or ready to be trained on", ("queue",)),
+    Series("failed_prompts", "prompts", "that failed three times by themselves, of the file train or valid", ("file",)),
+    Series("held_out_reward", "", "mean training reward of the greedy replies of the last evaluation"),
+    Series("held_out_score_ratio", "ratio", "f1, rouge1, ... recall_at_20 of the last evaluation", ("score",)),
+    Series("held_out_words", "words", "a reply of the last evaluation"),
+    Series("constant_reply_score_ratio", "ratio", "f1, rougeL, bleu of the best constant reply: the floor", ("score",)),
+)
+
+
+def of_step(row: Row) -> Iterator[Value]:
+    """(series, labels, value) of a row of metrics.jsonl; None where it has no value."""
+    for series in SERIES:
+        for label, key in series.keys.items():
+            yield series.name, dict(zip(series.labels, (label,), strict=False)), row[key]
+    for key in row:
+        if key in METRICS or key.startswith("extra/"):
+            yield "reward_part", {"part": key}, row[key]
+    yield "learner_peak_memory_bytes", {}, row["peak_memory_mb"] * 2**20
+    sampled, trained = (row["sampled_groups"], row["sampled_tokens"]), (row["trained_groups"], row["response_tokens"])
+    for role, phase, (groups, tokens) in (
+        ("sampler", "sample", sampled),
+        ("reward", "reward", sampled),
+        ("learner", "update", trained),
+    ):
+        if seconds := row[f"seconds_{phase}"]:
+            yield "groups_per_busy_second", {"role": role}, groups / seconds
+            yield "tokens_per_busy_second", {"role": role}, tokens / seconds
+
+
+def of_evaluation(row: Row) -> Iterator[Value]:
+    """The same of a row of evaluations.jsonl, its percentages as ratios."""
+    yield "held_out_reward", {}, row["reward"]
+    yield "held_out_words", {}, row["mean_words"]
+    for name, figures in (("held_out_score_ratio", row), ("constant_reply_score_ratio", row["constant_reply"] or {})):
+        for key in PERCENTAGES:
+            if (percentage := figures.get(key)) is not None:
+                yield name, {"score": key.replace("@", "_at_")}, percentage / 100
+
+
+def table() -> str:
+    """The table of docs/monitoring.md, checked by tests/cluster/test_monitoring.py."""
+    lines = ["| ray_lapdog_... | unit | meaning | labels beside run |", "|---|---|---|---|"]
+    lines += [f"| {each.name} | {each.unit} | {each.meaning} | {', '.join(each.labels)} |" for each in SERIES]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,113 @@
+"""Weights & Biases and MLflow, where the settings name them; where and as whom their own environment variables say."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from cluster.config import Settings, TrackerName
+from rollout.errors import SettingsError
+
+PROJECT = "lapdog"
+INSTALL: dict[TrackerName, str] = {"wandb": "wandb", "mlflow": "mlflow-skinny sqlalchemy alembic"}
+PARAMETERS_PER_CALL, PARAMETER_LENGTH = 100, 6000  # more MLflow does not take
+
+
+def check_installed(trackers: Sequence[TrackerName]) -> None:
+    """Raise SettingsError for a tracker whose package is missing."""
+    for name in trackers:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name in the working directory is no package
+            raise SettingsError(f"trackers: {name} is not installed; pip install {INSTALL[name]}, or leave {name} out")
+
+
+class Tracker(Protocol):
+    """place: where a person finds the run. `open` goes on with the run of an id that it returned before, None begins one."""
+
+    place: str
+
+    def open(self, id: str | None) -> str: ...
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self, finished: bool) -> None: ...
+
+
+class Wandb:
+    """The project is WANDB_PROJECT or else lapdog."""
+
+    def __init__(self, settings: Settings, folder: Path):
+        self._settings, self._folder = settings, folder
+
+    def open(self, id: str | None) -> str:
+        import wandb
+
+        id = id or uuid.uuid4().hex[:12]
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=self._folder.name,
+            id=id,
+            resume="allow",
+            dir=self._folder,
+            config=self._settings.model_dump(mode="json"),
+            settings=wandb.Settings(console="off", disable_git=True, disable_code=True, silent=True),
+        )
+        self.place = self._run.url or str(self._folder / "wandb")
+        self._run.define_metric("*", step_metric="step")  # its own step may not go back, a run's may
+        return id
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({"step": step, **values})
+
+    def close(self, finished: bool) -> None:
+        self._run.finish(exit_code=0 if finished else 1)
+
+
+class Mlflow:
+    """The server is MLFLOW_TRACKING_URI or else mlflow.db beside the run's folder; the experiment is MLFLOW_EXPERIMENT_NAME or
+    else lapdog."""
+
+    def __init__(self, settings: Settings, folder: Path):
+        self._settings, self._folder = settings, folder
+
+    def open(self, id: str | None) -> str:
+        import mlflow
+        from mlflow.entities import Param
+
+        self.place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{self._folder.parent / 'mlflow.db'}")
+        self._client = mlflow.MlflowClient(self.place)
+        if id is not None:
+            self._client.update_run(id, status="RUNNING")
+            self._id = id
+            return id
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        known = self._client.get_experiment_by_name(name)
+        experiment = known.experiment_id if known else self._client.create_experiment(name)
+        self._id = str(self._client.create_run(experiment, run_name=self._folder.name).info.run_id)
+        parameters = [Param(name, value) for name, value in _flat(self._settings.model_dump(mode="json"))]
+        for i in range(0, len(parameters), PARAMETERS_PER_CALL):
+            self._client.log_batch(self._id, params=parameters[i : i + PARAMETERS_PER_CALL])
+        return self._id
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(1000 * time.time())
+        self._client.log_batch(self._id, metrics=[Metric(name, value, now_ms, step) for name, value in values.items()])
+
+    def close(self, finished: bool) -> None:
+        self._client.set_terminated(self._id, "FINISHED" if finished else "KILLED")
+
+
+TRACKERS: dict[TrackerName, Callable[[Settings, Path], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)[:PARAMETER_LENGTH]
