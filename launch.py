@@ -5,6 +5,8 @@
     python launch.py train --resume RUN_DIR [--learner.steps 200 ...]
     python launch.py evaluate --checkpoint DIR --data FILE [--passages FILE] [--output FILE.json]
     python launch.py report RUN_DIR [RUN_DIR ...]
+    python launch.py chat --checkpoint DIR [--passages FILE] [--persona TEXT]
+    python launch.py export --checkpoint DIR --to DIR
     python launch.py convert --input FILE --output FILE.jsonl
 
 `python launch.py COMMAND --help` lists every setting.
@@ -14,8 +16,10 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from cluster.commands.chatting import chat
 from cluster.commands.converting import convert
 from cluster.commands.evaluating import evaluate
+from cluster.commands.exporting import export
 from cluster.commands.reporting import report
 from cluster.commands.training import training
 from cluster.trainer import Trainer
@@ -40,7 +44,14 @@ def train_command(argv: Sequence[str]) -> None:
         asyncio.run(train(trainer))
 
 
-COMMANDS = {"train": train_command, "evaluate": evaluate, "report": report, "convert": convert}
+COMMANDS = {
+    "train": train_command,
+    "evaluate": evaluate,
+    "report": report,
+    "chat": chat,
+    "export": export,
+    "convert": convert,
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rollout.dataset import text_lines
@@ -45,10 +45,15 @@ def _examples(source: Path, history: int | None) -> Iterator[dict[str, object]]:
             turns.append(f"Q: {partner}")
             yield {
                 "id": f"{dialogue}-{len(turns) // 2}",
-                "question": f"persona: {''.join(f'{p}. ' for p in persona)}context:  {' '.join(turns[-(history or 0) :])}",
+                "question": question_of("".join(f"{p}. " for p in persona), turns, history),
                 "answers": [reply],
             }
             turns.append(f"R: {reply}")
+
+
+def question_of(persona: str, turns: Sequence[str], history: int | None) -> str:
+    """LAPDOG's form of the last `history` turns, each `Q: ...` or `R: ...`; None keeps all."""
+    return f"persona: {persona.strip()}{' ' if persona.strip() else ''}context:  {' '.join(turns[-(history or 0) :])}"
 
 
 def _turn(source: Path, number: int, text: str) -> tuple[str, str]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cluster import checkpoint, held_out
+from cluster import held_out
 from cluster.actors import reward_pool, sampler_pool
 from cluster.checkpoint import TrainState
-from cluster.config import Settings, absolute
+from cluster.commands.opening import open_policy
+from cluster.config import Settings
 from cluster.elastic import start_what_fits
-from cluster.flags import build, parse_flags, read_yaml, split
+from cluster.flags import parse_flags, split
 from cluster.inputs import check_retrieval
 from cluster.pipeline import PublishedWeights
 from cluster.poison import FailedPrompt
@@ -23,7 +24,6 @@ from cluster.terminal import evaluation_table
 from rollout.config import Positive, Section
 from rollout.dataset import read_prompts
 from rollout.errors import writing
-from rollout.policy.loading import resolved
 from rollout.types import Prompt, Version
 
 
@@ -68,22 +68,14 @@ def evaluate(argv: Sequence[str]) -> None:
     for path in (options.output, options.predictions):
         if path is not None:
             writable(path)
-    folder, state = checkpoint.open_for_evaluation(options.checkpoint)
-    if options.config is not None:
-        values = read_yaml(options.config, Settings) | values
-    elif state is not None:
-        values = read_yaml(folder / "config.yaml", Settings) | values
-    settings = build(Settings, values).resolved()
+    opened = open_policy(options.checkpoint, values, options.config, options.passages)
+    settings, state = opened.settings, opened.state
     cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
-    passages = settings.data.passages if options.passages is None else absolute(options.passages)
-    data = settings.data.model_copy(update={"passages": passages})
-    settings = settings.model_copy(update={"cluster": cluster, "data": data})
+    settings = settings.model_copy(update={"cluster": cluster})
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
-    policy_path = str(folder / "policy") if state is not None else str(folder)
-    settings = settings.model_copy(update={"policy": resolved(policy_path, settings.policy)})
     with session(settings.cluster, "evaluate") as shares:
-        figures, rows = asyncio.run(_figures_and_rows(settings, shares, policy_path, prompts, state))
+        figures, rows = asyncio.run(_figures_and_rows(settings, shares, opened.path, prompts, state))
     if options.predictions is not None:
         with writing(options.predictions):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

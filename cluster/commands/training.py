@@ -32,7 +32,7 @@ from rollout.errors import LapdogError, SettingsError
 
 MANNERS = {
     "quiet": "say nothing but the end",
-    "json": "say everything as JSON, one object a line: rows of metrics.jsonl and evaluations.jsonl, events, at last where it lies",
+    "json": "say everything as JSON, one object a line: rows of metrics.jsonl and evaluations.jsonl, events, where it lies",
 }
 
 

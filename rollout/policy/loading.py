@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -81,6 +81,19 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     return FidPolicy(model, tokenizer, settings) if is_t5 else CausalPolicy(model, tokenizer, settings)
 
 
+def has_adapters(path: str | Path) -> bool:
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def merge_adapters(path: Path, target: Path) -> None:
+    """Write the model of a folder of adapters with these added to its weights. Raises PolicyError as `load_policy` does."""
+    policy = load_policy(path, PolicySettings(), torch.float32, "cpu")
+    auto = AutoModelForSeq2SeqLM if isinstance(policy, FidPolicy) else AutoModelForCausalLM
+    model = auto.from_pretrained(check_policy(path), dtype=torch.float32)
+    PeftModel.from_pretrained(model, str(path)).merge_and_unload().save_pretrained(target)
+    policy.tokenizer.save_pretrained(target)
+
+
 def check_policy(path: str | Path) -> str | Path:
     """The model itself, where `path` holds adapters alone. Raises PolicyError unless it is of a type that we train."""
     base = _base(path)
@@ -133,9 +146,9 @@ def _is_t5(base: str | Path) -> bool:
 
 def _base(path: str | Path) -> str | Path:
     """`path`, or the model that the adapters in it belong to."""
-    config = Path(path) / ADAPTER_CONFIG
-    if not config.is_file():
+    if not has_adapters(path):
         return path
+    config = Path(path) / ADAPTER_CONFIG
     try:
         return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,68 @@
+"""`export`: a policy as a plain transformers folder with tokenizer, generation config and model card."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from cluster.commands.model_card import model_card
+from cluster.commands.opening import OpenedPolicy, open_policy
+from cluster.config import Settings, absolute
+from cluster.flags import parse_flags, split
+from rollout.config import Section
+from rollout.errors import CheckpointError, SettingsError, writing
+from rollout.policy.interface import Policy, end_tokens
+from rollout.policy.loading import has_adapters, load_policy, merge_adapters
+
+
+class ExportOptions(Section):
+    checkpoint: Path = Field(description="a run folder, checkpoints/step-N, latest, best, or a plain model folder")
+    to: Path = Field(description="folder to write; it must not exist, or be empty")
+    keep_adapters: bool = Field(False, description="leave LoRA adapters as they are, do not add them to the weights")
+
+
+def export(argv: Sequence[str]) -> None:
+    """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
+    used = ("policy.", "rollout.max_new_tokens")
+    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=used)
+    options, values = split(ExportOptions, given)
+    target = absolute(options.to)
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise CheckpointError(f"{target}: is not empty; give another folder with --to")
+    opened = open_policy(options.checkpoint, values)
+    if options.keep_adapters and not has_adapters(opened.path):
+        raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
+    draft = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    with writing(target), tempfile.TemporaryDirectory() as merged:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = opened.path
+        if has_adapters(source) and not options.keep_adapters:
+            merge_adapters(Path(source), Path(merged))
+            source = merged
+        _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, draft)
+        if target.is_dir():
+            target.rmdir()
+        os.rename(draft, target)
+    print(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
+
+
+def _write(policy: Policy, opened: OpenedPolicy, folder: Path) -> None:
+    policy.save(folder)
+    generation = policy.model.generation_config
+    generation.update(
+        max_new_tokens=opened.settings.rollout.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        eos_token_id=end_tokens(policy.model, policy.tokenizer),
+        pad_token_id=policy.tokenizer.pad_token_id,
+    )
+    generation.save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

@@ -1,0 +1,37 @@
+"""A policy that a command was given: a run's checkpoint with its settings, or a plain model folder with those given now."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import checkpoint
+from cluster.checkpoint import TrainState
+from cluster.config import Settings, absolute
+from cluster.flags import Values, build, read_yaml
+from rollout.policy.loading import resolved
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPolicy:
+    """folder: the checkpoint or model folder; path: what `load_policy` takes. state: None for a plain model folder."""
+
+    folder: Path
+    path: str
+    state: TrainState | None
+    settings: Settings
+
+
+def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> OpenedPolicy:
+    """The settings are the checkpoint's own, or those of `config`, under `values` and `passages`.
+
+    Raises CheckpointError, PolicyError or SettingsError.
+    """
+    folder, state = checkpoint.open_for_evaluation(given)
+    if config is not None:
+        values = read_yaml(config, Settings) | values
+    elif state is not None:
+        values = read_yaml(folder / "config.yaml", Settings) | values
+    settings = build(Settings, values).resolved()
+    if passages is not None:
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": absolute(passages)})})
+    path = str(folder / "policy") if state is not None else str(folder)
+    return OpenedPolicy(folder, path, state, settings.model_copy(update={"policy": resolved(path, settings.policy)}))

@@ -1,0 +1,82 @@
+"""Typed dialogue, answered in this process."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import main
+from rollout.sampler import Sampler
+from rollout.types import Group, Mode, Prompt, Version
+from tests.cluster.runs import rows
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, typed: str, *flags: object) -> int:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    return main(["chat", *map(str, flags)])
+
+
+def test_a_typed_question_gets_the_reply_and_passages_of_the_evaluation(
+    finished_run: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies = tmp_path / "replies.jsonl"
+    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--limit", 3]
+    assert main(["evaluate", "--checkpoint", str(finished_run), "--predictions", str(replies), *map(str, flags)]) == 0
+    capsys.readouterr()
+    typed = "".join(f"{row['question']}\n" for row in rows(replies))
+    assert answered(monkeypatch, typed, "--checkpoint", finished_run, "--questions") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[i] for i in range(0, 9, 3)] == [row["prediction"] or "(an empty reply)" for row in rows(replies)]
+    [first, *_] = rows(replies)
+    assert [line.split()[1] for line in lines[1:3]] == [passage["id"] for passage in first["passages"]]
+
+
+def test_turns_are_kept_in_the_form_of_the_data(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    groups = Sampler.groups
+
+    def listening(self: Sampler, prompts: list[Prompt], mode: Mode, version: Version) -> list[Group]:
+        asked.extend(prompt.question for prompt in prompts)
+        return groups(self, prompts, mode, version)
+
+    monkeypatch.setattr(Sampler, "groups", listening)
+    typed = "hi there\n\nand you ?\n/reset\nhello\n/quit\nnever read\n"
+    persona = ("--persona", "i own two cats.", "--history", 2)
+    assert answered(monkeypatch, typed, "--checkpoint", finished_run, *persona) == 0
+    reply = capsys.readouterr().out.splitlines()[0].replace("(an empty reply)", "")
+    assert asked == [
+        "persona: i own two cats. context:  Q: hi there",
+        f"persona: i own two cats. context:  R: {reply} Q: and you ?",
+        "persona: i own two cats. context:  Q: hello",
+    ]
+
+
+def test_sampled_replies_follow_the_seed(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for seed in (1, 1, 2):
+        assert answered(monkeypatch, "hi\nhi\nhi\n", "--checkpoint", finished_run, "--sample", "--seed", seed) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
+        (["--checkpoint", "RUN", "--passages", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--checkpoint", "RUN", "--learner.lr", "1"], "--learner.lr: unknown setting"),
+        (["--checkpoint", "RUN/policy"], "data.passages: is missing"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_read(
+    flags: list[str], expected: str, finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert answered(monkeypatch, "hi\n", *[flag.replace("RUN", str(finished_run)) for flag in flags]) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1

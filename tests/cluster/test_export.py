@@ -1,0 +1,126 @@
+"""A policy taken away as a plain transformers folder."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from cluster.commands.exporting import export
+from launch import main
+from rollout.config import LoraSettings
+from rollout.policy.loading import load_policy
+from tests.cluster.runs import rows
+from tests.rollout import tiny, tiny_causal
+from tests.rollout.tiny_causal import save_causal
+
+
+def test_an_exported_policy_replies_as_the_sampler_does_to_one_passage(
+    finished_run: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    replies = tmp_path / "replies.jsonl"
+    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--limit", 6]
+    flags += ["--policy.n_context", 1, "--predictions", replies, "--output", tmp_path / "figures.json"]
+    assert main(["evaluate", "--checkpoint", str(finished_run), *map(str, flags)]) == 0
+    assert main(["export", "--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")]) == 0
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "taken")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "taken")
+    for row in rows(replies):
+        [passage] = row["passages"]
+        query = f"dialog with R's persona: {row['question']} R:"
+        text = f"{query} story title: {passage['title']} story: {passage['text']}"
+        ids = model.generate(**tokenizer(text, return_tensors="pt"))
+        assert tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip() == row["prediction"]
+
+
+def test_the_model_card_tells_data_settings_evaluation_and_the_floor(
+    finished_run: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    export(["--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")])
+    card = (tmp_path / "taken" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+    assert str(data_dir / "train.jsonl") in card and "| `rollout.group_size` | `4` |" in card
+    last = rows(finished_run / "evaluations.jsonl")[-1]
+    floor = last["constant_reply"]
+    assert f"| f1 | {last['f1']:.2f} | {floor['f1']:.2f} |" in card and floor["text"] in card
+    assert "as of step 8." in card and "2 passages at once" in card
+
+
+def test_the_lines_of_the_card_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(["--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")])
+    monkeypatch.chdir(tmp_path / "taken")
+    found = re.search(r"```python\n(.*?)```", (tmp_path / "taken" / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    exec(found[1], {})
+
+
+def test_a_causal_policy_is_exported_with_the_lines_that_its_family_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_causal(tmp_path / "model", "llama")
+    export(["--checkpoint", str(tmp_path / "model"), "--to", str(tmp_path / "taken"), "--rollout.max_new_tokens", "5"])
+    assert json.loads((tmp_path / "taken" / "generation_config.json").read_text())["max_new_tokens"] == 5
+    card = (tmp_path / "taken" / "README.md").read_text()
+    assert "AutoModelForCausalLM" in card and "without a run" in card and "## Training" not in card
+    monkeypatch.chdir(tmp_path / "taken")
+    found = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert found is not None
+    exec(found[1], {})
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_adapters_are_added_to_the_weights_unless_they_are_to_be_kept(family: str, tmp_path: Path) -> None:
+    if family == "t5":
+        tiny.tiny_policy().save(tmp_path / "base")
+    else:
+        save_causal(tmp_path / "base", family)
+    settings = (tiny if family == "t5" else tiny_causal).SETTINGS.model_copy(update={"lora": LoraSettings(rank=4)})
+    policy = load_policy(tmp_path / "base", settings, torch.float32, "cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.trained_parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    policy.save(tmp_path / "adapters")
+    for flags, name in (([], "merged"), (["--keep-adapters"], "kept")):
+        export(["--checkpoint", str(tmp_path / "adapters"), "--to", str(tmp_path / name), *flags])
+    assert (tmp_path / "kept" / "adapter_config.json").exists() and not (tmp_path / "merged" / "adapter_config.json").exists()
+    auto = AutoModelForSeq2SeqLM if family == "t5" else AutoModelForCausalLM
+    ids = torch.from_numpy(np.random.default_rng(0).integers(3, 40, (2, 7)))
+    arguments = {"input_ids": ids, **({"decoder_input_ids": ids} if family == "t5" else {})}
+    with torch.no_grad():
+        plain, merged, kept = (
+            auto.from_pretrained(tmp_path / name).eval()(**arguments).logits for name in ("base", "merged", "kept")
+        )
+    torch.testing.assert_close(merged, kept, atol=1e-4, rtol=1e-4)
+    assert (merged - plain).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--to", "FULL"], "full: is not empty; give another folder with --to"),
+        (["--to", "x", "--keep-adapters"], "holds no adapters; leave it out"),
+        ([], "to: is missing; give it"),
+        (["--to", "x", "--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
+    ],
+)
+def test_a_mistake_in_an_export_is_one_line(
+    flags: list[str],
+    expected: str,
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished_run / "policy", tmp_path / "full")
+    capsys.readouterr()
+    given = ["--checkpoint", str(finished_run), *[str(tmp_path / "full") if flag == "FULL" else flag for flag in flags]]
+    assert main(["export", *given]) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1 and not (tmp_path / "x").exists()
