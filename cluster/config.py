@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from learner.advantage import kept_count
 from learner.config import LearnerSettings, Stage, SupervisedSettings
@@ -26,6 +26,11 @@ def key_and_value(label: str) -> str:
     if not all(label.partition("=")):
         raise ValueError("give KEY=VALUE, as in 'ray start --labels'")
     return label
+
+
+def names(listed: object) -> object:
+    """A flag's `wandb,mlflow` as the list that it is in YAML."""
+    return [name.strip() for name in listed.split(",")] if isinstance(listed, str) else listed
 
 
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
@@ -93,7 +98,9 @@ class Settings(Section):
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints that are kept, beside the best one")
     patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0 never")
-    trackers: tuple[TrackerName, ...] = Field((), description="where the run's numbers go beside TensorBoard's files")
+    trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(names)] = Field(
+        (), description="wandb, mlflow: where the run's numbers go beside TensorBoard's files"
+    )
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> "Settings":
