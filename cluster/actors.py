@@ -1,11 +1,14 @@
 """Where the three kinds of actors are made, with their names, resources and threads."""
 
+import uuid
 from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
 
 from cluster.config import Settings
+from cluster.crew import Crew
+from cluster.elastic import NodeWatch
 from cluster.learner_client import LearnerClient
 from cluster.pool import Pool
 from cluster.session import Resources, Shares
@@ -15,6 +18,15 @@ from rollout.actor import SamplerActor
 
 NODE = "ray.io/node-id"
 Say = Callable[[str], None]
+
+
+def ray_crew(settings: Settings, shares: Shares, run: str, policy_path: str, say: Say) -> Crew:
+    """Actors on Ray, in a namespace of this run's own."""
+    namespace = f"{run}-{uuid.uuid4().hex[:8]}"
+    samplers = sampler_pool(settings, shares, namespace, policy_path, say)
+    rewards = reward_pool(settings, shares, namespace, say)
+    learner = learner_client(settings, shares, namespace, policy_path, say)
+    return Crew(samplers, rewards, learner, NodeWatch(settings.cluster, shares, samplers, rewards, learner, say))
 
 
 def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> Pool:
@@ -31,8 +43,7 @@ def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path
             **_resources(shares.sampler),
             **_placement(labels, avoided),
         )
-        sections = settings.data, settings.policy, settings.rollout
-        return actor.remote(name, policy_path, *sections, settings.seed, cluster.threads or 1)
+        return actor.remote(*sampler_arguments(name, settings, policy_path))
 
     return Pool("sampler", spawn, cluster.fewest_samplers, cluster.start_deadline_s, cluster.call_deadline_s, say)
 
@@ -46,7 +57,7 @@ def reward_pool(settings: Settings, shares: Shares, namespace: str, say: Say) ->
             **_resources(shares.reward),
             **_placement({}, avoided),
         )
-        return actor.remote(name, settings.reward)
+        return actor.remote(*reward_arguments(name, settings))
 
     cluster = settings.cluster
     return Pool("reward actor", spawn, cluster.rewards, cluster.start_deadline_s, cluster.call_deadline_s, say)
@@ -61,10 +72,23 @@ def learner_client(settings: Settings, shares: Shares, namespace: str, policy_pa
             **_resources(shares.learner),
             **_placement({}, avoided),
         )
-        sections = settings.learner, settings.rollout, settings.policy
-        return actor.remote(policy_path, *sections, settings.reward.weights(), settings.cluster.threads)
+        return actor.remote(*learner_arguments(settings, policy_path))
 
     return LearnerClient(spawn, settings.cluster.start_deadline_s, settings.cluster.call_deadline_s, say)
+
+
+def sampler_arguments(name: str, settings: Settings, policy_path: str) -> tuple[Any, ...]:
+    sections = settings.data, settings.policy, settings.rollout
+    return name, policy_path, *sections, settings.seed, settings.cluster.threads or 1
+
+
+def reward_arguments(name: str, settings: Settings) -> tuple[Any, ...]:
+    return name, settings.reward
+
+
+def learner_arguments(settings: Settings, policy_path: str) -> tuple[Any, ...]:
+    sections = settings.learner, settings.rollout, settings.policy
+    return policy_path, *sections, settings.reward.weights(), settings.cluster.threads
 
 
 def _resources(wanted: Resources) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 from cluster.config import Settings
 from cluster.failed_prompts import FailedPrompts
 from cluster.inputs import Inputs
-from cluster.pipeline import PublishedWeights, sample
+from cluster.pipeline import Actors, PublishedWeights, sample
 from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import CALL_ATTEMPTS, Pool
+from cluster.pool import CALL_ATTEMPTS
 from cluster.replica import InputsLost, forget, pause_s
 from cluster.run_folder import Row, RunFolder
 from rollout.types import Prompt
@@ -37,8 +37,8 @@ class HeldOut:
         settings: Settings,
         inputs: Inputs,
         folder: RunFolder,
-        samplers: Pool,
-        rewards: Pool,
+        samplers: Actors,
+        rewards: Actors,
         failed_prompts: FailedPrompts,
     ):
         self._settings, self._inputs, self._folder = settings, inputs, folder
@@ -117,8 +117,8 @@ def best_of(rows: Sequence[Row]) -> Best:
 
 
 async def evaluate(
-    samplers: Pool,
-    rewards: Pool,
+    samplers: Actors,
+    rewards: Actors,
     prompts: Sequence[Prompt],
     weights: PublishedWeights,
     constant_reply: str | None,

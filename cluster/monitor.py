@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cluster.config import Settings
+from cluster.crew import Learner
 from cluster.failed_prompts import FailedPrompts
 from cluster.gauges import Gauges
-from cluster.learner_client import LearnerClient
-from cluster.pool import Pool
+from cluster.pipeline import Actors
 from cluster.replica import forget
 from cluster.run_folder import RunFolder
 from cluster.series import Value, of_evaluation, of_step
@@ -27,7 +27,7 @@ class Monitor:
         self,
         settings: Settings,
         folder: RunFolder,
-        roles: Mapping[str, Pool | LearnerClient],
+        roles: Mapping[str, Actors | Learner],
         queues: Callable[[], Mapping[str, int]],
         failed_prompts: FailedPrompts,
         say: Callable[[str], None],

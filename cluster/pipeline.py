@@ -13,10 +13,10 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import CALL_ATTEMPTS, Pool
+from cluster.pool import CALL_ATTEMPTS, Invoke
 from cluster.replica import InputsLost, forget, pause_s
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
@@ -24,6 +24,21 @@ from rollout.dataset import PromptOrder
 from rollout.types import CallReport, Mode, Prompt, Version
 
 PATIENCE = 2.0  # times the slowest call so far
+
+
+class Actors(Protocol):
+    """A `Pool`, or what answers as one does."""
+
+    restarts: int
+
+    @property
+    def states(self) -> dict[str, int]: ...
+
+    def start(self) -> None: ...
+
+    async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list[Any]]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +112,8 @@ class Pipeline:
     republish: makes lost weights available again. fail: told of prompts that cannot be answered; others take their place.
     """
 
-    samplers: Pool
-    rewards: Pool
+    samplers: Actors
+    rewards: Actors
     weights: PublishedWeights
     stage: Stage
     order: PromptOrder
@@ -302,7 +317,7 @@ def _scored_call(
 
 
 async def sample(
-    samplers: Pool,
+    samplers: Actors,
     prompts: Sequence[Prompt],
     mode: Mode,
     weights: Callable[[], PublishedWeights],

@@ -1,33 +1,30 @@
-"""A training run on Ray: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
+"""A training run: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
 
 import asyncio
 import contextlib
 import time
-import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.actors import learner_client, reward_pool, sampler_pool
 from cluster.checkpoint import GROUPS, Checkpoints, TrainState, newest
 from cluster.config import Settings
-from cluster.elastic import NodeWatch
+from cluster.crew import Crew, Learner
 from cluster.failed_prompts import FailedPrompts
 from cluster.held_out import HeldOut
 from cluster.inputs import Inputs
 from cluster.job import JobEntry
-from cluster.learner_client import LearnerClient, LearnerLost
+from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
 from cluster.monitor import Monitor
-from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup
+from cluster.pipeline import Actors, Batch, Pipeline, PublishedWeights, ScoredGroup
 from cluster.poison import FailedPrompt
-from cluster.pool import Pool
 from cluster.replica import InputsLost
 from cluster.report.page import write_report
 from cluster.run_folder import RunFolder, read_settings
-from cluster.session import Shares, in_job
+from cluster.session import in_job
 from cluster.stop import heed_stop_signals
 from cluster.terminal import Terminal, evaluation_table
 from learner.config import Stage
@@ -37,24 +34,21 @@ from rollout.errors import ClusterError
 from rollout.types import Prompt, Version
 
 LEARNER_LOSSES = 5
+Say = Callable[[str], None]
 FIRST_POSITION = {"epoch": 0, "position": 0}
 
 
 class Trainer:
-    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, policy_path: str, shares: Shares):
+    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, hire: Callable[[Say], Crew]):
         self.settings, self.inputs, self.folder = settings, inputs, folder
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
         self.terminal = Terminal(sum(stage.steps for stage in settings.stages()))
-        namespace = f"{folder.path.name}-{uuid.uuid4().hex[:8]}"
-        actors = settings, shares, namespace
-        self.samplers = sampler_pool(*actors, policy_path, self._tell)
-        self.rewards = reward_pool(*actors, self._tell)
-        self.learner = learner_client(*actors, policy_path, self._tell)
+        crew = hire(self._tell)
+        self.samplers, self.rewards, self.learner, self.nodes = crew.samplers, crew.rewards, crew.learner, crew.nodes
         limit = settings.cluster.max_failed_prompts
         self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self._tell)
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
-        self.nodes = NodeWatch(settings.cluster, shares, self.samplers, self.rewards, self.learner, self._tell)
-        roles: dict[str, Pool | LearnerClient] = {"sampler": self.samplers, "reward": self.rewards, "learner": self.learner}
+        roles: dict[str, Actors | Learner] = {"sampler": self.samplers, "reward": self.rewards, "learner": self.learner}
         self.monitor = Monitor(settings, folder, roles, self._queues, self.failed_prompts, self._tell)
         self.state = TrainState(data=inputs.digests)
         self.weights = PublishedWeights(Version(0, 0))
@@ -66,7 +60,7 @@ class Trainer:
         self._saving = False
         self._by_id = {prompt.id: prompt for prompt in inputs.train}
         self._restarts_recorded = 0
-        self._job_entry = JobEntry(settings) if in_job() else None
+        self._job_entry = JobEntry(settings) if in_job() and self.nodes is not None else None
 
     def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
@@ -88,7 +82,8 @@ class Trainer:
         self.terminal.say(f"run folder: {self.folder.path}")
         self.samplers.start()
         self.rewards.start()
-        self.nodes.start()
+        if self.nodes is not None:
+            self.nodes.start()
         await self.monitor.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         await self._start_learner()
@@ -183,7 +178,8 @@ class Trainer:
     def close(self) -> None:
         """End what this run started."""
         self.terminal.close()
-        self.nodes.close()
+        if self.nodes is not None:
+            self.nodes.close()
         self.held_out.close()
         if self.pipeline is not None:
             self.pipeline.cancel()

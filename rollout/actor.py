@@ -10,6 +10,7 @@ import torch
 from rollout.config import DataSettings, PolicySettings, RolloutSettings
 from rollout.logs import log_what_is_done
 from rollout.policy.loading import DTYPES, load_policy
+from rollout.policy.weights import FlatWeights
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
@@ -71,6 +72,9 @@ class SamplerActor:
 
     def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
         """Bytes of the weights that were loaded."""
-        weights = ray.get(reference)
+        weights = self._fetched(reference)
         self._sampler.load_weights(weights, version)
         return int(weights.values.nbytes)
+
+    def _fetched(self, reference: "ray.ObjectRef[Any]") -> FlatWeights:
+        return ray.get(reference)

@@ -1,13 +1,16 @@
 """`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
 
 from cluster import checkpoint, seed_flags
+from cluster.actors import ray_crew
 from cluster.config import Settings
+from cluster.crew import Crew
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import (
     Inputs,
@@ -20,9 +23,10 @@ from cluster.inputs import (
     with_templates_of_its_family,
 )
 from cluster.job import job_metadata
+from cluster.local import local_crew
 from cluster.resume import check_fixed, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
-from cluster.session import Shares, session
+from cluster.session import session
 from cluster.terminal import Manner
 from cluster.trainer import Trainer
 from learner.config import without_preset
@@ -39,6 +43,7 @@ MANNERS = {
 class TrainOptions(Section):
     config: Path | None = Field(None, description="YAML file of settings; flags win over it")
     resume: Path | None = Field(None, description="folder of a run to go on with, from its newest checkpoint")
+    local: bool = Field(False, description="all roles in this process, one of each, without Ray: for a debugger")
 
 
 @contextlib.contextmanager
@@ -52,7 +57,7 @@ def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
     options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
-    run = _resumed_run(options.resume, values) if options.resume else _new_run(options, values)
+    run = _resumed_run(options.resume, values, options.local) if options.resume else _new_run(options, values)
     with run as trainer:
         trainer.terminal.manner = manners[0] if manners else "lines"
         try:
@@ -72,19 +77,19 @@ def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
     if on_demo:
         settings = with_demo(settings, RunFolder(path).data)
     inputs = None if on_demo else load_inputs(settings)
-    with session(settings.cluster, path.name, job_metadata(settings)) as shares:
+    with _hiring(settings, path.name, options.local) as hire:
         folder = RunFolder.create(path)
         with folder.held():
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
-                yield _trainer(settings, inputs, folder, shares)
+                yield _trainer(settings, inputs, folder, hire)
             except LapdogError:
                 folder.remove_if_nothing_was_done()
                 raise
 
 
 @contextlib.contextmanager
-def _resumed_run(path: Path, values: Values) -> Iterator[Trainer]:
+def _resumed_run(path: Path, values: Values, local: bool) -> Iterator[Trainer]:
     """The run in `path`; what it was told stays, but for `values`."""
     folder = RunFolder.existing(path)
     with folder.held():
@@ -96,9 +101,9 @@ def _resumed_run(path: Path, values: Values) -> Iterator[Trainer]:
         inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
         if newest is not None and inputs is not None:
             check_resumable(before, settings, inputs, *newest)
-        with session(settings.cluster, folder.path.name, job_metadata(settings)) as shares:
+        with _hiring(settings, folder.path.name, local) as hire:
             folder.write_settings(settings)
-            trainer = _trainer(settings, inputs, folder, shares)
+            trainer = _trainer(settings, inputs, folder, hire)
             trainer.resume(newest)
             yield trainer
 
@@ -108,7 +113,23 @@ def resumed_settings(told: Values, values: Values) -> Settings:
     return build(Settings, without_preset(told) | values).resolved()
 
 
-def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, shares: Shares) -> Trainer:
+Hire = Callable[[str, Callable[[str], None]], Crew]
+
+
+@contextlib.contextmanager
+def _hiring(settings: Settings, run: str, local: bool) -> Iterator[Hire]:
+    """What makes a crew for the policy in a folder: on Ray, which is up for the length of the context, or in this process."""
+    if local:
+        if settings.cluster.max_staleness:
+            staleness = settings.cluster.max_staleness
+            raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
+        yield lambda policy_path, say: local_crew(settings, policy_path)
+        return
+    with session(settings.cluster, run, job_metadata(settings)) as shares:
+        yield partial(ray_crew, settings, shares, run)
+
+
+def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, hire: Hire) -> Trainer:
     """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
     inputs = inputs or make_demo(settings, folder.data)
-    return Trainer(settings, inputs, folder, policy_folder(settings, inputs.train, folder.policy), shares)
+    return Trainer(settings, inputs, folder, partial(hire, policy_folder(settings, inputs.train, folder.policy)))

@@ -1,0 +1,56 @@
+"""All roles in one process, without Ray: the same numbers, one call after the other."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import main
+from tests.cluster.runs import ROOT, rows, without_clock
+from tests.cluster.test_training import assert_same_weights, copy_as_of
+
+
+def test_a_local_run_equals_the_one_on_ray(finished_run: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--local", *tiny_flags, "--run_dir", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert rows(run / "evaluations.jsonl") == rows(finished_run / "evaluations.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+def test_a_run_on_ray_is_resumed_locally(finished_run: Path, tmp_path: Path) -> None:
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    assert main(["train", "--local", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+def test_a_local_run_starts_no_ray(tiny_flags: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys, ray; sys.path.insert(0, sys.argv[1]); from launch import main; code = main(sys.argv[2:]); "
+        "assert not ray.is_initialized(); sys.exit(code)"
+    )
+    flags = [
+        "train",
+        "--local",
+        *tiny_flags,
+        "--supervised.steps",
+        "0",
+        "--learner.steps",
+        "1",
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
+    command = [sys.executable, "-c", script, str(ROOT), *flags]
+    ended = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    assert ended.returncode == 0 and ended.stderr == "", ended.stdout + ended.stderr
+
+
+def test_staleness_is_refused_where_nothing_overlaps(
+    tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*tiny_flags, "--cluster.max_staleness", "2", "--learner.correction", "mask", "--run_dir", str(tmp_path / "run")]
+    assert main(["train", "--local", *flags]) == 2
+    assert capsys.readouterr().err.startswith("error: cluster.max_staleness: 2 has no meaning with --local")
+    assert not (tmp_path / "run").exists()
