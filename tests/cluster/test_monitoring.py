@@ -1,0 +1,134 @@
+"""A run as Prometheus sees it, and what Grafana asks Prometheus for."""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import requests
+import yaml
+
+from cluster.series import SERIES, table
+from tests.cluster.head import free_ports
+from tests.cluster.runs import DEADLINE_S, ROOT, Process
+
+MONITORING = ROOT / "examples" / "monitoring"
+DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "lapdog.json").read_text())
+DISCOVERY = "prom_metrics_service_discovery.json"
+WAIT_S = 60
+
+needs_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="no prometheus: apt-get install prometheus (Debian)"
+)
+
+
+@dataclass
+class Prometheus:
+    """A server with our configuration, but for where Ray lists its nodes and how often they are asked."""
+
+    folder: Path
+    targets: Path
+
+    def __post_init__(self) -> None:
+        config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+        config["global"]["scrape_interval"] = "1s"
+        (discovery,) = config["scrape_configs"][0]["file_sd_configs"]
+        assert discovery["files"] == [f"/tmp/ray/{DISCOVERY}"]
+        discovery["files"] = [str(self.targets)]
+        file = self.folder / "prometheus.yml"
+        file.write_text(yaml.safe_dump(config))
+        (port,) = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={self.folder / 'data'}"]
+        self._log = (self.folder / "log").open("w")
+        self._process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=self._log)
+
+    def query(self, expression: str) -> list[Any]:
+        """The series of an instant query; none while the server is not yet up."""
+        try:
+            answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10).json()
+        except requests.ConnectionError:
+            return []
+        assert answer["status"] == "success", f"{expression}: {answer}"
+        return list(answer["data"]["result"])
+
+    def await_series(self, expressions: list[str]) -> None:
+        until, missing = time.monotonic() + WAIT_S, expressions
+        while missing := [expression for expression in missing if not self.query(expression)]:
+            assert time.monotonic() < until, f"no series for {missing}"
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._log.close()
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
+    server = Prometheus(tmp_path, tmp_path / DISCOVERY)
+    yield server
+    server.close()
+
+
+def expressions(run: str) -> list[str]:
+    """Every query of the dashboard, its variables replaced as Grafana does."""
+    asked = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+    return [expression.replace("$run", run).replace("$__rate_interval", "30s") for expression in asked]
+
+
+@needs_prometheus
+def test_every_query_of_the_dashboard_finds_series_of_a_run(
+    prometheus: Prometheus, train: Callable[..., Path], tmp_path: Path
+) -> None:
+    node = next(node for node in ray.nodes() if node["Alive"])
+    prometheus.targets.write_text(json.dumps([{"targets": [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"]}]))
+    train("--run_dir", tmp_path / "watched")
+    prometheus.await_series(expressions("watched"))
+
+
+def test_the_dashboard_shows_every_series() -> None:
+    shown = set(re.findall(r"ray_lapdog_(\w+)", "\n".join(expressions(""))))
+    assert shown == {series.name for series in SERIES}
+
+
+def test_panels_have_titles_descriptions_units_and_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken and all(x < 24 for x, _ in cells), panel["title"]
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
+
+
+def test_the_documented_series_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    assert table() in page, "write it anew: python -m cluster.series"
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_prometheus_finds_a_run_by_the_file_that_ray_writes(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-") as place:  # a socket's path is 107 characters long at most
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        process = Process("train", *tiny_flags, "--run_dir", tmp_path / "run", "--learner.steps", 100000)
+        prometheus = Prometheus(tmp_path, Path(place) / "ray" / DISCOVERY)
+        try:
+            process.until("grpo")
+            prometheus.await_series(['ray_lapdog_step{run="run"}', 'up{job="ray"} == 1'])
+        finally:
+            prometheus.close()
+            process.terminate()
+            process.communicate(timeout=DEADLINE_S)
