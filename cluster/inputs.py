@@ -11,6 +11,7 @@ from reward.scorer import Scorer
 from rollout.dataset import read_prompts
 from rollout.demo import write_demo
 from rollout.errors import DataError, SettingsError, writing
+from rollout.policy.interface import Policy
 from rollout.policy.loading import build_tiny_policy, check_policy, resolved
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
@@ -103,14 +104,19 @@ def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> st
         return settings.policy.path
     if folder.is_dir():
         return str(folder)
-    texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
-    if settings.data.passages is not None:
-        texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
-    texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
     draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    policy = build_tiny_policy(settings.policy, texts, settings.seed)
+    policy = tiny_policy(settings, prompts)
     with writing(folder):
         policy.save(draft)
         draft.rename(folder)
     return str(folder)
+
+
+def tiny_policy(settings: Settings, prompts: list[Prompt]) -> Policy:
+    """The small policy that a run without a `policy.path` begins with."""
+    texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
+    if settings.data.passages is not None:
+        texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
+    texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
+    return build_tiny_policy(settings.policy, texts, settings.seed)

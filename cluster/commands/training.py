@@ -1,6 +1,7 @@
 """`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,13 @@ from cluster.inputs import (
     load_inputs,
     make_demo,
     policy_folder,
+    tiny_policy,
     with_demo,
     with_templates_of_its_family,
 )
 from cluster.job import job_metadata
 from cluster.local import local_crew
+from cluster.plan import plan
 from cluster.resume import check_fixed, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
 from cluster.session import session
@@ -33,6 +36,7 @@ from learner.config import without_preset
 from rollout import demo
 from rollout.config import Section
 from rollout.errors import LapdogError, SettingsError
+from rollout.policy.loading import outline
 
 MANNERS = {
     "quiet": "say nothing but the end",
@@ -43,6 +47,7 @@ MANNERS = {
 class TrainOptions(Section):
     config: Path | None = Field(None, description="YAML file of settings; flags win over it")
     resume: Path | None = Field(None, description="folder of a run to go on with, from its newest checkpoint")
+    dry_run: bool = Field(False, description="print settings, actors, memory and tokens of the run, and stop")
     local: bool = Field(False, description="all roles in this process, one of each, without Ray: for a debugger")
 
 
@@ -57,6 +62,9 @@ def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
     options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
+    if options.dry_run:
+        print(_plan(options, values))
+        raise SystemExit(0)
     run = _resumed_run(options.resume, values, options.local) if options.resume else _new_run(options, values)
     with run as trainer:
         trainer.terminal.manner = manners[0] if manners else "lines"
@@ -66,8 +74,28 @@ def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
             trainer.close()
 
 
-@contextlib.contextmanager
-def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
+def _plan(options: TrainOptions, values: Values) -> str:
+    """Of a run that is neither started nor written."""
+    inputs: Inputs | None
+    if options.resume is not None:
+        file = RunFolder.existing(options.resume).path / "config.yaml"
+        settings = resumed_settings(read_yaml(file, Settings), values)
+        check_fixed(read_settings(file).resolved(), settings)
+        inputs = load_inputs(settings)
+    else:
+        settings, inputs = _new_settings(options, values)
+    with tempfile.TemporaryDirectory() as folder:
+        read = settings
+        if inputs is None:
+            read = with_demo(settings, Path(folder))
+            inputs = make_demo(read, Path(folder))
+        path = settings.policy.path
+        policy = tiny_policy(read, inputs.train) if path is None else outline(path, settings.policy)
+        return plan(settings, inputs, policy, read.data)
+
+
+def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inputs | None]:
+    """Settings and inputs of a new run, checked; no inputs where those of the demo are still to be made."""
     on_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run")
@@ -75,8 +103,15 @@ def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
     check_models_and_rewards(settings)
     settings = with_templates_of_its_family(settings)
     if on_demo:
-        settings = with_demo(settings, RunFolder(path).data)
-    inputs = None if on_demo else load_inputs(settings)
+        return with_demo(settings, RunFolder(path).data), None
+    return settings, load_inputs(settings)
+
+
+@contextlib.contextmanager
+def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
+    settings, inputs = _new_settings(options, values)
+    path = settings.run_dir
+    assert path is not None
     with _hiring(settings, path.name, options.local) as hire:
         folder = RunFolder.create(path)
         with folder.held():

@@ -1,10 +1,12 @@
 """Policies from a folder or hub name, or built small from the settings."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
@@ -31,8 +33,10 @@ from rollout.errors import PolicyError, SettingsError, first_line
 from rollout.policy.causal import CausalPolicy
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
+from rollout.policy.rendering import CausalRenderer, FidRenderer, Renderer
 from rollout.policy.templates import with_templates
 from rollout.policy.tokenizer import EXTRA_IDS, train_tokenizer
+from rollout.types import Passage
 
 transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
 
@@ -54,6 +58,20 @@ BROKEN = (
     SafetensorError,
     StrictDataclassError,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A policy whose model has shapes and no values: what it reads and how large it is."""
+
+    model: PreTrainedModel
+    renderer: Renderer
+
+    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[tuple[np.ndarray, ...]]:
+        return self.renderer.contexts(questions, passages)
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
 
 def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, device: str) -> Policy:
@@ -79,6 +97,25 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     model = model.to(device)
     settings = with_templates(settings, tokenizer, is_t5)
     return FidPolicy(model, tokenizer, settings) if is_t5 else CausalPolicy(model, tokenizer, settings)
+
+
+def outline(path: str | Path, settings: PolicySettings) -> Outline:
+    """The policy without its weights, which takes no memory: sizes, tokenizer, rendering. Raises as `load_policy` does."""
+    base = check_policy(path)
+    is_t5 = _is_t5(base)
+    auto = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        with torch.device("meta"):
+            model = auto.from_config(AutoConfig.from_pretrained(base))
+    except BROKEN as error:
+        raise PolicyError(f"policy {path}: cannot be read ({first_line(error)}); give a complete model folder") from error
+    _check_tokenizer(path, tokenizer, is_t5)
+    if settings.lora.rank or has_adapters(path):
+        lora = LoraConfig.from_pretrained(path) if has_adapters(path) else _lora_config(settings.lora)
+        model.add_adapter(lora)
+    settings = with_templates(settings, tokenizer, is_t5)
+    return Outline(model, FidRenderer(tokenizer, settings) if is_t5 else CausalRenderer(tokenizer, settings))
 
 
 def has_adapters(path: str | Path) -> bool:
@@ -166,7 +203,11 @@ def _add_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
     """New adapters that change nothing yet: drawn alike in every process, since only the trained ones travel."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model.add_adapter(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear"))
+        model.add_adapter(_lora_config(lora))
+
+
+def _lora_config(lora: LoraSettings) -> LoraConfig:
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear")
 
 
 def _load_adapters(model: PreTrainedModel, path: str | Path, wanted: LoraSettings) -> None:
