@@ -1,0 +1,230 @@
+"""TensorBoard, Weights & Biases and MLflow hold what the run's files hold, and no secrets reach the run's folder."""
+
+import asyncio
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cluster import trackers
+from cluster.config import TrackerName
+from cluster.run_folder import read_settings
+from cluster.tracking import Background, TensorBoard, scalars
+from launch import main
+from rollout.errors import SettingsError
+from tests.cluster.runs import rows
+
+SECRET = "0123456789abcdef0123456789abcdef01234567"
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def of_files(run: Path) -> Curves:
+    """(step, value) of every scalar in the run's files."""
+    curves: Curves = {}
+    for prefix, file in (("train/", "metrics.jsonl"), ("held_out/", "evaluations.jsonl")):
+        for row in rows(run / file):
+            for name, value in scalars(row, prefix).items():
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves
+
+
+def of_tensorboard(folder: Path) -> Curves:
+    """As TensorBoard shows them."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def of_mlflow(uri: str, id: str, names: list[str]) -> Curves:
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    return {name: [(point.step, point.value) for point in client.get_metric_history(id, name)] for name in names}
+
+
+def of_wandb(folder: Path) -> Curves:
+    from wandb.proto import wandb_internal_pb2 as wire
+
+    curves: Curves = {}
+    for file in sorted(folder.glob("offline-run-*/*.wandb")):
+        for data in log_records(file.read_bytes()):
+            record = wire.Record.FromString(data)
+            row = {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+            for name in (name for name in row if "/" in name):
+                curves.setdefault(name, []).append((row["step"], row[name]))
+    return curves
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """Of a file in LevelDB's log format, after 7 bytes of W&B's own."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        record += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or its last part
+            yield record
+            record = b""
+
+
+def assert_same(shown: Curves, made: Curves) -> None:
+    assert shown.keys() == made.keys()
+    for name, points in made.items():
+        assert [step for step, _ in shown[name]] == [step for step, _ in points], name
+        assert [value for _, value in shown[name]] == pytest.approx([value for _, value in points], rel=1e-6), name
+
+
+def test_tensorboard_shows_what_the_files_hold(finished_run: Path) -> None:
+    made = of_files(finished_run)
+    assert {"train/reward", "train/kl", "held_out/f1", "held_out/recall_at_1", "held_out/constant_reply/f1"} <= set(made)
+    assert [step for step, _ in made["train/loss"]] == list(range(1, 9))
+    assert_same(of_tensorboard(finished_run / "tensorboard"), made)
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """W&B and MLflow without a network; the address of MLflow's server."""
+    for package, install in trackers.INSTALL.items():
+        pytest.importorskip(package, reason=f"{package} is missing: pip install {install}")
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    environment = {"WANDB_MODE": "offline", "WANDB_API_KEY": SECRET}
+    environment |= {"MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_TOKEN": SECRET}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return address
+
+
+def assert_no_secrets(folder: Path) -> None:
+    assert not [file for file in folder.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
+
+
+def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path, tmp_path: Path, database: str) -> None:
+    settings, folder = read_settings(finished_run / "config.yaml"), tmp_path / "run"
+    folder.mkdir()
+    numbers = [(row["step"], scalars(row, "train/")) for row in rows(finished_run / "metrics.jsonl")]
+
+    async def tracked(name: TrackerName) -> str:
+        id = None
+        for part in (numbers[:6], numbers[6:]):
+            tracker = Background(name, trackers.TRACKERS[name](settings, folder), print)
+            id = await tracker.open(id)
+            for step, values in part:
+                tracker.log(step, values)
+            tracker.close(finished=True)
+        assert id is not None
+        return id
+
+    made = {name: points for name, points in of_files(finished_run).items() if name.startswith("train/")}
+    asyncio.run(tracked("wandb"))
+    assert_same(of_wandb(folder / "wandb"), made)
+    assert_same(of_mlflow(database, asyncio.run(tracked("mlflow")), list(made)), made)
+    assert_no_secrets(folder)
+
+
+@pytest.mark.slow
+def test_trackers_hold_what_the_files_of_a_resumed_run_hold(train: Callable[..., Path], database: str) -> None:
+    run = train("--trackers", "wandb,mlflow", "--learner.steps", 2)
+    ids = json.loads((run / "trackers.json").read_text())
+    assert main(["train", "--resume", str(run), "--learner.steps", "3"]) == 0
+
+    made = of_files(run)
+    assert [step for step, _ in made["train/loss"]] == list(range(1, 8))
+    assert json.loads((run / "trackers.json").read_text()) == ids
+    assert_same(of_tensorboard(run / "tensorboard"), made)
+    assert_same(of_wandb(run / "wandb"), made)
+    assert_same(of_mlflow(database, ids["mlflow"], list(made)), made)
+    assert_no_secrets(run)
+
+
+def test_steps_that_are_gone_back_to_are_forgotten(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    for step in range(5):
+        board.log(step, {"train/loss": float(step)})
+    board.go_back(2)
+    board.log(3, {"train/loss": 30.0})
+    board.close()
+    assert of_tensorboard(tmp_path) == {"train/loss": [(0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0)]}
+
+
+def test_scalars_are_finite_numbers_under_names_that_all_trackers_take() -> None:
+    row: dict[str, Any] = {"step": 3, "time": 1.0, "stage": "grpo", "kl": None, "loss": float("nan"), "skipped": 0}
+    row |= {"recall@5": 50.0, "constant_reply": {"text": "hello", "f1": 16.3}, "extra/kürze!": 1.0}
+    names = {"x/skipped": 0.0, "x/recall_at_5": 50.0, "x/constant_reply/f1": 16.3, "x/extra/kürze_": 1.0}
+    assert scalars(row, "x/") == names
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_ray_starts(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wandb").mkdir()  # as W&B leaves one where it is used; it is no package
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr("cluster.commands.training.session", None)
+    assert main(["train", *tiny_flags, "--run_dir", str(tmp_path / "run"), "--trackers", "wandb"]) == 2
+    assert capsys.readouterr().err == "error: trackers: wandb is not installed; pip install wandb, or leave wandb out\n"
+    assert not (tmp_path / "run").exists()
+
+
+class Moody:
+    """A tracker whose server fails at the calls that it is told to fail at."""
+
+    place = "https://me:word@host/runs"
+
+    def __init__(self, *fails: str):
+        self.fails, self.logged = fails, list[int]()
+
+    def open(self, id: str | None) -> str:
+        self._meet("open")
+        return id or "new"
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._meet(f"log {step}")
+        self.logged.append(step)
+
+    def close(self, finished: bool) -> None:
+        self._meet("close")
+
+    def _meet(self, what: str) -> None:
+        if what in self.fails:
+            raise ConnectionError(f"cannot reach {self.place} with key {SECRET}")
+
+
+async def used(tracker: Moody, said: list[str]) -> str:
+    background = Background("moody", tracker, said.append)
+    try:
+        id = await background.open(None)
+        for step in range(3):
+            background.log(step, {"train/loss": 1.0})
+        return id
+    finally:
+        background.close(finished=True)
+
+
+def test_what_is_sent_arrives_before_the_end() -> None:
+    tracker, said = Moody(), list[str]()
+    assert asyncio.run(used(tracker, said)) == "new" and tracker.logged == [0, 1, 2]
+    assert said == ["moody: https://***@host/runs"]
+
+
+@pytest.mark.parametrize("fails", [("log 1", "log 2"), ("close",)])
+def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    tracker, said = Moody(*fails), list[str]()
+    asyncio.run(used(tracker, said))
+    met = "ConnectionError: cannot reach https://***@host/runs with key ***"
+    assert said[1:] == [f"moody fails and is given up ({met}); a resume tries it again"]
+
+
+def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    with pytest.raises(SettingsError, match=re.escape("trackers: moody cannot be reached (ConnectionError: ")) as met:
+        asyncio.run(used(Moody("open"), []))
+    assert SECRET not in str(met.value) and "word" not in str(met.value)
