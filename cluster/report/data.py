@@ -68,7 +68,7 @@ def report_data(paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "curves": [asdict(curve) for curve in (*CURVES, *extras) if curve.key in used],
         "columns": EVALUATION_COLUMNS,
-        "defaults": _flat(Settings()),
+        "defaults": _flat(Settings().resolved()),
         "mishaps": MISHAPS,
         "runs": runs,
     }
