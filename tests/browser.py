@@ -29,7 +29,8 @@ def opened(
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=colours)  # type: ignore[arg-type]
+        view = {"width": width, "height": height}
+        context = browser.new_context(viewport=view, color_scheme=colours, reduced_motion="reduce")  # type: ignore[arg-type]
         context.add_cookies(list(cookies))
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))

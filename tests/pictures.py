@@ -28,12 +28,12 @@ def take(run: Path, other: Path) -> None:
             page.evaluate("document.querySelector('#groups .pager').scrollIntoView()")
             page.screenshot(path=IMAGES / "report-groups.png")
         with opened(f"file://{one}", colours="dark", height=800) as page:
-            page.evaluate("document.getElementById('curves').scrollIntoView()")
+            page.evaluate("document.querySelector('#curves h3').scrollIntoView()")
             page.screenshot(path=IMAGES / "report-dark.png")
         with opened(f"file://{one}", width=PHONE, height=844) as page:
             page.screenshot(path=IMAGES / "report-phone.png")
         with opened(f"file://{both}", height=1000) as page:
-            page.evaluate("document.getElementById('curves').scrollIntoView()")
+            page.evaluate("document.querySelector('#curves h3').scrollIntoView()")
             page.screenshot(path=IMAGES / "report-compared.png")
 
 
