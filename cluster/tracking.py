@@ -72,8 +72,8 @@ class Background:
 
     async def open(self, id: str | None) -> str:
         """The id of the tracker's run, the one given or that of a new one. Raises SettingsError if it cannot be had."""
-        opening = self._thread.submit(self._tracker.open, id)
-        await asyncio.wait([asyncio.wrap_future(opening)])
+        opening = asyncio.wrap_future(self._thread.submit(self._tracker.open, id))
+        await asyncio.wait([opening])
         if (error := opening.exception()) is not None:
             raise SettingsError(f"trackers: {self.name} cannot be reached ({_told(error)}); check its login, or leave it out")
         self._is_open = True

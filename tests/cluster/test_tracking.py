@@ -223,8 +223,11 @@ def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, 
     assert said[1:] == [f"moody fails and is given up ({met}); a resume tries it again"]
 
 
-def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     with pytest.raises(SettingsError, match=re.escape("trackers: moody cannot be reached (ConnectionError: ")) as met:
         asyncio.run(used(Moody("open"), []))
     assert SECRET not in str(met.value) and "word" not in str(met.value)
+    assert not caplog.records  # asyncio complains of exceptions that nobody looked at
