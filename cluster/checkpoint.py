@@ -20,12 +20,11 @@ MANIFEST, STATE, GROUPS = "manifest.json", "state.json", "groups.parquet"
 class TrainState:
     """Where a run stands, apart from what the learner holds. pending, set_aside: (epoch, id, attempt) of prompts taken but
     not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with spread and version, of
-    the groups in the checkpoint's groups.parquet; data: digests of the files that it was trained on."""
+    the groups in the checkpoint's groups.parquet."""
 
     step: int = 0
     incarnation: int = 0
     stage: str = ""
-    data: dict[str, str] = field(default_factory=dict)
     order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
     pending: list[list[Any]] = field(default_factory=list)
     set_aside: list[list[Any]] = field(default_factory=list)
@@ -68,8 +67,11 @@ class Checkpoints:
 
     def mark_best(self, step: int | None) -> None:
         """Let `best` point at the checkpoint of a step, if there is one already."""
-        if step is not None and (self.folder / f"step-{step}").is_dir():
+        if step is not None and self.has(step):
             self._point("best", self.folder / f"step-{step}")
+
+    def has(self, step: int) -> bool:
+        return (self.folder / f"step-{step}").is_dir()
 
     def exist(self) -> bool:
         return bool(_checkpoints(self.folder))

@@ -22,7 +22,7 @@ class FailedPrompts:
         prompt, met = failed.prompt, cause(failed.error)
         row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id, "error": met}
         self._folder.append(self._folder.failed_prompts, row | {"question": prompt.question, "details": str(failed.error)})
-        self._say(f"prompt {prompt.id!r} of data.{file} failed three times and is set aside: {met}")
+        self._say(f"prompt {prompt.id!r} of data.{file} failed three times and is left out: {met}")
         first = self._folder.failed_prompt_rows()[0]
         count = len(self.ids("train")) + len(self.ids("valid"))
         nothing_left = len(self.ids("train")) == self._train_count

@@ -67,8 +67,8 @@ class HeldOut:
         """One more row of evaluations.jsonl; what is lost on the way is made again."""
         constant_reply = await self.constant_reply()
         for attempt in range(CALL_ATTEMPTS):
-            failed = self._failed_prompts.ids("valid")
-            prompts = [prompt for prompt in self._inputs.valid if prompt.id not in failed]
+            left_out = self._failed_prompts.ids("valid")
+            prompts = [prompt for prompt in self._inputs.valid if prompt.id not in left_out]
             try:
                 figures, _ = await evaluate(
                     self._samplers,
@@ -78,15 +78,16 @@ class HeldOut:
                     constant_reply,
                     lambda failed: self._failed_prompts.add("valid", step, failed),
                 )
-            except InputsLost as error:
-                lost = error
+            except InputsLost:
+                if attempt == CALL_ATTEMPTS - 1:
+                    raise
                 await asyncio.sleep(pause_s(attempt))
                 weights = await republish()
             else:
                 row = {"step": step, "stage": stage, **figures}
                 self._folder.append(self._folder.evaluations, row)
                 return row
-        raise lost
+        raise AssertionError("unreachable")
 
     def best(self) -> Best:
         return best_of(self._folder.evaluation_rows())

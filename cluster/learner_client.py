@@ -56,7 +56,8 @@ class LearnerClient:
         for attempt in range(1, START_ATTEMPTS + 1):
             self.close()
             self.restarts += 1
-            self._starting.placed = False
+            if self._starting.placed:
+                self._starting = Starting()
             try:
                 self._replica = await self._starter.start(self._starting)
                 return

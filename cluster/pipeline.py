@@ -133,6 +133,7 @@ class Pipeline:
         self._slowest_s = 0.0
         self._untrained = len(self.ready)
         self._publishing = asyncio.Lock()
+        self._given_back: Batch | None = None
 
     @property
     def in_admission_order(self) -> bool:
@@ -159,6 +160,8 @@ class Pipeline:
 
     async def batch(self) -> Batch:
         """The next full batch; the prompts of groups that became too old are queued again."""
+        if self._given_back is not None and (again := await self._made_again(self._given_back)) is not None:
+            return again
         groups: list[ScoredGroup] = []
         staleness: list[int] = []
         if not self.in_admission_order:
@@ -194,14 +197,8 @@ class Pipeline:
         self.prompts_left -= len(batch.groups)
 
     def give_back(self, batch: Batch) -> None:
-        """Have a batch whose groups are lost made again, before all others."""
-        prompts = batch.prompts
-        if self.in_admission_order:
-            prompts += [group.prompt for group in self.ready]
-            self.ready.clear()
-        size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
-        again = [self._begin(prompts[i : i + size]) for i in range(0, len(prompts), size)]
-        self._running = again + self._running
+        """Have the groups of a batch that are lost made again: `batch()` then returns it as it was."""
+        self._given_back = batch
 
     def made_ahead(self) -> list[ScoredGroup]:
         """Groups that are finished and not yet trained on."""
@@ -211,11 +208,36 @@ class Pipeline:
 
     def unfinished(self) -> list[Prompt]:
         """Prompts taken from the order and not yet scored, in admission order; those set aside are not among them."""
-        return [prompt for call in self._running for prompt in call.prompts] + list(self.queue)
+        again = self._given_back.prompts if self._given_back is not None else []
+        return again + [prompt for call in self._running for prompt in call.prompts] + list(self.queue)
 
     def cancel(self) -> None:
         for call in self._running:
             forget(call.task)
+
+    async def _made_again(self, batch: Batch) -> Batch | None:
+        """The batch with its groups sampled and scored anew, in the calls that made them, for a group depends on its call. None
+        if a prompt fails now: the others are ready for the next batch."""
+        wanted = batch.prompts
+        calls = [tuple(group.prompt for group in call.groups) for call in batch.calls]
+        calls = [prompts for prompts in calls if not set(prompts).isdisjoint(wanted)]
+        elsewhere = tuple(prompt for prompt in wanted if all(prompt not in prompts for prompts in calls))
+        running = [self._begin(prompts) for prompts in [*calls, elsewhere] if prompts]
+        try:
+            made = [made for call in running for made in await call.task]
+        finally:
+            for call in running:
+                forget(call.task)
+        self._given_back = None
+        groups = {group.prompt: group for call in made for group in call.groups}
+        if all(prompt in groups for prompt in wanted):
+            again = [groups[prompt] for prompt in wanted]
+            return replace(batch, groups=again, staleness=[self._lag(group.version) for group in again])
+        for failed in (failed for call in running for failed in call.failed if failed.prompt in wanted):
+            self._untrained -= 1
+            self.fail(failed)
+        self.ready.extendleft(groups[prompt] for prompt in reversed(wanted) if prompt in groups)
+        return None
 
     def _begin(self, prompts: Sequence[Prompt]) -> RunningCall:
         call = RunningCall(tuple(prompts))
@@ -269,8 +291,8 @@ class Pipeline:
     def _collect(self) -> None:
         """Take in what is done, the oldest groups to the front: they can wait least. In admission order only the first call."""
         done = self._running[:1] if self.in_admission_order else [call for call in self._running if call.task.done()]
+        calls = [made for call in done for made in call.task.result()]  # raises while `cancel` still knows them all
         self._running = [call for call in self._running if call not in done]
-        calls = [made for call in done for made in call.task.result()]
         self._calls += calls
         self.ready.extend(group for call in calls for group in call.groups)
         if not self.in_admission_order:
@@ -285,13 +307,14 @@ class Pipeline:
             weights = self.weights
             try:
                 return await self._sampled_and_scored(call, prompts, attempts)
-            except InputsLost as error:
-                lost = error
+            except InputsLost:
+                if attempt == CALL_ATTEMPTS - 1:
+                    raise
                 await asyncio.sleep(pause_s(attempt))
                 async with self._publishing:
                     if self.weights is weights:
                         self.weights = await self.republish()
-        raise lost
+        raise AssertionError("unreachable")
 
     async def _sampled_and_scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         def weights() -> PublishedWeights:

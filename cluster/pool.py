@@ -37,7 +37,7 @@ class ReplicasLost(ClusterError):
 class Pool:
     """Replicas take turns in the order in which they become free. `restarts` counts those that were replaced.
 
-    spawn: makes an actor of a given name, away from given nodes where that is possible; its `ready` returns its node's id.
+    spawn: makes an actor of a given name, away from given nodes where that is possible; its `ping` returns node and process.
     say: told of what is lost. Repeating a call is right because every call is a pure function of its arguments.
     """
 

@@ -95,7 +95,7 @@ class Starter:
             own = getattr(error, "cause", None)
             if isinstance(own, LapdogError):
                 raise own from error
-            what = f"not ready in {self._deadline_s:g} s" if isinstance(error, TimeoutError) else cause(error)
+            what = f"not ready in {self._deadline_s:g} s" if is_late(error) else cause(error)
             raise ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard") from error
 
     async def pause(self, failure: LapdogError, attempt: int) -> None:
@@ -119,7 +119,7 @@ class Starter:
                 return replica
         except BaseException as error:
             ray.kill(actor)
-            if replica is not None and isinstance(error, TimeoutError):
+            if replica is not None and is_late(error):
                 kill_process(replica)
             raise
         finally:
@@ -148,6 +148,11 @@ class Starter:
 def pause_s(losses: int) -> float:
     """Seconds to wait after so many losses in a row: 0, 0.5, 1, 2, 4, ..."""
     return min(LONGEST_PAUSE_S, 0.5 * 2.0 ** (losses - 1)) if losses > 0 else 0.0
+
+
+def is_late(error: BaseException) -> bool:
+    """Whether our own deadline has passed: what an actor raised may be a TimeoutError, too."""
+    return isinstance(error, TimeoutError) and not isinstance(error, RayTaskError)
 
 
 def cause(error: Exception) -> str:

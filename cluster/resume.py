@@ -18,8 +18,15 @@ def check_fixed(before: Settings, settings: Settings, names: Sequence[str] = FIX
             raise SettingsError(f"{name}: differs from the run's own, which a resumed run keeps; leave it out")
 
 
-def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkpoint: Path, state: TrainState) -> None:
-    """Raise SettingsError or DataError where a resumed run would not go on with what the checkpoint holds."""
+def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs) -> None:
+    """Raise DataError for a file that says something else than when the run was begun."""
+    for name, digest in begun_with.items():
+        if inputs.digests[name] != digest:
+            raise DataError(f"{getattr(settings.data, name)}: is not what the run was begun with; put it back, or start anew")
+
+
+def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: TrainState) -> None:
+    """Raise SettingsError where a resumed run would not go on with what the checkpoint holds."""
     if state.stage != "supervised":
         check_fixed(before, settings, ["supervised"])
     if state.stage == "grpo" and settings.learner.reference_path != before.learner.reference_path:
@@ -30,6 +37,3 @@ def check_resumable(before: Settings, settings: Settings, inputs: Inputs, checkp
     needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():
         raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")
-    for name, digest in inputs.digests.items():
-        if state.data[name] != digest:
-            raise DataError(f"{getattr(settings.data, name)}: is not what the run was begun with; put it back, or start anew")

@@ -41,7 +41,7 @@ class RunFolder:
         self.path = path
         self.metrics, self.evaluations = path / "metrics.jsonl", path / "evaluations.jsonl"
         self.failed_prompts, self.events = path / "failed_prompts.jsonl", path / "events.jsonl"
-        self.report = path / "report.html"
+        self.report, self.inputs = path / "report.html", path / "inputs.json"
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
 
     @classmethod
@@ -74,6 +74,13 @@ class RunFolder:
         """What was trained, evaluated or found to fail stays."""
         if not any(file.exists() for file in (self.metrics, self.evaluations, self.failed_prompts)):
             shutil.rmtree(self.path)
+
+    def write_digests(self, digests: dict[str, str]) -> None:
+        _replace(self.inputs, json.dumps(digests, indent=1) + "\n")
+
+    def digests(self) -> dict[str, str]:
+        """Of the files that the run was begun with; none before they were read."""
+        return json.loads(self.inputs.read_text(encoding="utf-8")) if self.inputs.is_file() else {}
 
     def write_settings(self, settings: Settings) -> None:
         _replace(self.path / "config.yaml", dump(settings))

@@ -13,7 +13,7 @@ from cluster.checkpoint import GROUPS, Checkpoints, TrainState, newest
 from cluster.config import Settings
 from cluster.crew import Crew, Learner
 from cluster.failed_prompts import FailedPrompts
-from cluster.held_out import HeldOut
+from cluster.held_out import HeldOut, best_of
 from cluster.inputs import Inputs
 from cluster.job import JobEntry
 from cluster.learner_client import LearnerLost
@@ -50,31 +50,35 @@ class Trainer:
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
         roles: dict[str, Actors | Learner] = {"sampler": self.samplers, "reward": self.rewards, "learner": self.learner}
         self.monitor = Monitor(settings, folder, roles, self._queues, self.failed_prompts, self._tell)
-        self.state = TrainState(data=inputs.digests)
+        self.state = TrainState()
         self.weights = PublishedWeights(Version(0, 0))
         self.stop_reason: str | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
         self._losses: list[LearnerLost] = []  # without a step that was never reached before
         self._furthest = 0
-        self._saving = False
+        self._saving = self._signalled = False
         self._by_id = {prompt.id: prompt for prompt in inputs.train}
         self._restarts_recorded = 0
         self._job_entry = JobEntry(settings) if in_job() and self.nodes is not None else None
 
     def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
-        self._restored, state = checkpoint or (None, TrainState(data=self.inputs.digests))
+        self._restored, state = checkpoint or (None, TrainState())
         if self._restored is not None and state.ready:
             before = read_settings(self._restored / "config.yaml")
             if (before.rollout, before.reward) != (self.settings.rollout, self.settings.reward):
                 state.pending, state.ready = [key[:3] for key in state.ready] + state.pending, []  # sampled otherwise
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
+        self._furthest = max(self._furthest, state.step)
+        if not self._signalled:
+            self.stop_reason = None  # what ended the patience is undone
         self.folder.cut_back(state.step)
         self.monitor.go_back(state.step)
         self.checkpoints.discard_after(state.step)
-        self.checkpoints.mark_best(self.held_out.best().step)
+        kept = [row for row in self.folder.evaluation_rows() if self.checkpoints.has(row["step"])]
+        self.checkpoints.mark_best(best_of(kept).step)
 
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
@@ -86,17 +90,18 @@ class Trainer:
             self.nodes.start()
         await self.monitor.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
-        await self._start_learner()
-        if self.state.step == self.settings.stages()[-1].last:  # a stop may have come before its last evaluation
-            await self._evaluate_if_due(self.settings.stages()[-1])
+        async with self.surviving_the_learner():
+            await self._start_learner()
 
     def stages(self) -> Iterator[Stage]:
-        """The stage of the next step, until something stops the run; a run stopped at once is still saved once."""
+        """The stage of the next step, or of an evaluation that a stop left undone, until something stops the run; a run stopped
+        at once is still saved once."""
         while self.stop_reason is None or not self.checkpoints.exist():
-            stage = next((stage for stage in self.settings.stages() if stage.last > self.state.step), None)
-            if stage is None:
+            *_, last = self.settings.stages()
+            undone = [stage for stage in self.settings.stages() if stage.last > self.state.step]
+            if not undone and not self.held_out.is_due(self.state.step, at_the_end_of_a_stage=True):
                 return
-            yield stage
+            yield (undone or [last])[0]
 
     @contextlib.asynccontextmanager
     async def surviving_the_learner(self) -> AsyncIterator[None]:
@@ -142,6 +147,8 @@ class Trainer:
         except InputsLost as error:
             self._tell(f"step {step}: {error}; its groups are made again")
             self.pipeline.give_back(batch)
+            if self.stop_reason is not None:
+                await self._save(self.pipeline)
             return
         self.state.step = step
         if step > self._furthest:
@@ -216,7 +223,7 @@ class Trainer:
             max_staleness=self.settings.cluster.max_staleness,
             prompts_left=(stage.last - self.state.step) * stage.prompts_per_step,
             republish=self._republished,
-            fail=self._set_failed_aside,
+            fail=self._leave_out,
             dynamic_sampling=self.settings.rollout.dynamic_sampling if stage.sampled else 0,
             queue=deque(self._prompt(*saved) for saved in self.state.pending),
             set_aside=deque(self._prompt(*saved) for saved in self.state.set_aside),
@@ -260,7 +267,7 @@ class Trainer:
             await self._publish()
         return self.weights
 
-    def _set_failed_aside(self, failed: FailedPrompt) -> None:
+    def _leave_out(self, failed: FailedPrompt) -> None:
         step = self.state.step if self._saving else self.state.step + 1
         self.failed_prompts.add("train", step, failed)
 
@@ -336,7 +343,7 @@ class Trainer:
         self.folder.append(self.folder.events, {"time": time.time(), "step": self.state.step, "text": text})
 
     def _stop_on_signal(self, name: str) -> None:
-        self.stop_reason = f"{name} came"
+        self.stop_reason, self._signalled = f"{name} came", True
         self._tell(f"{name}: finishing this step, then saving; once more leaves at once")
 
 

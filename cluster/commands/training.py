@@ -27,7 +27,7 @@ from cluster.inputs import (
 from cluster.job import job_metadata
 from cluster.local import local_crew
 from cluster.plan import plan
-from cluster.resume import check_fixed, check_resumable
+from cluster.resume import check_fixed, check_inputs, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
 from cluster.session import session
 from cluster.terminal import Manner
@@ -134,8 +134,10 @@ def _resumed_run(path: Path, values: Values, local: bool) -> Iterator[Trainer]:
         newest = checkpoint.newest(folder.checkpoints, print)
         check_models_and_rewards(settings)
         inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
-        if newest is not None and inputs is not None:
-            check_resumable(before, settings, inputs, *newest)
+        if inputs is not None:
+            check_inputs(folder.digests(), settings, inputs)
+        if newest is not None:
+            check_resumable(before, settings, *newest)
         with _hiring(settings, folder.path.name, local) as hire:
             folder.write_settings(settings)
             trainer = _trainer(settings, inputs, folder, hire)
@@ -167,4 +169,5 @@ def _hiring(settings: Settings, run: str, local: bool) -> Iterator[Hire]:
 def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, hire: Hire) -> Trainer:
     """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
     inputs = inputs or make_demo(settings, folder.data)
+    folder.write_digests(inputs.digests)
     return Trainer(settings, inputs, folder, partial(hire, policy_folder(settings, inputs.train, folder.policy)))

@@ -564,11 +564,13 @@ def test_a_resumed_run_keeps_its_stages(
     assert expected in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["train", "valid", "passages"])
+@pytest.mark.parametrize(("name", "saved"), [("train", True), ("valid", True), ("passages", True), ("train", False)])
 def test_a_resumed_run_demands_its_files_as_they_were(
-    name: str, finished_run: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, saved: bool, finished_run: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    if not saved:
+        shutil.rmtree(run / "checkpoints")
     shorter = tmp_path / f"{name}.jsonl"
     shorter.write_text("".join((data_dir / f"{name}.jsonl").read_text().splitlines(keepends=True)[:-1]))
     config = run / "config.yaml"

@@ -91,7 +91,7 @@ def test_what_a_call_meets_is_told_apart(
     assert frozen == (["node"] if met is None else [])
 
 
-def test_weights_that_never_come_are_noticed_where_they_are_published(frozen: list[str]) -> None:
+def test_a_learner_that_freezes_after_its_update_is_lost_at_the_next_check(frozen: list[str]) -> None:
     """A learner that freezes after its update still takes the call, and answers neither it nor the next."""
 
     async def run() -> None:

@@ -43,6 +43,7 @@ def test_an_actor_that_is_lost_changes_nothing_but_clock_and_counts(
     assert rows(run / "evaluations.jsonl") == rows(undisturbed / "evaluations.jsonl")
     assert_same_weights(run, undisturbed)
     metrics = rows(run / "metrics.jsonl")
+    assert sum(row["restarts"] for row in metrics) >= 1
     assert metrics[-1]["incarnation"] == (1 if actor == "LearnerActor" else 0)
     assert not (run / "failed_prompts.jsonl").exists()
 
