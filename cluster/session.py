@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +80,13 @@ def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, s
         raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
     _protect_token()
     if place != "a local Ray" and not is_token_auth_enabled():
-        print(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md", flush=True)
-    print(
-        f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard", flush=True
-    )
+        _say(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
+    _say(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
+
+
+def _say(text: str) -> None:
+    """Apart from what the run itself says, which may be JSON."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _probe(address: str) -> None:

@@ -1,6 +1,7 @@
 """`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -131,7 +132,7 @@ def _resumed_run(path: Path, values: Values, local: bool) -> Iterator[Trainer]:
         before = read_settings(folder.path / "config.yaml").resolved()
         settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), values)
         check_fixed(before, settings)
-        newest = checkpoint.newest(folder.checkpoints, print)
+        newest = checkpoint.newest(folder.checkpoints, partial(print, file=sys.stderr))
         check_models_and_rewards(settings)
         inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
         if inputs is not None:

@@ -127,7 +127,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     weights.write_bytes(weights.read_bytes()[:-10])
     assert main(["train", "--resume", str(run)]) == 0
     said = "step-8: policy/model.safetensors is missing or damaged; trying the one before"
-    assert said in capsys.readouterr().out
+    assert said in capsys.readouterr().err
     assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
     assert_same_weights(run, finished_run)
 
