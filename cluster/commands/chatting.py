@@ -1,5 +1,7 @@
 """`chat`: answers typed turns with a policy and shows what it read, in this process, without Ray."""
 
+import contextlib
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,19 +9,21 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from cluster.commands.opening import open_policy
+from cluster.commands.opening import READ_BY_A_POLICY, OpenedPolicy, open_policy
 from cluster.config import Settings
 from cluster.flags import parse_flags, split
 from cluster.inputs import check_retrieval
 from rollout.config import Positive, Section
 from rollout.convert import question_of
+from rollout.errors import SettingsError
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.types import Group, Prompt, Version
 
-USED_IN_CHAT = ("data.query", "data.cache", "policy.", "rollout.temperature", "rollout.top_p", "rollout.max_new_tokens", "seed")
+OF_SAMPLING = ("rollout.temperature", "rollout.top_p", "seed")
+OF_DIALOGUE = ("persona", "history")
+USED_IN_CHAT = ("data.query", "data.cache", *READ_BY_A_POLICY, "rollout.max_new_tokens", *OF_SAMPLING)
 SHOWN_OF_A_PASSAGE = 160
 
 
@@ -34,16 +38,13 @@ class ChatOptions(Section):
 
 def chat(argv: Sequence[str]) -> None:
     """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves."""
-    options, values = split(ChatOptions, parse_flags("chat", chat.__doc__, [ChatOptions, Settings], argv, only=USED_IN_CHAT))
-    opened = open_policy(options.checkpoint, values, passages=options.passages)
-    settings = opened.settings
-    check_retrieval(settings, [Prompt(id="typed", question="?", answers=())])
-    corpus = Corpus.open(settings.data.passages, settings.data.cache) if settings.data.passages is not None else None
-    retriever = Retriever(corpus, settings.data.query, settings.policy.n_context)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
-    one_each = settings.rollout.model_copy(update={"group_size": 1})
-    sampler = Sampler(policy, retriever, one_each, settings.seed)
+    given = parse_flags("chat", chat.__doc__, [ChatOptions, Settings], argv, only=USED_IN_CHAT)
+    options, values = split(ChatOptions, given)
+    if not options.sample and (idle := next((name for name in OF_SAMPLING if name in values), None)):
+        raise SettingsError(f"{idle}: changes nothing about the most probable reply; add --sample, or leave it out")
+    if options.questions and (idle := next((name for name in OF_DIALOGUE if name in given), None)):
+        raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")
+    sampler = _sampler(open_policy(options.checkpoint, values, passages=options.passages))
     turns: list[str] = []
     for number, text in enumerate(typed()):
         if text == "/reset":
@@ -57,10 +58,23 @@ def chat(argv: Sequence[str]) -> None:
         turns.append(f"R: {group.responses[0].text}")
 
 
+def _sampler(opened: OpenedPolicy) -> Sampler:
+    """One response a prompt."""
+    settings = opened.settings
+    corpus = check_retrieval(settings, [Prompt(id="typed", question="?", answers=())])
+    retriever = Retriever(corpus, settings.data.query, settings.policy.n_context)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
+    return Sampler(policy, retriever, settings.rollout.model_copy(update={"group_size": 1}), settings.seed)
+
+
 def typed() -> Iterator[str]:
     """Lines until /quit or the end of the input; a person is shown a prompt."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a tokenizer takes no half characters
     if sys.stdin.isatty():
-        import readline  # noqa: F401  (gives `input` a history; Windows has none)
+        with contextlib.suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401  (gives `input` a history)
     while True:
         try:
             text = (input("> ") if sys.stdin.isatty() else input()).strip()

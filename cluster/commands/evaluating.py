@@ -11,7 +11,7 @@ from pydantic import Field
 from cluster import held_out
 from cluster.actors import reward_pool, sampler_pool
 from cluster.checkpoint import TrainState
-from cluster.commands.opening import open_policy
+from cluster.commands.opening import READ_BY_A_POLICY, open_policy
 from cluster.config import Settings
 from cluster.elastic import start_what_fits
 from cluster.flags import parse_flags, split
@@ -40,12 +40,7 @@ class EvaluateOptions(Section):
 USED_IN_EVALUATION = (
     "data.query",
     "data.cache",
-    "policy.dtype",
-    "policy.n_context",
-    "policy.max_passage_tokens",
-    "policy.system_prompt",
-    "policy.prompt_template",
-    "policy.passage_template",
+    *READ_BY_A_POLICY,
     "rollout.max_new_tokens",
     "reward.",
     "cluster.samplers",

@@ -9,6 +9,15 @@ from cluster.config import Settings, absolute
 from cluster.flags import Values, build, read_yaml
 from rollout.policy.loading import resolved
 
+READ_BY_A_POLICY = (  # settings that change what a finished policy reads
+    "policy.dtype",
+    "policy.n_context",
+    "policy.max_passage_tokens",
+    "policy.system_prompt",
+    "policy.prompt_template",
+    "policy.passage_template",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedPolicy:

@@ -1,7 +1,13 @@
 """Typed dialogue, answered in this process."""
 
 import io
+import os
+import pty
+import re
+import select
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +15,7 @@ import pytest
 from launch import main
 from rollout.sampler import Sampler
 from rollout.types import Group, Mode, Prompt, Version
-from tests.cluster.runs import rows
+from tests.cluster.runs import ROOT, rows
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, typed: str, *flags: object) -> int:
@@ -64,6 +70,38 @@ def test_sampled_replies_follow_the_seed(
     assert said[0] == said[1] != said[2]
 
 
+def test_bytes_that_are_no_text_are_read_as_far_as_they_are(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hi \xff there\n"), "utf-8"))
+    assert main(["chat", "--checkpoint", str(finished_run)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3  # a reply and two passages
+
+
+def test_a_person_is_shown_a_prompt(finished_run: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(ROOT / "launch.py"), "chat", "--checkpoint", str(finished_run), "--questions"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as chat:
+        os.close(theirs)
+        said = _until(ours, b"> ")
+        os.write(ours, b"hi\n")
+        said += _until(ours, b"> ")
+        os.write(ours, b"\x04")  # the end of the input
+        assert chat.wait(60) == 0 and chat.stderr is not None and chat.stderr.read() == b""
+    os.close(ours)
+    passages = re.findall(r"^ +\d+\.\d\d  \S+  ", said.decode(), re.M)
+    assert len(passages) == 2
+
+
+def _until(terminal: int, text: bytes) -> bytes:
+    said, deadline = b"", time.monotonic() + 120
+    while not said.endswith(text):
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{text!r} never came: {said!r}"
+        said += os.read(terminal, 4096)
+    return said
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -71,6 +109,9 @@ def test_sampled_replies_follow_the_seed(
         (["--checkpoint", "RUN", "--passages", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--checkpoint", "RUN", "--learner.lr", "1"], "--learner.lr: unknown setting"),
         (["--checkpoint", "RUN/policy"], "data.passages: is missing"),
+        (["--checkpoint", "RUN", "--policy.path", "x"], "--policy.path: unknown setting"),
+        (["--checkpoint", "RUN", "--seed", "1"], "seed: changes nothing about the most probable reply; add --sample"),
+        (["--checkpoint", "RUN", "--questions", "--persona", "i ski."], "persona: is not read with --questions"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_read(
