@@ -8,15 +8,18 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
+from transformers import GenerationConfig
 
 from cluster.commands.model_card import model_card
-from cluster.commands.opening import OpenedPolicy, open_policy
+from cluster.commands.opening import READ_BY_A_POLICY, OpenedPolicy, open_policy
 from cluster.config import Settings, absolute
 from cluster.flags import parse_flags, split
 from rollout.config import Section
 from rollout.errors import CheckpointError, SettingsError, writing
 from rollout.policy.interface import Policy, end_tokens
 from rollout.policy.loading import has_adapters, load_policy, merge_adapters
+
+USED_IN_EXPORT = (*(name for name in READ_BY_A_POLICY if name != "policy.dtype"), "rollout.max_new_tokens")
 
 
 class ExportOptions(Section):
@@ -27,12 +30,11 @@ class ExportOptions(Section):
 
 def export(argv: Sequence[str]) -> None:
     """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
-    used = ("policy.", "rollout.max_new_tokens")
-    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=used)
+    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=USED_IN_EXPORT)
     options, values = split(ExportOptions, given)
     target = absolute(options.to)
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise CheckpointError(f"{target}: is not empty; give another folder with --to")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise CheckpointError(f"{target}: is {'not empty' if target.is_dir() else 'a file'}; give another folder with --to")
     opened = open_policy(options.checkpoint, values)
     if options.keep_adapters and not has_adapters(opened.path):
         raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
@@ -52,17 +54,18 @@ def export(argv: Sequence[str]) -> None:
 
 
 def _write(policy: Policy, opened: OpenedPolicy, folder: Path) -> None:
-    policy.save(folder)
-    generation = policy.model.generation_config
-    generation.update(
+    """The generation config is what evaluation decodes with: nothing of the base model's own, such as a repetition penalty."""
+    config, before = policy.model.config, policy.model.generation_config
+    start = getattr(config, "decoder_start_token_id", None)
+    policy.model.generation_config = GenerationConfig(
         max_new_tokens=opened.settings.rollout.max_new_tokens,
         do_sample=False,
         num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
+        bos_token_id=before.bos_token_id,
+        decoder_start_token_id=config.pad_token_id if start is None and config.is_encoder_decoder else start,
         eos_token_id=end_tokens(policy.model, policy.tokenizer),
         pad_token_id=policy.tokenizer.pad_token_id,
     )
-    generation.save_pretrained(folder)
+    policy.save(folder)
+    policy.model.generation_config.save_pretrained(folder)  # a folder of adapters comes without
     (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

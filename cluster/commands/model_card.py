@@ -1,7 +1,10 @@
 """The README of an exported policy: what it is, how it was trained, what it reaches and what one constant reply reaches."""
 
+import json
+import re
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
@@ -21,7 +24,9 @@ def model_card(policy: Policy, opened: OpenedPolicy) -> str:
     settings = opened.settings
     fid = isinstance(policy, FidPolicy)
     run = settings.run_dir.name if opened.state is not None and settings.run_dir is not None else opened.folder.name
-    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(TEMPLATE.read_text("utf-8"))
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["code"] = lambda value: _code(str(value))
+    template = environment.from_string(TEMPLATE.read_text("utf-8"))
     return template.render(
         name=run,
         kind=type(policy.model).__name__,
@@ -39,18 +44,22 @@ def model_card(policy: Policy, opened: OpenedPolicy) -> str:
     )
 
 
-def _changed(settings: Settings) -> list[tuple[str, Any]]:
-    """The settings of training that are not the defaults."""
-    names = [name for name, _ in fields(Settings) if name.startswith(OF_TRAINING)]
-    used = [(name, _value(settings, name)) for name in names]
-    return [(name, value) for name, value in used if value != _value(Settings(), name)]
+def _changed(settings: Settings) -> list[tuple[str, str]]:
+    """The settings of training that are not the defaults, as in config.yaml."""
+    used, default = _by_name(settings), _by_name(Settings())
+    return [(name, value) for name, value in used.items() if name.startswith(OF_TRAINING) and value != default[name]]
 
 
-def _value(settings: Settings, name: str) -> Any:
-    place: Any = settings
-    for part in name.split("."):
-        place = getattr(place, part)
-    return place
+def _by_name(settings: Settings) -> dict[str, str]:
+    tree = settings.model_dump(mode="json")
+    return {name: json.dumps(reduce(getitem, name.split("."), tree), ensure_ascii=False) for name, _ in fields(Settings)}
+
+
+def _code(text: str) -> str:
+    """As it is, in one line of a table: in Markdown's code only a bar and the fence itself mean something."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    edge = " " if text[:1] == "`" or text[-1:] == "`" else ""
+    return f"{fence}{edge}{' '.join(text.splitlines())}{edge}{fence}".replace("|", "\\|")
 
 
 def _evaluation(opened: OpenedPolicy) -> Row | None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from cluster.commands.exporting import export
+from cluster.commands.model_card import _code
 from launch import main
 from rollout.config import LoraSettings
 from rollout.policy.loading import load_policy
@@ -49,6 +50,27 @@ def test_the_model_card_tells_data_settings_evaluation_and_the_floor(
     floor = last["constant_reply"]
     assert f"| f1 | {last['f1']:.2f} | {floor['f1']:.2f} |" in card and floor["text"] in card
     assert "as of step 8." in card and "2 passages at once" in card
+
+
+def test_replies_and_settings_cannot_break_the_cards_tables() -> None:
+    assert _code("a | `b`\nc") == "``a \\| `b` c``"
+    assert _code("`b") == "`` `b ``"
+
+
+def test_decoding_is_that_of_the_evaluation_whatever_the_base_model_decodes_with(tmp_path: Path) -> None:
+    save_causal(tmp_path / "model", "llama")
+    theirs = GenerationConfig(repetition_penalty=1.3, do_sample=True, top_k=5, eos_token_id=[1, 2], suppress_tokens=[7])
+    theirs.save_pretrained(tmp_path / "model")
+    export(["--checkpoint", str(tmp_path / "model"), "--to", str(tmp_path / "taken")])
+    ours = GenerationConfig.from_pretrained(tmp_path / "taken")
+    assert ours.repetition_penalty is None and ours.suppress_tokens is None and ours.do_sample is False
+    assert set(ours.eos_token_id) >= {1, 2} and ours.max_new_tokens == 32
+
+
+def test_a_checkpoint_without_its_run_is_exported_without_an_evaluation(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run / "checkpoints" / "latest", tmp_path / "moved" / "step-8")
+    export(["--checkpoint", str(tmp_path / "moved" / "step-8"), "--to", str(tmp_path / "taken")])
+    assert "No evaluation of step 8 is known." in (tmp_path / "taken" / "README.md").read_text()
 
 
 def test_the_lines_of_the_card_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +127,8 @@ def test_adapters_are_added_to_the_weights_unless_they_are_to_be_kept(family: st
     [
         (["--to", "FULL"], "full: is not empty; give another folder with --to"),
         (["--to", "x", "--keep-adapters"], "holds no adapters; leave it out"),
+        (["--to", "FULL/config.json"], "config.json: is a file; give another folder with --to"),
+        (["--to", "x", "--policy.path", "y"], "--policy.path: unknown setting"),
         ([], "to: is missing; give it"),
         (["--to", "x", "--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
     ],
@@ -120,7 +144,7 @@ def test_a_mistake_in_an_export_is_one_line(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished_run / "policy", tmp_path / "full")
     capsys.readouterr()
-    given = ["--checkpoint", str(finished_run), *[str(tmp_path / "full") if flag == "FULL" else flag for flag in flags]]
+    given = ["--checkpoint", str(finished_run), *[flag.replace("FULL", str(tmp_path / "full")) for flag in flags]]
     assert main(["export", *given]) == 2
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1 and not (tmp_path / "x").exists()
