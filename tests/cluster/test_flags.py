@@ -29,10 +29,11 @@ def value_of(settings: Settings, name: str) -> object:
 @pytest.mark.parametrize(("name", "choice"), CHOICES)
 def test_every_choice_can_be_given_and_comes_back_from_the_written_settings(name: str, choice: str, tmp_path: Path) -> None:
     settings = build(Settings, NEEDED.get(name, {}) | {name: choice})
-    assert value_of(settings, name) == choice
+    expected = (choice,) if isinstance(value_of(settings, name), tuple) else choice
+    assert value_of(settings, name) == expected
     (tmp_path / "config.yaml").write_text(dump(settings.resolved()))
     again = build(Settings, read_yaml(tmp_path / "config.yaml", Settings))
-    assert again == settings.resolved() and value_of(again, name) == choice
+    assert again == settings.resolved() and value_of(again, name) == expected
 
 
 @pytest.mark.parametrize("text", ["null", "none", "None"])
