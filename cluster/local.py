@@ -15,8 +15,9 @@ from cluster.pool import CALL_ATTEMPTS, Invoke
 from learner.actor import LearnerActor
 from reward.actor import RewardActor
 from rollout.actor import SamplerActor
+from rollout.errors import RewardError, SettingsError
 from rollout.policy.weights import FlatWeights
-from rollout.types import Version
+from rollout.types import CallReport, Group, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,18 @@ class LocalActor:
 class LocalSampler(SamplerActor):
     def _fetched(self, reference: Any) -> FlatWeights:
         return reference.value
+
+
+class LocalReward(RewardActor):
+    """What a user's own reward raises keeps its traceback, which ends the run: it is what a debugger is asked for."""
+
+    def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
+        try:
+            return super().score(*groups)
+        except RewardError as error:
+            if error.__cause__ is None:  # it returned something else than numbers
+                raise
+            raise error.__cause__ from None
 
 
 class LocalPool:
@@ -103,11 +116,17 @@ class LocalLearner:
         """Nothing of it outlives this process."""
 
 
+def check_local(settings: Settings) -> None:
+    """Raises SettingsError for what needs several processes."""
+    if staleness := settings.cluster.max_staleness:
+        raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
+
+
 def local_crew(settings: Settings, policy_path: str) -> Crew:
     logging.getLogger("lapdog").disabled = True  # the terminal is the run's
     return Crew(
         samplers=LocalPool(lambda: LocalSampler(*sampler_arguments("0", settings, policy_path))),
-        rewards=LocalPool(lambda: RewardActor(*reward_arguments("0", settings))),
+        rewards=LocalPool(lambda: LocalReward(*reward_arguments("0", settings))),
         learner=LocalLearner(lambda: LearnerActor(*learner_arguments(settings, policy_path))),
         nodes=None,
     )

@@ -26,7 +26,7 @@ from cluster.inputs import (
     with_templates_of_its_family,
 )
 from cluster.job import job_metadata
-from cluster.local import local_crew
+from cluster.local import check_local, local_crew
 from cluster.plan import plan
 from cluster.resume import check_fixed, check_inputs, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
@@ -85,6 +85,8 @@ def _plan(options: TrainOptions, values: Values) -> str:
         inputs = load_inputs(settings)
     else:
         settings, inputs = _new_settings(options, values)
+    if options.local:
+        check_local(settings)
     with tempfile.TemporaryDirectory() as folder:
         read = settings
         if inputs is None:
@@ -158,9 +160,7 @@ Hire = Callable[[str, Callable[[str], None]], Crew]
 def _hiring(settings: Settings, run: str, local: bool) -> Iterator[Hire]:
     """What makes a crew for the policy in a folder: on Ray, which is up for the length of the context, or in this process."""
     if local:
-        if settings.cluster.max_staleness:
-            staleness = settings.cluster.max_staleness
-            raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
+        check_local(settings)
         yield lambda policy_path, say: local_crew(settings, policy_path)
         return
     with session(settings.cluster, run, job_metadata(settings)) as shares:

@@ -26,6 +26,38 @@ def test_a_run_on_ray_is_resumed_locally(finished_run: Path, tmp_path: Path) -> 
     assert_same_weights(run, finished_run)
 
 
+def test_a_local_run_is_resumed_on_ray(finished_run: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    half = [*tiny_flags, "--learner.steps", "2", "--run_dir", str(run)]
+    assert main(["train", "--local", *half]) == 0
+    assert main(["train", "--resume", str(run), "--learner.steps", "4"]) == 0
+    assert_same_weights(run, finished_run)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_what_a_users_reward_raises_ends_in_its_own_traceback(
+    valid: bool, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_reward.py").write_text("def broken(prompt, passages, responses):\n    return [1 / 0]\n")
+    flags = ["--reward.extra", "[{function: 'broken_reward:broken'}]", "--run_dir", str(tmp_path / "run")]
+    flags += [] if valid else ["--data.valid", "null"]
+    with pytest.raises(ZeroDivisionError) as raised:
+        main(["train", "--local", *tiny_flags, *flags])
+    assert Path(raised.traceback[-1].path).name == "broken_reward.py"
+
+
+def test_a_reward_of_the_wrong_form_is_told_in_one_line(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "odd_reward.py").write_text("def odd(prompt, passages, responses):\n    return 'good'\n")
+    flags = ["--reward.extra", "[{function: 'odd_reward:odd'}]", "--run_dir", str(tmp_path / "run")]
+    assert main(["train", "--local", *tiny_flags, *flags]) == 2
+    error = capsys.readouterr().err
+    assert "returned 'good'" in error and error.count("\n") == 1
+
+
 def test_a_local_run_starts_no_ray(tiny_flags: list[str], tmp_path: Path) -> None:
     script = (
         "import sys, ray; sys.path.insert(0, sys.argv[1]); from launch import main; code = main(sys.argv[2:]); "
@@ -54,3 +86,4 @@ def test_staleness_is_refused_where_nothing_overlaps(
     assert main(["train", "--local", *flags]) == 2
     assert capsys.readouterr().err.startswith("error: cluster.max_staleness: 2 has no meaning with --local")
     assert not (tmp_path / "run").exists()
+    assert main(["train", "--local", "--dry-run", *flags]) == 2
