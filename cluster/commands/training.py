@@ -94,7 +94,7 @@ def _plan(options: TrainOptions, values: Values) -> str:
             inputs = make_demo(read, Path(folder))
         path = settings.policy.path
         policy = tiny_policy(read, inputs.train) if path is None else outline(path, settings.policy)
-        return plan(settings, inputs, policy, read.data)
+        return plan(settings, inputs, policy, read.data, options.local)
 
 
 def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inputs | None]:
