@@ -58,6 +58,7 @@ class Monitor:
     def step(self, row: Mapping[str, Any]) -> None:
         """`row` is a line of metrics.jsonl."""
         self._show(of_step(row), row["step"], scalars(row, "train/"))
+        self._gauges.show(self._now())
 
     def evaluation(self, row: Mapping[str, Any]) -> None:
         """`row` is a line of evaluations.jsonl."""

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,7 +42,9 @@ class TensorBoard:
 
     def go_back(self, step: int) -> None:
         """TensorBoard shall forget what was logged of steps after `step`."""
-        self.close()
+        if self._writer is not None:
+            self.close()
+            time.sleep(1 - time.time() % 1)  # files are read in the order of their names, which tell the second
         self._purged_from = step + 1
 
     def log(self, step: int, values: Scalars) -> None:

@@ -144,7 +144,7 @@ def flags_of_ours(command: str) -> set[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         launch.COMMANDS[command](["--help"])
-    return set(re.findall(r"--[\w.]+", said.getvalue()))
+    return set(re.findall(r"--[\w.]+(?:-[\w]+)*", said.getvalue()))
 
 
 def flags_of_ray(words: list[str]) -> set[str]:

@@ -191,6 +191,20 @@ def test_a_policys_sizes_are_known_without_its_weights(lora: int, tmp_path: Path
         assert [p.shape for p in policies(outlined)] == [p.shape for p in policies(loaded)]
 
 
+def test_a_switch_is_spelled_with_a_dash_or_an_underscore(tiny_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--dry_run", *tiny_flags])
+    assert ended.value.code == 0 and "group_size: 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--dry-run=yes"], ["--dry-run", "yes"], ["--dryrun"]])
+def test_a_switch_takes_no_value(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *flags]) == 2
+    error = capsys.readouterr().err
+    assert "dry" in error or "stands alone" in error
+    assert error.count("\n") == 1
+
+
 def test_a_dry_run_refuses_what_the_run_would(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--dry-run", "--rollout.group_size", "1"]) == 2
     assert "rollout.group_size" in capsys.readouterr().err

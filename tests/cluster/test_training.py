@@ -141,13 +141,13 @@ OWN_REWARD = '[{function: "tests.cluster.own_reward:of_every_second_response"}]'
 
 
 @pytest.mark.parametrize("flags", EVERYTHING.values(), ids=EVERYTHING)
-def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...], train: Train, tmp_path: Path) -> None:
+def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...], train_locally: Train, tmp_path: Path) -> None:
     rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
-    whole = train(*flags, *rewards, "--keep_checkpoints", 9)
+    whole = train_locally(*flags, *rewards, "--keep_checkpoints", 9)
     run = copy_as_of(whole, tmp_path / "run", 6)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
     assert bool(state["set_aside"]) == ("--rollout.dynamic_sampling" in flags)
-    assert main(["train", "--resume", str(run)]) == 0
+    assert main(["train", "--local", "--resume", str(run)]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
     assert_same_weights(run, whole)
 
@@ -171,42 +171,43 @@ def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, 
     assert {(prompt.epoch, prompt.id) for prompt in taken} == trained | kept and not trained & kept
 
 
-def test_the_adaptive_coefficient_follows_the_kl(train: Train) -> None:
-    metrics = rows(train("--learner.kl_target", 1e-9, "--learner.steps", 3) / "metrics.jsonl")[4:]
+def test_the_adaptive_coefficient_follows_the_kl(train_locally: Train) -> None:
+    metrics = rows(train_locally("--learner.kl_target", 1e-9, "--learner.steps", 3) / "metrics.jsonl")[4:]
     # the first update has no KL, the later ones far more than the target
     assert [row["kl_coef"] for row in metrics] == pytest.approx([0.04, 0.04 * 0.98, 0.04 * 0.98 * 1.02])
 
 
-def test_a_second_stage_on_gold_answers_needs_no_rewards(train: Train) -> None:
-    metrics = rows(train("--learner.loss", "sft") / "metrics.jsonl")
+def test_a_second_stage_on_gold_answers_needs_no_rewards(train_locally: Train) -> None:
+    metrics = rows(train_locally("--learner.loss", "sft") / "metrics.jsonl")
     assert [row["stage"] for row in metrics[4:]] == ["grpo"] * 4
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
 
 
-def test_a_resumed_run_may_change_its_loss(train: Train) -> None:
-    run = train("--learner.steps", 2, "--learner.eps_low", 0.3)
-    assert main(["train", "--resume", str(run), "--learner.loss", "dapo", "--learner.steps", "3"]) == 0
+def test_a_resumed_run_may_change_its_loss(train_locally: Train) -> None:
+    run = train_locally("--learner.steps", 2, "--learner.eps_low", 0.3)
+    assert main(["train", "--local", "--resume", str(run), "--learner.loss", "dapo", "--learner.steps", "3"]) == 0
     used = read_settings(run / "config.yaml").learner
     assert (used.loss, used.aggregation, used.eps_high, used.eps_low, used.kl_coef) == ("dapo", "token", 0.28, 0.3, 0.0)
     assert rows(run / "metrics.jsonl")[-1]["kl"] is None
 
 
-def test_the_seeds_flags_choose_our_settings(train: Train) -> None:
+def test_the_seeds_flags_choose_our_settings(train_locally: Train) -> None:
     seed = ("--use_grpo", "--grpo_group_size", 3, "--grpo_kl_coeff", 0.1, "--grpo_top_k_ratio", 0.5)
-    run = train(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1)
+    run = train_locally(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1)
     used = read_settings(run / "config.yaml")
     assert (used.learner.loss, used.learner.kl_coef, used.learner.top_k_ratio) == ("grpo", 0.1, 0.5)
     assert (used.rollout.group_size, used.reward.mode) == (4, "lapdog")  # --rollout.group_size 4 was given too, and wins
 
 
-def test_a_finished_run_goes_on_to_more_steps(train: Train) -> None:
+def test_a_finished_run_goes_on_to_more_steps(train_locally: Train) -> None:
     warming_up = ("--learner.lr_warmup_steps", 100)  # before the decay begins, the rate does not depend on the last step
-    run, whole = train("--learner.steps", 2, *warming_up), train(*warming_up)
-    assert main(["train", "--resume", str(run), "--learner.steps", "4"]) == 0
+    run, whole = train_locally("--learner.steps", 2, *warming_up), train_locally(*warming_up)
+    assert main(["train", "--local", "--resume", str(run), "--learner.steps", "4"]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
     assert_same_weights(run, whole)
 
 
+@pytest.mark.slow
 def test_a_sampler_that_dies_changes_nothing_but_the_count_of_restarts(finished_run: Path, train: Train) -> None:
     extra = '[{function: "tests.cluster.own_reward:kill_samplers_at_times", weight: 0}]'
     run = train("--reward.extra", extra)
@@ -223,22 +224,24 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
     assert 0 < max(row["staleness_max"] for row in metrics) <= 2
 
 
-def test_in_bfloat16_the_ratio_is_near_one_and_logged(train: Train) -> None:
-    run = train("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2)
+def test_in_bfloat16_the_ratio_is_near_one_and_logged(train_locally: Train) -> None:
+    run = train_locally("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2)
     assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl")[1:])
     assert policy_weights(run)["shared.weight"].dtype == torch.float32
 
 
-def test_old_checkpoints_go_and_the_best_stays(train: Train) -> None:
-    run = train()
+def test_old_checkpoints_go_and_the_best_stays(train_locally: Train) -> None:
+    run = train_locally()
     kept = {path.name for path in (run / "checkpoints").glob("step-*")}
     assert (run / "checkpoints" / "best").exists()
     best = (run / "checkpoints" / "best").resolve().name
     assert kept == {"step-6", "step-8", best}
 
 
-def test_training_stops_when_held_out_reward_does_not_rise(train: Train) -> None:
-    run = train("--patience", 1, "--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 6, "--supervised.steps", 0)
+def test_training_stops_when_held_out_reward_does_not_rise(train_locally: Train) -> None:
+    run = train_locally(
+        "--patience", 1, "--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 6, "--supervised.steps", 0
+    )
     assert len(rows(run / "metrics.jsonl")) == 2
     assert (run / "checkpoints" / "latest").resolve().name == "step-2"
 
@@ -263,7 +266,9 @@ def test_a_plain_model_folder_is_evaluated_without_constant_reply(
     assert json.loads(output.read_text())["constant_reply"] is None
 
 
-def test_a_users_reward_is_summed_in(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = train("--reward.extra", '[{function: "tests.cluster.own_reward:one_each", weight: 5}]', "--supervised.steps", 0)
+def test_a_users_reward_is_summed_in(train_locally: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train_locally(
+        "--reward.extra", '[{function: "tests.cluster.own_reward:one_each", weight: 5}]', "--supervised.steps", 0
+    )
     for row in rows(run / "metrics.jsonl"):
         assert row["reward"] == pytest.approx(row["f1"] + row["rougeL"] + row["bleu"] + 5, abs=1e-5)
