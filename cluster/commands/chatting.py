@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,7 +55,11 @@ def chat(argv: Sequence[str]) -> None:
         question = text if options.questions else question_of(options.persona or "", turns, options.history)
         prompt = Prompt(id=f"typed-{number}", question=question, answers=())
         [group] = sampler.groups([prompt], "sample" if options.sample else "greedy", Version(0, 0))
-        print(answer(group), flush=True)
+        try:
+            print(answer(group), flush=True)
+        except BrokenPipeError:  # nobody reads on, as behind `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed as Python ends
+            return
         turns.append(f"R: {group.responses[0].text}")
 
 
