@@ -35,14 +35,8 @@ def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path
     labels = {key: value} if key else {}
 
     def spawn(name: str, avoided: Collection[str]) -> Any:
-        actor = ray.remote(SamplerActor).options(
-            name=f"sampler-{name}",
-            namespace=namespace,
-            scheduling_strategy="SPREAD",
-            max_restarts=0,
-            **_resources(shares.sampler),
-            **_placement(labels, avoided),
-        )
+        options = {"name": f"sampler-{name}", "namespace": namespace, "scheduling_strategy": "SPREAD"}
+        actor = _actor(SamplerActor, shares.sampler, labels, avoided, options)
         return actor.remote(*sampler_arguments(name, settings, policy_path))
 
     return Pool("sampler", spawn, cluster.fewest_samplers, cluster.start_deadline_s, cluster.call_deadline_s, say)
@@ -50,13 +44,7 @@ def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path
 
 def reward_pool(settings: Settings, shares: Shares, namespace: str, say: Say) -> Pool:
     def spawn(name: str, avoided: Collection[str]) -> Any:
-        actor = ray.remote(RewardActor).options(
-            name=f"reward-{name}",
-            namespace=namespace,
-            max_restarts=0,
-            **_resources(shares.reward),
-            **_placement({}, avoided),
-        )
+        actor = _actor(RewardActor, shares.reward, {}, avoided, {"name": f"reward-{name}", "namespace": namespace})
         return actor.remote(*reward_arguments(name, settings))
 
     cluster = settings.cluster
@@ -65,13 +53,7 @@ def reward_pool(settings: Settings, shares: Shares, namespace: str, say: Say) ->
 
 def learner_client(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> LearnerClient:
     def spawn(name: str, avoided: Collection[str]) -> Any:
-        actor = ray.remote(LearnerActor).options(
-            name=f"learner-{name}",
-            namespace=namespace,
-            max_restarts=0,
-            **_resources(shares.learner),
-            **_placement({}, avoided),
-        )
+        actor = _actor(LearnerActor, shares.learner, {}, avoided, {"name": f"learner-{name}", "namespace": namespace})
         return actor.remote(*learner_arguments(settings, policy_path))
 
     return LearnerClient(spawn, settings.cluster.start_deadline_s, settings.cluster.call_deadline_s, say)
@@ -91,9 +73,11 @@ def learner_arguments(settings: Settings, policy_path: str) -> tuple[Any, ...]:
     return policy_path, *sections, settings.reward.weights(), settings.cluster.threads
 
 
-def _resources(wanted: Resources) -> dict[str, Any]:
+def _actor(kind: type, wanted: Resources, labels: dict[str, str], avoided: Collection[str], options: dict[str, Any]) -> Any:
+    """Never restarted by Ray: the pool replaces what is lost, where it is safe."""
     own = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU")}
-    return {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0.0), "resources": own}
+    resources = {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0.0), "resources": own}
+    return ray.remote(kind).options(max_restarts=0, **options, **resources, **_placement(labels, avoided))
 
 
 def _placement(labels: dict[str, str], avoided: Collection[str]) -> dict[str, Any]:

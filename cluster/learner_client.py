@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayTaskError
 
 from cluster.pipeline import PublishedWeights
 from cluster.replica import (
@@ -18,9 +18,11 @@ from cluster.replica import (
     Starting,
     awaited,
     cause,
+    inputs_are_lost,
+    is_users_mistake,
     kill_process,
 )
-from rollout.errors import ClusterError, LapdogError, first_line
+from rollout.errors import ClusterError, first_line
 from rollout.types import Version
 
 
@@ -73,14 +75,12 @@ class LearnerClient:
         try:
             call = getattr(replica.actor, method)
             return await asyncio.wait_for(awaited(call.remote(*arguments)), self._call_deadline_s)
-        except RayTaskError as error:  # it answered: what it met is not its own death
-            if isinstance(error, (ObjectLostError, RayActorError)):
+        except (RayTaskError, ObjectLostError) as error:  # it answered: what it met is not its own death
+            if inputs_are_lost(error):
                 raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
-            if isinstance(getattr(error, "cause", None), LapdogError):
+            if is_users_mistake(error):
                 raise
             raise self._lost(f"learner: {method} failed ({cause(error)})") from error  # a bad device is left behind
-        except ObjectLostError as error:
-            raise InputsLost(f"learner: what {method} was given is lost ({first_line(error)})") from error
         except TimeoutError as error:
             kill_process(replica)
             raise self._lost(f"learner: {method} gave no answer in {self._call_deadline_s:g} s") from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayTaskError
 
 from cluster.replica import (
     ACTOR_LOST,
@@ -20,6 +20,8 @@ from cluster.replica import (
     awaited,
     cause,
     forget,
+    inputs_are_lost,
+    is_users_mistake,
     kill_process,
     pause_s,
 )
@@ -108,19 +110,16 @@ class Pool:
             references = invoke(replica.actor)
             try:
                 first = await asyncio.wait_for(awaited(references[0]), self._call_deadline_s)
-            except RayTaskError as error:  # the replica answered: what it met is not its own death
-                if isinstance(error, (ObjectLostError, RayActorError)):
+            except (RayTaskError, ObjectLostError) as error:  # the replica answered: what it met is not its own death
+                if inputs_are_lost(error):
                     self._release(replica)
                     raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
-                if isinstance(getattr(error, "cause", None), LapdogError):
+                if is_users_mistake(error):
                     self._release(replica)
                     raise
                 self._replace(replica, cause(error))  # it may be broken: a bad device, a full disk
                 if attempt == attempts:
                     raise
-            except ObjectLostError as error:
-                self._release(replica)
-                raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
             except (*ACTOR_LOST, TimeoutError) as error:
                 what = self._what_befell(error)
                 self._replace(replica, what, frozen=isinstance(error, TimeoutError))

@@ -150,6 +150,15 @@ def pause_s(losses: int) -> float:
     return min(LONGEST_PAUSE_S, 0.5 * 2.0 ** (losses - 1)) if losses > 0 else 0.0
 
 
+def inputs_are_lost(error: Exception) -> bool:
+    """Whether an object that a call was given is gone; the call's own actor is well."""
+    return isinstance(error, ObjectLostError) or (isinstance(error, RayTaskError) and isinstance(error, RayActorError))
+
+
+def is_users_mistake(error: Exception) -> bool:
+    return isinstance(getattr(error, "cause", None), LapdogError)
+
+
 def is_late(error: BaseException) -> bool:
     """Whether our own deadline has passed: what an actor raised may be a TimeoutError, too."""
     return isinstance(error, TimeoutError) and not isinstance(error, RayTaskError)

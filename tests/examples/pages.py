@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.cluster.head import free_ports
 from tests.cluster.runs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,7 +102,7 @@ class Shell:
             path.write_text(script.format(folder=folder, short=self._short, python=sys.executable, ray=ray))
             path.chmod(0o755)
         (folder / "small").touch()
-        gcs, dashboard = _free_ports(2)
+        gcs, dashboard = free_ports(2)
         shared = str(folder / "shared")
         self._places = {"/shared": shared, r"\bHEAD": "127.0.0.1", ":8265": f":{dashboard}", ":6379": f":{gcs}"}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -205,11 +205,3 @@ def _copy_project(target: Path) -> None:
         if (ROOT / name).is_file():  # and was not removed since
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
