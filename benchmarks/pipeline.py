@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import ray
 
+from cluster.group_source import GroupSource, PublishedWeights
 from cluster.learner_client import LearnerClient
-from cluster.pipeline import FailedPrompt, Pipeline, PublishedWeights
+from cluster.pipeline import Pipeline
+from cluster.poison import FailedPrompt
 from cluster.pool import Pool
 from learner.config import Stage
 from rollout.dataset import PromptOrder
@@ -111,18 +113,13 @@ async def flow(
         await asyncio.sleep(0.01)
     steps = math.ceil(groups / PROMPTS_A_STEP)
     prompts = [Prompt(id=str(i), question="q", answers=("a",)) for i in range(1000)]
+    stage = Stage(name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0)
     pipeline = Pipeline(
-        samplers=sampling,
-        rewards=rewards,
-        weights=PublishedWeights(Version(0, 0)),
-        stage=Stage(
-            name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0
-        ),
+        source=GroupSource(sampling, rewards, stage, PublishedWeights(Version(0, 0)), republish=lost),
         order=PromptOrder(prompts, seed=0),
         prompts_per_call=PROMPTS_A_CALL,
         max_staleness=max_staleness,
         prompts_left=groups,
-        republish=lost,
         fail=failed,
     )
     wall, cpu = time.perf_counter(), time.process_time()

@@ -14,6 +14,7 @@ from typing import Any
 from rollout.errors import CheckpointError, writing
 
 MANIFEST, STATE, GROUPS = "manifest.json", "state.json", "groups.parquet"
+FIRST_POSITION = {"epoch": 0, "position": 0}
 
 
 @dataclass(kw_only=True)
@@ -25,11 +26,19 @@ class TrainState:
     step: int = 0
     incarnation: int = 0
     stage: str = ""
-    order: dict[str, int] = field(default_factory=lambda: {"epoch": 0, "position": 0})
+    order: dict[str, int] = field(default_factory=lambda: dict(FIRST_POSITION))
     pending: list[list[Any]] = field(default_factory=list)
     set_aside: list[list[Any]] = field(default_factory=list)
     ready: list[list[Any]] = field(default_factory=list)
     constant_reply: str | None = None
+
+    def begin(self, stage: str) -> None:
+        self.stage, self.order = stage, dict(FIRST_POSITION)
+        self.pending, self.set_aside, self.ready = [], [], []
+
+    def requeue_ready(self) -> None:
+        """Have the finished groups made again."""
+        self.pending, self.ready = [key[:3] for key in self.ready] + self.pending, []
 
 
 class Checkpoints:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.elastic import NodeWatch
-from cluster.pipeline import Actors, PublishedWeights
+from cluster.group_source import Actors, PublishedWeights
 from rollout.types import Version
 
 

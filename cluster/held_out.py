@@ -7,8 +7,8 @@ from typing import Any
 
 from cluster.config import Settings
 from cluster.failed_prompts import FailedPrompts
+from cluster.group_source import Actors, PublishedWeights, sample, score
 from cluster.inputs import Inputs
-from cluster.pipeline import Actors, PublishedWeights, sample
 from cluster.poison import FailedPrompt, isolating_poison
 from cluster.pool import CALL_ATTEMPTS
 from cluster.replica import InputsLost, forget, pause_s
@@ -130,7 +130,7 @@ async def evaluate(
 
     async def replies(prompts: tuple[Prompt, ...], attempts: int) -> list[Any]:
         _, groups = await sample(samplers, prompts, "greedy", lambda: weights, attempts)
-        _, scored = await rewards.call(lambda actor: actor.score.options(num_returns=1 + len(groups)).remote(*groups), attempts)
+        _, scored = await score(rewards, groups, attempts)
         return scored
 
     calls = [tuple(prompts[i : i + PROMPTS_PER_CALL]) for i in range(0, len(prompts), PROMPTS_PER_CALL)]

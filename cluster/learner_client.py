@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectLostError, RayTaskError
 
-from cluster.pipeline import PublishedWeights
+from cluster.group_source import PublishedWeights
 from cluster.replica import (
     ACTOR_LOST,
     START_ATTEMPTS,

@@ -10,7 +10,7 @@ import torch
 from cluster.actors import learner_arguments, reward_arguments, sampler_arguments
 from cluster.config import Settings
 from cluster.crew import Crew
-from cluster.pipeline import PublishedWeights
+from cluster.group_source import PublishedWeights
 from cluster.pool import CALL_ATTEMPTS, Invoke
 from learner.actor import LearnerActor
 from reward.actor import RewardActor

@@ -9,7 +9,7 @@ from cluster.config import Settings
 from cluster.crew import Learner
 from cluster.failed_prompts import FailedPrompts
 from cluster.gauges import Gauges
-from cluster.pipeline import Actors
+from cluster.group_source import Actors
 from cluster.replica import forget
 from cluster.run_folder import RunFolder
 from cluster.series import Value, of_evaluation, of_step

@@ -4,72 +4,23 @@
       ^                                                                                                      │
       └──────────── (max_staleness + 1) batches may be admitted and not yet trained on ◄──────trained()──────┘
 
-The driver holds references to groups, never groups: those that are lost with the node that held them are made again.
+Which prompt comes next, which group is too old or teaches nothing, and which batch is made again, is decided here.
 """
 
 import asyncio
-import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import CALL_ATTEMPTS, Invoke
-from cluster.replica import InputsLost, forget, pause_s
-from learner.advantage import SAME_REWARD
+from cluster.group_source import GroupSource, PublishedWeights, RunningCall, ScoredCall, ScoredGroup
+from cluster.poison import FailedPrompt
+from cluster.replica import forget
 from learner.config import Stage
 from rollout.dataset import PromptOrder
-from rollout.types import CallReport, Mode, Prompt, Version
+from rollout.types import Prompt
 
 PATIENCE = 2.0  # times the slowest call so far
-
-
-class Actors(Protocol):
-    """A `Pool`, or what answers as one does."""
-
-    restarts: int
-
-    @property
-    def states(self) -> dict[str, int]: ...
-
-    def start(self) -> None: ...
-
-    async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list[Any]]: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedWeights:
-    """references: the flat array's, or none while the samplers' own folder holds this version."""
-
-    version: Version
-    references: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredGroup:
-    """A group by reference. spread: highest minus lowest reward, None where nothing is rewarded."""
-
-    prompt: Prompt
-    reference: Any
-    version: Version | None
-    spread: float | None
-
-    @property
-    def teaches_nothing(self) -> bool:
-        return self.spread is not None and self.spread < SAME_REWARD
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredCall:
-    """The scored groups of one call, with what making them took."""
-
-    groups: tuple[ScoredGroup, ...]
-    sampled: CallReport
-    scored: CallReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +43,20 @@ class Batch:
         return [group.reference for group in self.groups]
 
 
-@dataclass(eq=False)
-class RunningCall:
-    """Prompts that were admitted together; `version` and `since` are of the sampling that is under way, if one is."""
-
-    prompts: tuple[Prompt, ...]
-    task: "asyncio.Task[list[ScoredCall]]" = field(init=False)
-    failed: list[FailedPrompt] = field(default_factory=list)
-    version: Version | None = None
-    since: float = 0.0
-
-
 @dataclass
 class Pipeline:
     """dynamic_sampling: so many times a batch's prompts may be sampled in addition, in place of groups whose rewards, as they
     were scored, are all equal (DAPO, arXiv:2503.14476). Their prompts are tried once more at the end of their epoch, and then
     trained on as they are.
 
-    republish: makes lost weights available again. fail: told of prompts that cannot be answered; others take their place.
+    fail: told of prompts that cannot be answered; others take their place.
     """
 
-    samplers: Actors
-    rewards: Actors
-    weights: PublishedWeights
-    stage: Stage
+    source: GroupSource
     order: PromptOrder
     prompts_per_call: int
     max_staleness: int
     prompts_left: int  # that the stage is still to be trained on
-    republish: Callable[[], Awaitable[PublishedWeights]]
     fail: Callable[[FailedPrompt], None]
     dynamic_sampling: int = 0
     queue: deque[Prompt] = field(default_factory=deque)
@@ -130,10 +66,12 @@ class Pipeline:
     def __post_init__(self) -> None:
         self._running: list[RunningCall] = []
         self._calls: list[ScoredCall] = []  # that ended since the last batch
-        self._slowest_s = 0.0
         self._untrained = len(self.ready)
-        self._publishing = asyncio.Lock()
         self._given_back: Batch | None = None
+
+    @property
+    def stage(self) -> Stage:
+        return self.source.stage
 
     @property
     def in_admission_order(self) -> bool:
@@ -154,7 +92,7 @@ class Pipeline:
         slots = min((ahead + 1) * self.stage.prompts_per_step, self.prompts_left)
         size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
         while self._untrained < slots:
-            call = self._begin(self._next(min(size, slots - self._untrained)))
+            call = self.source.begin(self._next(min(size, slots - self._untrained)))
             self._running.append(call)
             self._untrained += len(call.prompts)
 
@@ -175,7 +113,7 @@ class Pipeline:
                 self._collect()
                 continue
             group = self.ready.popleft()
-            lag = self._lag(group.version)
+            lag = self.source.lag(group.version)
             if lag > self.max_staleness:
                 requeued += 1
                 self.queue.append(group.prompt)
@@ -192,7 +130,7 @@ class Pipeline:
 
     def trained(self, batch: Batch, weights: PublishedWeights | None) -> None:
         """Free the batch's slots; groups admitted from now on are sampled with `weights`."""
-        self.weights = weights or self.weights
+        self.source.weights = weights or self.source.weights
         self._untrained -= len(batch.groups)
         self.prompts_left -= len(batch.groups)
 
@@ -222,7 +160,7 @@ class Pipeline:
         calls = [tuple(group.prompt for group in call.groups) for call in batch.calls]
         calls = [prompts for prompts in calls if not set(prompts).isdisjoint(wanted)]
         elsewhere = tuple(prompt for prompt in wanted if all(prompt not in prompts for prompts in calls))
-        running = [self._begin(prompts) for prompts in [*calls, elsewhere] if prompts]
+        running = [self.source.begin(prompts) for prompts in [*calls, elsewhere] if prompts]
         try:
             made = [made for call in running for made in await call.task]
         finally:
@@ -232,17 +170,12 @@ class Pipeline:
         groups = {group.prompt: group for call in made for group in call.groups}
         if all(prompt in groups for prompt in wanted):
             again = [groups[prompt] for prompt in wanted]
-            return replace(batch, groups=again, staleness=[self._lag(group.version) for group in again])
+            return replace(batch, groups=again, staleness=[self.source.lag(group.version) for group in again])
         for failed in (failed for call in running for failed in call.failed if failed.prompt in wanted):
             self._untrained -= 1
             self.fail(failed)
         self.ready.extendleft(groups[prompt] for prompt in reversed(wanted) if prompt in groups)
         return None
-
-    def _begin(self, prompts: Sequence[Prompt]) -> RunningCall:
-        call = RunningCall(tuple(prompts))
-        call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call), call.failed.append))
-        return call
 
     def _next(self, count: int) -> list[Prompt]:
         """Queued prompts first; those set aside when their epoch is over."""
@@ -256,30 +189,27 @@ class Pipeline:
                 prompts += self.order.take(1)
         return prompts
 
-    def _lag(self, version: Version | None) -> int:
-        return self.weights.version.step - version.step if self.stage.sampled and version is not None else 0
-
     def _pressing(self) -> list[RunningCall]:
         """Running calls of which one must end before this batch, lest groups become too old: those of lag L have
         max_staleness - L batches more, each with room for as many groups. Calls that seem to hang are not among them."""
-        hanging_before = time.monotonic() - PATIENCE * self._slowest_s
-        running = [call for call in self._running if call.version is not None and call.since > hanging_before]
-        made = Counter(self._lag(group.version) for group in self.ready)
+        patience_s = PATIENCE * self.source.slowest_s
+        running = [call for call in self._running if call.version is not None and call.age_s < patience_s]
+        made = Counter(self.source.lag(group.version) for group in self.ready)
         to_come: Counter[int] = Counter()
         for call in running:
-            to_come[self._lag(call.version)] += len(call.prompts)
+            to_come[self.source.lag(call.version)] += len(call.prompts)
         size, old, old_ready = self.stage.prompts_per_step, 0, 0
         for later, lag in enumerate(range(self.max_staleness, -1, -1)):
             old_ready += made[lag]
             old += made[lag] + to_come[lag]
             if old_ready < min(size, old - later * size):
-                return [call for call in running if self._lag(call.version) >= lag]
+                return [call for call in running if self.source.lag(call.version) >= lag]
         return []
 
     async def _wait_for_pressing(self) -> None:
         self._collect()
         while pressing := self._pressing():
-            patience_s = PATIENCE * self._slowest_s - max(time.monotonic() - call.since for call in pressing)
+            patience_s = PATIENCE * self.source.slowest_s - max(call.age_s for call in pressing)
             tasks = [call.task for call in pressing]
             await asyncio.wait(tasks, timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED)
             self._collect()
@@ -296,64 +226,10 @@ class Pipeline:
         self._calls += calls
         self.ready.extend(group for call in calls for group in call.groups)
         if not self.in_admission_order:
-            self.ready = deque(sorted(self.ready, key=lambda group: -self._lag(group.version)))
+            self.ready = deque(sorted(self.ready, key=lambda group: -self.source.lag(group.version)))
         for failed in (failed for call in done for failed in call.failed):
             self._untrained -= 1
             self.fail(failed)
-
-    async def _scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
-        """Sample and score; what is lost on the way is made again."""
-        for attempt in range(CALL_ATTEMPTS):
-            weights = self.weights
-            try:
-                return await self._sampled_and_scored(call, prompts, attempts)
-            except InputsLost:
-                if attempt == CALL_ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(pause_s(attempt))
-                async with self._publishing:
-                    if self.weights is weights:
-                        self.weights = await self.republish()
-        raise AssertionError("unreachable")
-
-    async def _sampled_and_scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
-        def weights() -> PublishedWeights:
-            call.version, call.since = self.weights.version, time.monotonic()
-            return self.weights if self.stage.sampled else PublishedWeights(self.weights.version)  # gold answers need none
-
-        sampled, references = await sample(self.samplers, prompts, self.stage.mode, weights, attempts)
-        scored = None
-        if self.stage.sampled:
-            scored, references = await self.rewards.call(
-                lambda actor: actor.score.options(num_returns=1 + len(references)).remote(*references), attempts
-            )
-        self._slowest_s = max(self._slowest_s, time.monotonic() - call.since)
-        return _scored_call(prompts, references, sampled, scored)
-
-
-def _scored_call(
-    prompts: Sequence[Prompt], references: Sequence[Any], sampled: CallReport, scored: CallReport | None
-) -> ScoredCall:
-    spreads: Sequence[float | None] = [None] * len(prompts) if scored is None else scored.spreads
-    groups = zip(prompts, references, spreads, strict=True)
-    return ScoredCall(tuple(ScoredGroup(p, r, sampled.version, spread) for p, r, spread in groups), sampled, scored)
-
-
-async def sample(
-    samplers: Actors,
-    prompts: Sequence[Prompt],
-    mode: Mode,
-    weights: Callable[[], PublishedWeights],
-    attempts: int = CALL_ATTEMPTS,
-) -> tuple[CallReport, list[Any]]:
-    """One call to a sampler -> its report and references to its groups; `weights()` is asked when a sampler is free."""
-
-    def invoke(actor: Any) -> list[Any]:
-        current = weights()
-        options = actor.groups.options(num_returns=1 + len(prompts))
-        return options.remote(list(prompts), mode, current.version, current.references)
-
-    return await samplers.call(invoke, attempts)
 
 
 def call_size(prompts_per_step: int, prompts_per_call: int) -> int:

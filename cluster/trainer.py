@@ -3,23 +3,24 @@
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.checkpoint import GROUPS, Checkpoints, TrainState, newest
+from cluster import pipeline_state
+from cluster.checkpoint import Checkpoints, TrainState, newest
 from cluster.config import Settings
 from cluster.crew import Crew, Learner
 from cluster.failed_prompts import FailedPrompts
+from cluster.group_source import Actors, GroupSource, PublishedWeights
 from cluster.held_out import HeldOut, best_of
 from cluster.inputs import Inputs
 from cluster.job import JobEntry
 from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
 from cluster.monitor import Monitor
-from cluster.pipeline import Actors, Batch, Pipeline, PublishedWeights, ScoredGroup
+from cluster.pipeline import Batch, Pipeline
 from cluster.poison import FailedPrompt
 from cluster.replica import InputsLost
 from cluster.report.page import write_report
@@ -29,13 +30,11 @@ from cluster.stop import heed_stop_signals
 from cluster.terminal import Terminal, evaluation_table
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
-from rollout.dataset import PromptOrder
 from rollout.errors import ClusterError
-from rollout.types import Prompt, Version
+from rollout.types import Version
 
 LEARNER_LOSSES = 5
 Say = Callable[[str], None]
-FIRST_POSITION = {"epoch": 0, "position": 0}
 
 
 class Trainer:
@@ -58,7 +57,6 @@ class Trainer:
         self._losses: list[LearnerLost] = []  # without a step that was never reached before
         self._furthest = 0
         self._saving = self._signalled = False
-        self._by_id = {prompt.id: prompt for prompt in inputs.train}
         self._restarts_recorded = 0
         self._job_entry = JobEntry(settings) if in_job() and self.nodes is not None else None
 
@@ -68,7 +66,7 @@ class Trainer:
         if self._restored is not None and state.ready:
             before = read_settings(self._restored / "config.yaml")
             if (before.rollout, before.reward) != (self.settings.rollout, self.settings.reward):
-                state.pending, state.ready = [key[:3] for key in state.ready] + state.pending, []  # sampled otherwise
+                state.requeue_ready()  # they were sampled otherwise
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
         self._furthest = max(self._furthest, state.step)
@@ -120,10 +118,12 @@ class Trainer:
         await self._evaluate_if_due(at)
         if self.state.stage != stage.name:
             await self.learner.ask("begin", stage)
-            self.state.stage, self.state.order, self.state.pending = stage.name, dict(FIRST_POSITION), []
-            self.state.set_aside, self.state.ready = [], []
+            self.state.begin(stage.name)
             await self._publish()
-        self.pipeline = self._new_pipeline(stage, await self._read_ready())
+        source = GroupSource(self.samplers, self.rewards, stage, self.weights, self._republished)
+        self.pipeline = await pipeline_state.restored(
+            self.state, self._restored, source, self.inputs.train, self.settings, self._leave_out
+        )
         if self.stop_reason is not None:
             await self._save(self.pipeline)
 
@@ -195,41 +195,6 @@ class Trainer:
         self.learner.close()
         self.monitor.close()
 
-    async def _read_ready(self) -> list[ScoredGroup]:
-        """The groups that the checkpoint holds, by reference."""
-        saved = self.state.ready
-        if self._restored is None or not saved:
-            return []
-        path = self._restored / GROUPS
-        _, references = await self.rewards.call(
-            lambda actor: actor.read_groups.options(num_returns=1 + len(saved)).remote(path)
-        )
-        return [
-            ScoredGroup(self._prompt(*key), reference, Version(*version), spread)
-            for (*key, spread, version), reference in zip(saved, references, strict=True)
-        ]
-
-    def _prompt(self, epoch: int, id: str, attempt: int) -> Prompt:
-        return replace(self._by_id[id], epoch=epoch, attempt=attempt)
-
-    def _new_pipeline(self, stage: Stage, ready: list[ScoredGroup]) -> Pipeline:
-        return Pipeline(
-            samplers=self.samplers,
-            rewards=self.rewards,
-            weights=self.weights,
-            stage=stage,
-            order=PromptOrder(self.inputs.train, self.settings.seed, **self.state.order),
-            prompts_per_call=self.settings.rollout.prompts_per_call,
-            max_staleness=self.settings.cluster.max_staleness,
-            prompts_left=(stage.last - self.state.step) * stage.prompts_per_step,
-            republish=self._republished,
-            fail=self._leave_out,
-            dynamic_sampling=self.settings.rollout.dynamic_sampling if stage.sampled else 0,
-            queue=deque(self._prompt(*saved) for saved in self.state.pending),
-            set_aside=deque(self._prompt(*saved) for saved in self.state.set_aside),
-            ready=deque(ready),
-        )
-
     async def _start_learner(self) -> None:
         await self.learner.start()
         if self._restored is not None:
@@ -300,24 +265,12 @@ class Trainer:
     async def _save(self, pipeline: Pipeline) -> None:
         self.state.constant_reply = await self.held_out.constant_reply()
         self._saving = True
-        made = pipeline.made_ahead()
+        ready = pipeline_state.note(pipeline, self.state)
         self._saving = False
-        ready, again = (made, []) if pipeline.stage.sampled else ([], [group.prompt for group in made])
-        self.state.order = pipeline.order.state()
-        self.state.pending = [_saved(prompt) for prompt in again + pipeline.unfinished()]
-        self.state.set_aside = [_saved(prompt) for prompt in pipeline.set_aside]
-        self.state.ready = [[*_saved(group.prompt), group.spread, group.version] for group in ready]
 
         async def write(folder: Path) -> None:
             await self.learner.ask("save", folder)
-            if not ready:
-                return
-            path, references = folder / GROUPS, [group.reference for group in ready]
-            try:
-                await self.rewards.call(lambda actor: [actor.write_groups.remote(path, *references)])
-            except InputsLost:
-                path.unlink(missing_ok=True)
-                self.state.pending, self.state.ready = [_saved(g.prompt) for g in ready] + self.state.pending, []
+            await pipeline_state.write_groups(self.rewards, ready, folder, self.state)
 
         await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
 
@@ -345,7 +298,3 @@ class Trainer:
     def _stop_on_signal(self, name: str) -> None:
         self.stop_reason, self._signalled = f"{name} came", True
         self._tell(f"{name}: finishing this step, then saving; once more leaves at once")
-
-
-def _saved(prompt: Prompt) -> list[Any]:
-    return [prompt.epoch, prompt.id, prompt.attempt]

@@ -15,8 +15,8 @@ from cluster.commands.opening import READ_BY_A_POLICY, open_policy
 from cluster.config import Settings
 from cluster.elastic import start_what_fits
 from cluster.flags import parse_flags, split
+from cluster.group_source import PublishedWeights
 from cluster.inputs import check_retrieval
-from cluster.pipeline import PublishedWeights
 from cluster.poison import FailedPrompt
 from cluster.run_folder import writable
 from cluster.session import Shares, session

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cluster.pipeline import Batch, Pipeline, PublishedWeights, ScoredGroup, call_size
+from cluster.group_source import GroupSource, PublishedWeights, ScoredGroup
+from cluster.pipeline import Batch, Pipeline, call_size
 from cluster.poison import FailedPrompt
 from cluster.pool import ReplicasLost
 from cluster.replica import InputsLost
@@ -61,17 +62,20 @@ async def never() -> PublishedWeights:
 
 
 def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) -> Pipeline:
-    stage = Stage(name="grpo", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
-    arguments: dict[str, Any] = dict(
+    source: dict[str, Any] = dict(
         samplers=samplers,
         rewards=AnsweringPool(),
+        stage=Stage(name="grpo", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0),
         weights=PublishedWeights(Version(0, 0)),
-        stage=stage,
+        republish=never,
+    )
+    source |= {name: changed.pop(name) for name in source if name in changed}
+    arguments: dict[str, Any] = dict(
+        source=GroupSource(**source),
         order=PromptOrder(PROMPTS, seed=0),
         prompts_per_call=2,
         max_staleness=max_staleness,
         prompts_left=100,
-        republish=never,
         fail=lambda failed: pytest.fail(str(failed)),
     )
     return Pipeline(**(arguments | changed))
@@ -161,7 +165,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.now = 0.0
-        monkeypatch.setattr("cluster.pipeline.time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr("cluster.group_source.time", SimpleNamespace(monotonic=lambda: self.now))
 
     def rewards(self) -> AnsweringPool:
         pool = AnsweringPool()
@@ -341,8 +345,8 @@ async def _erratic_history(rng: random.Random) -> None:
             weights=PublishedWeights(Version(0, step)),
             prompts_per_call=rng.choice([1, 2, 4]),
         )
-        flow.samplers = ErraticPool(rng, lambda flow=flow: flow.weights.version, 0)
-        flow.rewards = ErraticPool(rng, lambda: FIRST, rng.choice([0, 0.3, 0.9, 1]))
+        flow.source.samplers = ErraticPool(rng, lambda flow=flow: flow.source.weights.version, 0)
+        flow.source.rewards = ErraticPool(rng, lambda: FIRST, rng.choice([0, 0.3, 0.9, 1]))
         for _ in range(min(rng.randrange(1, 8), 30 - step)):
             flow.admit()
             batch = await asyncio.wait_for(flow.batch(), 20)
@@ -432,7 +436,7 @@ def test_lost_weights_are_published_once_more_and_the_calls_repeated_in_their_or
         flow = pipeline(samplers, republish=republish)
         flow.admit()
         assert ids((await flow.batch()).prompts) == order
-        assert len(published) == 1 and flow.weights is published[0]
+        assert len(published) == 1 and flow.source.weights is published[0]
 
     asyncio.run(run())
 
@@ -442,7 +446,7 @@ def test_groups_lost_before_they_are_scored_are_sampled_again() -> None:
         samplers = AnsweringPool()
 
         async def same() -> PublishedWeights:
-            return flow.weights
+            return flow.source.weights
 
         flow = pipeline(samplers, rewards=FailingPool(lost=1), republish=same)
         flow.admit()
@@ -471,7 +475,7 @@ def test_a_batch_given_back_is_trained_before_what_was_made_ahead_of_it(mode: Mo
     async def run() -> None:
         samplers = AnsweringPool()
         flow = pipeline(samplers, max_staleness=0)
-        flow.stage = replace(flow.stage, mode=mode)
+        flow.source.stage = replace(flow.stage, mode=mode)
         flow.admit()
         batch = await flow.batch()
         flow.give_back(batch)
