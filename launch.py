@@ -22,6 +22,7 @@ from cluster.commands.evaluating import evaluate
 from cluster.commands.exporting import export
 from cluster.commands.reporting import report
 from cluster.commands.training import training
+from cluster.terminal import nobody_reads_on
 from cluster.trainer import Trainer
 from rollout.errors import LapdogError, SettingsError
 
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
         if command not in COMMANDS:
             raise SettingsError(f"{command}: no such command; the commands are {', '.join(COMMANDS)}")
         COMMANDS[command](rest)
+        sys.stdout.flush()
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
         print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
@@ -71,6 +73,10 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the newest checkpoint of the run, if there is one, is whole", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not nobody_reads_on():
+            raise
+        return 141
     except OSError as error:
         if error.filename is None:
             raise

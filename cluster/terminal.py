@@ -1,5 +1,7 @@
 """What a run says on the terminal: a line per step, a bar where somebody watches, a table at the end."""
 
+import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -47,6 +49,16 @@ class Terminal:
         if self.manner != "quiet":
             tqdm.write(json_line(row) if self.manner == "json" else line, file=sys.stdout)
             sys.stdout.flush()
+
+
+def nobody_reads_on() -> bool:
+    """Whether stdout is a pipe whose reader has left, as behind `| head`; what it still holds is then dropped."""
+    stdout = select.poll()
+    stdout.register(sys.stdout, 0)
+    left = any(event & select.POLLERR for _, event in stdout.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def step_line(row: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,11 +54,7 @@ def chat(argv: Sequence[str]) -> None:
         question = text if options.questions else question_of(options.persona or "", turns, options.history)
         prompt = Prompt(id=f"typed-{number}", question=question, answers=())
         [group] = sampler.groups([prompt], "sample" if options.sample else "greedy", Version(0, 0))
-        try:
-            print(answer(group), flush=True)
-        except BrokenPipeError:  # nobody reads on, as behind `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed as Python ends
-            return
+        print(answer(group), flush=True)
         turns.append(f"R: {group.responses[0].text}")
 
 

@@ -15,9 +15,9 @@ DEADLINE_S = 240
 class Process(subprocess.Popen[str]):
     """launch.py with some arguments."""
 
-    def __init__(self, *arguments: object):
+    def __init__(self, *arguments: object, stdin: int | None = None):
         command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
-        super().__init__(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        super().__init__(command, cwd=ROOT, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def until(self, text: str) -> None:
         """Read on until a line holds `text`."""

@@ -93,16 +93,6 @@ def test_a_person_is_shown_a_prompt(finished_run: Path) -> None:
     assert len(passages) == 2
 
 
-def test_a_chat_ends_in_silence_where_nobody_reads_on(finished_run: Path) -> None:
-    command = [sys.executable, str(ROOT / "launch.py"), "chat", "--checkpoint", str(finished_run)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as chat:
-        assert chat.stdout is not None
-        chat.stdout.close()
-        _, errors = chat.communicate(b"hi\nhi\n", timeout=120)
-    assert (chat.returncode, errors) == (0, b"")
-
-
 def _until(terminal: int, text: bytes) -> bytes:
     said, deadline = b"", time.monotonic() + 120
     while not said.endswith(text):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.terminal import Terminal, evaluation_table, step_line
 from launch import main
-from tests.cluster.runs import rows
+from tests.cluster.runs import DEADLINE_S, Process, rows
 
 STEP = {"step": 3, "stage": "grpo", "loss": 0.5, "reward": 1.25, "reward_std": 0.5, "kl": None, "entropy": 2.0} | {
     "staleness_mean": 0.0,
@@ -74,3 +75,25 @@ def test_a_run_that_speaks_json_says_what_it_writes(train: Callable[..., Path], 
 def test_quiet_and_json_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--quiet", "--json"]) == 2
     assert capsys.readouterr().err == "error: --quiet: does not go with --json; give one of them\n"
+
+
+@pytest.mark.parametrize("command", ["train --local", "train --dry-run", "chat --checkpoint RUN"])
+def test_a_command_ends_in_silence_where_nobody_reads_on(
+    command: str, finished_run: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    flags = command.replace("RUN", str(finished_run)).split()
+    flags += [*tiny_flags, "--run_dir", str(tmp_path / "run")] if flags[0] == "train" else []
+    with Process(*flags, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, errors = process.communicate("hi\n" * 9, timeout=DEADLINE_S)
+    assert (process.returncode, errors) == (141, "")
+
+
+def test_a_run_whose_reader_leaves_keeps_its_checkpoint(tiny_flags: list[str], tmp_path: Path) -> None:
+    with Process("train", "--local", *tiny_flags, "--run_dir", tmp_path / "run", "--checkpoint_every", 1) as process:
+        process.until("supervised      2")
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(DEADLINE_S)
+    assert (tmp_path / "run" / "checkpoints" / "latest" / "manifest.json").is_file()
