@@ -4,6 +4,8 @@ import argparse
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_args
@@ -38,6 +40,12 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
             yield from fields(field.annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def by_name(model: BaseModel) -> Values:
+    """{dotted name: value as JSON holds it} of every setting."""
+    tree = model.model_dump(mode="json")
+    return {name: reduce(getitem, name.split("."), tree) for name, _ in fields(type(model))}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,12 +3,13 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cluster.config import Settings, TrackerName
+from cluster.flags import by_name
 from rollout.errors import SettingsError
 
 PROJECT = "lapdog"
@@ -87,7 +88,7 @@ class Mlflow:
         known = self._client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self._client.create_experiment(name)
         self._id = str(self._client.create_run(experiment, run_name=self._folder.name).info.run_id)
-        parameters = [Param(name, value) for name, value in _flat(self._settings.model_dump(mode="json"))]
+        parameters = [Param(name, str(value)[:PARAMETER_LENGTH]) for name, value in by_name(self._settings).items()]
         for i in range(0, len(parameters), PARAMETERS_PER_CALL):
             self._client.log_batch(self._id, params=parameters[i : i + PARAMETERS_PER_CALL])
         return self._id
@@ -103,11 +104,3 @@ class Mlflow:
 
 
 TRACKERS: dict[TrackerName, Callable[[Settings, Path], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)[:PARAMETER_LENGTH]

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from pydantic import Field
 from transformers import GenerationConfig
 
 from cluster.commands.model_card import model_card
-from cluster.commands.opening import READ_BY_A_POLICY, OpenedPolicy, open_policy
+from cluster.commands.opening import EXPORTED_SETTINGS, READ_BY_AN_EXPORT, OpenedPolicy, open_policy
 from cluster.config import Settings, absolute
-from cluster.flags import parse_flags, split
+from cluster.flags import by_name, parse_flags, split
 from rollout.config import Section
 from rollout.errors import CheckpointError, SettingsError, writing
 from rollout.policy.interface import Policy, end_tokens
 from rollout.policy.loading import has_adapters, load_policy, merge_adapters
-
-USED_IN_EXPORT = (*(name for name in READ_BY_A_POLICY if name != "policy.dtype"), "rollout.max_new_tokens")
 
 
 class ExportOptions(Section):
@@ -30,7 +29,7 @@ class ExportOptions(Section):
 
 def export(argv: Sequence[str]) -> None:
     """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
-    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=USED_IN_EXPORT)
+    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=READ_BY_AN_EXPORT)
     options, values = split(ExportOptions, given)
     target = absolute(options.to)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -68,4 +67,6 @@ def _write(policy: Policy, opened: OpenedPolicy, folder: Path) -> None:
     )
     policy.save(folder)
     policy.model.generation_config.save_pretrained(folder)  # a folder of adapters comes without
+    read = {name: value for name, value in by_name(opened.settings).items() if name in READ_BY_AN_EXPORT}
+    (folder / EXPORTED_SETTINGS).write_text(yaml.safe_dump(read, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

@@ -2,15 +2,13 @@
 
 import json
 import re
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
 from cluster.commands.opening import OpenedPolicy
 from cluster.config import Settings
-from cluster.flags import fields
+from cluster.flags import by_name
 from cluster.run_folder import Row, RunFolder
 from cluster.terminal import EVALUATION_COLUMNS
 from rollout.policy.fid import FidPolicy
@@ -46,13 +44,9 @@ def model_card(policy: Policy, opened: OpenedPolicy) -> str:
 
 def _changed(settings: Settings) -> list[tuple[str, str]]:
     """The settings of training that are not the defaults, as in config.yaml."""
-    used, default = _by_name(settings), _by_name(Settings())
-    return [(name, value) for name, value in used.items() if name.startswith(OF_TRAINING) and value != default[name]]
-
-
-def _by_name(settings: Settings) -> dict[str, str]:
-    tree = settings.model_dump(mode="json")
-    return {name: json.dumps(reduce(getitem, name.split("."), tree), ensure_ascii=False) for name, _ in fields(Settings)}
+    used, default = by_name(settings), by_name(Settings())
+    changed = {name: value for name, value in used.items() if name.startswith(OF_TRAINING) and value != default[name]}
+    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in changed.items()]
 
 
 def _code(text: str) -> str:

@@ -18,6 +18,9 @@ READ_BY_A_POLICY = (  # settings that change what a finished policy reads
     "policy.passage_template",
 )
 
+READ_BY_AN_EXPORT = ("data.query", *(name for name in READ_BY_A_POLICY if name != "policy.dtype"), "rollout.max_new_tokens")
+EXPORTED_SETTINGS = "lapdog.yaml"
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedPolicy:
@@ -30,7 +33,7 @@ class OpenedPolicy:
 
 
 def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> OpenedPolicy:
-    """The settings are the checkpoint's own, or those of `config`, under `values` and `passages`.
+    """The settings are the checkpoint's or the export's own, or those of `config`, under `values` and `passages`.
 
     Raises CheckpointError, PolicyError or SettingsError.
     """
@@ -39,6 +42,8 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
         values = read_yaml(config, Settings) | values
     elif state is not None:
         values = read_yaml(folder / "config.yaml", Settings) | values
+    elif (folder / EXPORTED_SETTINGS).is_file():
+        values = read_yaml(folder / EXPORTED_SETTINGS, Settings) | values
     settings = build(Settings, values).resolved()
     if passages is not None:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": absolute(passages)})})

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from cluster.config import Settings
-from cluster.flags import fields
+from cluster.flags import by_name
 from cluster.run_folder import Row, RunFolder, read_settings
 from cluster.terminal import EVALUATION_COLUMNS
 from learner.samples import COLUMNS
@@ -68,7 +68,7 @@ def report_data(paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "curves": [asdict(curve) for curve in (*CURVES, *extras) if curve.key in used],
         "columns": EVALUATION_COLUMNS,
-        "defaults": _flat(Settings().resolved()),
+        "defaults": by_name(Settings().resolved()),
         "mishaps": MISHAPS,
         "runs": runs,
     }
@@ -81,7 +81,7 @@ def _run(folder: RunFolder) -> dict[str, Any]:
     return {
         "name": folder.path.name,
         "path": str(folder.path),
-        "settings": _flat(settings),
+        "settings": by_name(settings),
         "stages": {stage.name: [stage.first, stage.last] for stage in settings.stages()},
         "steps": metrics[-1]["step"] if metrics else 0,
         "seconds": sum(row["seconds_step"] for row in metrics),
@@ -95,19 +95,6 @@ def _run(folder: RunFolder) -> dict[str, Any]:
         "passages": passages,
         "sampled_steps": sampled_steps,
     }
-
-
-def _flat(settings: Settings) -> dict[str, Any]:
-    """{dotted name: value} of every setting."""
-    tree = settings.model_dump(mode="json")
-
-    def value(name: str) -> Any:
-        place = tree
-        for part in name.split("."):
-            place = place[part]
-        return place
-
-    return {name: value(name) for name, _ in fields(Settings)}
 
 
 def _first_of_each(rows: Sequence[Row], key: str) -> list[Row]:

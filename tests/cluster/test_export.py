@@ -1,9 +1,13 @@
 """A policy taken away as a plain transformers folder."""
 
+import io
 import json
 import re
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +152,20 @@ def test_a_mistake_in_an_export_is_one_line(
     assert main(["export", *given]) == 2
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1 and not (tmp_path / "x").exists()
+
+
+def test_chat_reads_an_export_as_it_reads_the_checkpoint(
+    train_locally: Callable[..., Path], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    template = ["--policy.prompt_template", "{question} says:", "--policy.n_context", "1", "--data.query", "last_turn"]
+    run = train_locally("--learner.steps", 1, *template)
+    export(["--checkpoint", str(run), "--to", str(tmp_path / "taken")])
+    said = []
+    for checkpoint in (run, tmp_path / "taken"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("hi , how is emil ?\nwhat did you do ?\n"))
+        capsys.readouterr()
+        assert main(["chat", "--checkpoint", str(checkpoint), "--passages", str(data_dir / "passages.jsonl")]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and len(said[0].splitlines()) == 4
+    settings = yaml.safe_load((tmp_path / "taken" / "lapdog.yaml").read_text())
+    assert settings["policy.prompt_template"] == "{question} says:" and settings["data.query"] == "last_turn"
