@@ -14,20 +14,27 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from cluster.commands.chatting import chat
-from cluster.commands.converting import convert
-from cluster.commands.evaluating import evaluate
-from cluster.commands.exporting import export
-from cluster.commands.reporting import report
-from cluster.commands.training import training
 from cluster.terminal import nobody_reads_on
-from cluster.trainer import Trainer
 from rollout.errors import LapdogError, SettingsError
 
+if TYPE_CHECKING:  # PyTorch and Ray are imported by what needs them: a help text is there at once
+    from cluster.trainer import Trainer
 
-async def train(trainer: Trainer) -> None:
+COMMANDS = {
+    "train": f"{__name__}.train_command",
+    "evaluate": "cluster.commands.evaluating.evaluate",
+    "report": "cluster.commands.reporting.report",
+    "chat": "cluster.commands.chatting.chat",
+    "export": "cluster.commands.exporting.export",
+    "convert": "cluster.commands.converting.convert",
+}
+
+
+async def train(trainer: "Trainer") -> None:
     """Supervised steps, then GRPO: the whole algorithm."""
     await trainer.start()
     for stage in trainer.stages():
@@ -36,23 +43,19 @@ async def train(trainer: Trainer) -> None:
             while trainer.goes_on(stage):
                 batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
                 await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
-    trainer.conclude()
+    await trainer.conclude()
 
 
 def train_command(argv: Sequence[str]) -> None:
     """Supervised training, then GRPO; without data on the embedded demo."""
-    with training(argv, train_command.__doc__) as trainer:
+    from cluster.commands.training import planned, train_request, training
+
+    request = train_request(argv, train_command.__doc__)
+    if request.options.dry_run:
+        print(planned(request))
+        return
+    with training(request) as trainer:
         asyncio.run(train(trainer))
-
-
-COMMANDS = {
-    "train": train_command,
-    "evaluate": evaluate,
-    "report": report,
-    "chat": chat,
-    "export": export,
-    "convert": convert,
-}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,14 +67,17 @@ def main(argv: Sequence[str]) -> int:
     try:
         if command not in COMMANDS:
             raise SettingsError(f"{command}: no such command; the commands are {', '.join(COMMANDS)}")
-        COMMANDS[command](rest)
+        module, _, name = COMMANDS[command].rpartition(".")
+        run: Callable[[Sequence[str]], None] = getattr(import_module(module), name)
+        run(rest)
         sys.stdout.flush()
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
         print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the newest checkpoint of the run, if there is one, is whole", file=sys.stderr)
+        whole = "; the newest checkpoint of the run, if there is one, is whole" if command == "train" else ""
+        print(f"interrupted{whole}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not nobody_reads_on():

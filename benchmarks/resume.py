@@ -17,10 +17,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.checkpoint import newest
-from cluster.metrics import without_clock
+from tests.cluster.runs import rows, without_clock
 
 ROOT = Path(__file__).parent.parent
 START_UP_KILLS = 0.25
@@ -104,10 +103,6 @@ def launch(arguments: list[str], output: Path, run: Path, kill: Kill | None = No
     return first_step_s
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def steps(run: Path) -> int:
     return len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
 
@@ -115,9 +110,7 @@ def steps(run: Path) -> int:
 def compared(run: Path, other: Path) -> list[str]:
     """What differs between two finished runs."""
     different = []
-    if [without_clock(row) for row in rows(run / "metrics.jsonl")] != [
-        without_clock(row) for row in rows(other / "metrics.jsonl")
-    ]:
+    if without_clock(run / "metrics.jsonl") != without_clock(other / "metrics.jsonl"):
         different.append("metrics.jsonl")
     if rows(run / "evaluations.jsonl") != rows(other / "evaluations.jsonl"):
         different.append("evaluations.jsonl")

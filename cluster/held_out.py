@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cluster.config import Settings
@@ -12,21 +11,13 @@ from cluster.inputs import Inputs
 from cluster.poison import FailedPrompt, isolating_poison
 from cluster.pool import CALL_ATTEMPTS
 from cluster.replica import InputsLost, forget, pause_s
-from cluster.run_folder import Row, RunFolder
+from cluster.rows import Best, Row, best_of
+from cluster.run_folder import RunFolder
 from rollout.types import Prompt
 
 PROMPTS_PER_CALL = 32
 
 Result = tuple[dict[str, Any], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The best held-out reward of training, and how many evaluations of the second stage came after it."""
-
-    step: int | None = None
-    reward: float | None = None
-    evaluations_since: int = 0
 
 
 class HeldOut:
@@ -102,19 +93,6 @@ class HeldOut:
         prompts, seed = self._inputs.train, self._settings.seed
         reply, _ = await self._rewards.call(lambda actor: [actor.constant_reply.remote(prompts, seed)])
         return reply
-
-
-def best_of(rows: Sequence[Row]) -> Best:
-    """Of the rows of evaluations.jsonl; the policy that training began with does not count."""
-    best = Best()
-    for row in rows:
-        if row["step"] == 0 or row["reward"] is None:
-            continue
-        if best.reward is None or row["reward"] > best.reward:
-            best = Best(row["step"], row["reward"])
-        elif row["stage"] == "grpo":
-            best = Best(best.step, best.reward, best.evaluations_since + 1)
-    return best
 
 
 async def evaluate(

@@ -46,7 +46,7 @@ def _digest(prompts: list[Prompt]) -> str:
     return hashlib.sha256("\n".join(map(repr, prompts)).encode()).hexdigest()
 
 
-def check_models_and_rewards(settings: Settings) -> None:
+def check_models_rewards_and_trackers(settings: Settings) -> None:
     """Raise PolicyError for a model folder that is none, RewardError for a reward that cannot be imported, SettingsError for a
     tracker that is not installed."""
     for path in (settings.policy.path, settings.learner.reference_path):

@@ -1,16 +1,20 @@
 """What the dashboard's list of jobs tells of a submitted job: run, model and data as metadata, how far it is as its message."""
 
+import asyncio
 import json
 import os
 import time
-from typing import Any
+from collections.abc import Callable
 
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.dashboard.modules.job.common import JobInfoStorageClient
 
 from cluster.config import Settings
+from cluster.replica import forget
+from cluster.rows import Row
 from cluster.session import JOB_CONFIG
+from rollout.errors import first_line
 
 SECONDS_BETWEEN_MESSAGES = 5.0
 
@@ -27,17 +31,27 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 class JobEntry:
     """Ray has no public call for a job to describe itself, so this writes where Ray's own job supervisor does."""
 
-    def __init__(self, settings: Settings):
-        self._metadata = job_metadata(settings)
+    def __init__(self, settings: Settings, say: Callable[[str], None]):
+        self._metadata, self._say = job_metadata(settings), say
         self._id = json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
         self._client = JobInfoStorageClient(GcsClient(address=ray.get_runtime_context().gcs_address))
         self._last = float("-inf")
+        self._writing: asyncio.Task[None] | None = None
 
-    async def step(self, row: dict[str, Any], last_step: int) -> None:
+    def step(self, row: Row, last_step: int) -> None:
         """`row` is a line of metrics.jsonl."""
-        if time.monotonic() - self._last < SECONDS_BETWEEN_MESSAGES:
+        free = self._writing is None or (self._writing.done() and not self._writing.exception())
+        if not free or time.monotonic() - self._last < SECONDS_BETWEEN_MESSAGES:
             return
         self._last = time.monotonic()
+        self._writing = asyncio.create_task(self._write(row, last_step))
+        self._writing.add_done_callback(self._say_why)
+
+    def close(self) -> None:
+        if self._writing is not None:
+            forget(self._writing)
+
+    async def _write(self, row: Row, last_step: int) -> None:
         info = await self._client.get_info(self._id)
         if info is None:
             return
@@ -45,3 +59,7 @@ class JobEntry:
         info.message = f"{row['stage']}, step {row['step']} of {last_step}{reward}"
         info.metadata = (info.metadata or {}) | self._metadata | {"step": str(row["step"])}
         await self._client.put_info(self._id, info)
+
+    def _say_why(self, ended: asyncio.Task[None]) -> None:
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            self._say(f"the dashboard's list of jobs no longer tells the step: {type(error).__name__}: {first_line(error)}")

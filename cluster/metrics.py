@@ -1,7 +1,5 @@
 """One row of metrics.jsonl from what a step's actors reported."""
 
-import json
-import math
 import time
 from typing import Any
 
@@ -10,18 +8,6 @@ from cluster.pipeline import Batch
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS
-
-CLOCK = ("time", "seconds", "per_s", "bytes", "peak_memory_mb", "incarnation", "restarts")
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """JSON knows no NaN and no infinity, so they are written as null."""
-    return json.dumps({key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()})
-
-
-def without_clock(row: dict[str, Any]) -> dict[str, Any]:
-    """What of a row two runs have in common that differ in their clock and in what befell their actors alone."""
-    return {key: value for key, value in row.items() if not any(word in key for word in CLOCK)}
 
 
 def metrics_row(
@@ -72,4 +58,5 @@ def metrics_row(
         "padding_update": update.padding,
         "padding_sample": sum(made.sampled.padding for made in batch.calls) / len(batch.calls) if batch.calls else None,
         "peak_memory_mb": update.peak_memory_mb,
+        "peak_memory_mb_sampler": max((made.sampled.peak_memory_mb for made in batch.calls), default=None),
     }

@@ -8,22 +8,20 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from cluster.checkpoint import MANIFEST, STATE
 from cluster.config import Settings, absolute
 from cluster.flags import build, dump, read_yaml
-from cluster.metrics import json_line
-from cluster.session import in_job
+from cluster.rows import Row, json_line
 from rollout.errors import CheckpointError, SettingsError, first_line, writing
 
-Row = dict[str, Any]
 LOCK = ".lock"
 
 
-def choose_run_dir(settings: Settings, name: str) -> Path:
+def choose_run_dir(settings: Settings, name: str, in_job: bool) -> Path:
     """The absolute folder of a new run. Raises SettingsError where it would be lost, CheckpointError if it is taken."""
     given = settings.run_dir
-    if in_job() and (given is None or not given.is_absolute()):
+    if in_job and (given is None or not given.is_absolute()):
         raise SettingsError(f"run_dir: {given} lies in the job's temporary copy; give an absolute path that all nodes see")
     path = absolute(given or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
     if path.is_file() or (path / "config.yaml").exists():
@@ -56,6 +54,9 @@ class RunFolder:
     def existing(cls, path: Path) -> "RunFolder":
         if not (path / "config.yaml").is_file():
             raise CheckpointError(f"{path}: holds no run (no config.yaml); give the folder of a run")
+        if (path / STATE).exists() or (path / MANIFEST).exists():
+            run = absolute(path).resolve().parent.parent
+            raise CheckpointError(f"{path}: is a checkpoint; give the folder of its run, {run}")
         return cls(absolute(path))
 
     @contextlib.contextmanager

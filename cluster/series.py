@@ -64,7 +64,7 @@ SERIES = (
     Series("phase_seconds", "seconds", "of the last step; sample, reward, sync added up over actors", ("phase",), PHASES),
     Series("groups_per_busy_second", "groups / second", "by the seconds that one actor of a role is at work", ("role",)),
     Series("tokens_per_busy_second", "tokens / second", "response tokens, by the same seconds", ("role",)),
-    Series("learner_peak_memory_bytes", "bytes", "GPU memory where the learner has a GPU, else resident memory"),
+    Series("peak_memory_bytes", "bytes", "of a role's process that held most: of its GPU, without one resident", ("role",)),
     _one("trained_groups_total", "trained_groups", "groups", "trained on; rate() gives groups per second of wall time"),
     _one("trained_tokens_total", "response_tokens", "tokens", "of responses trained on"),
     _one("set_aside_groups_total", "set_aside", "groups", "replaced as their rewards are all equal"),
@@ -91,7 +91,8 @@ def of_step(row: Row) -> Iterator[Value]:
     for key in row:
         if key in METRICS or key.startswith("extra/"):
             yield "reward_part", {"part": key}, row[key]
-    yield "learner_peak_memory_bytes", {}, row["peak_memory_mb"] * 2**20
+    for role, key in (("learner", "peak_memory_mb"), ("sampler", "peak_memory_mb_sampler")):
+        yield "peak_memory_bytes", {"role": role}, None if row[key] is None else row[key] * 1e6
     sampled, trained = (row["sampled_groups"], row["sampled_tokens"]), (row["trained_groups"], row["response_tokens"])
     for role, phase, (groups, tokens) in (
         ("sampler", "sample", sampled),

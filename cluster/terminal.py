@@ -3,14 +3,12 @@
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from cluster.metrics import json_line
-
-EVALUATION_COLUMNS = ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct2", "unique_replies", "recall@5")
+from cluster.rows import EVALUATION_COLUMNS, Row, json_line, milestones
 
 Manner = Literal["lines", "quiet", "json"]
 
@@ -25,7 +23,7 @@ class Terminal:
     def say(self, text: str) -> None:
         self._write(text, {"event": text})
 
-    def step(self, row: dict[str, Any]) -> None:
+    def step(self, row: Row) -> None:
         self._write(step_line(row), row)
         if self._bar is None:
             watched = self.manner == "lines" and sys.stderr.isatty()
@@ -33,10 +31,10 @@ class Terminal:
             self._bar = tqdm(**start, disable=not watched, leave=False, dynamic_ncols=True)
         self._bar.update(row["step"] - self._bar.n)
 
-    def evaluation(self, row: dict[str, Any]) -> None:
+    def evaluation(self, row: Row) -> None:
         self._write(evaluation_line(row), row)
 
-    def conclude(self, text: str, row: dict[str, Any]) -> None:
+    def conclude(self, text: str, row: Row) -> None:
         """The last word, which is said in every manner."""
         self.close()
         print(json_line(row) if self.manner == "json" else text, flush=True)
@@ -45,7 +43,7 @@ class Terminal:
         if self._bar is not None:
             self._bar.close()
 
-    def _write(self, line: str, row: dict[str, Any]) -> None:
+    def _write(self, line: str, row: Row) -> None:
         if self.manner != "quiet":
             tqdm.write(json_line(row) if self.manner == "json" else line, file=sys.stdout)
             sys.stdout.flush()
@@ -61,7 +59,7 @@ def nobody_reads_on() -> bool:
     return left
 
 
-def step_line(row: dict[str, Any]) -> str:
+def step_line(row: Row) -> str:
     """`row` is a line of metrics.jsonl."""
     parts = [f"{row['stage']:>10} {row['step']:>6}", f"loss {row['loss']:8.4f}"]
     if row["reward"] is not None:
@@ -72,21 +70,25 @@ def step_line(row: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def evaluation_line(row: dict[str, Any]) -> str:
+def evaluation_line(row: Row) -> str:
     """`row` is a line of evaluations.jsonl."""
     figures = "  ".join(f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row[name] is not None)
     return f"{'held-out':>10} {row['step']:>6}  {figures}"
 
 
-def evaluation_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Held-out figures, one line per evaluation, the constant reply beneath them."""
-    header = f"{'step':>6}  {'stage':<14}" + "".join(f"{name:>16}" for name in EVALUATION_COLUMNS)
-    lines = [header, *(_table_line(f"{row['step']:>6}  {row['stage']:<14}", row) for row in rows)]
+def evaluation_table(rows: Sequence[Row]) -> str:
+    """Held-out figures, one line per evaluation (the `milestones` of many), the constant reply beneath them."""
+    columns = [name for name in EVALUATION_COLUMNS if any(row[name] is not None for row in rows)]
+    widths = [max(6, len(name)) + 2 for name in columns]
+
+    def line(step: object, stage: str, cells: Iterable[str]) -> str:
+        return f"{step:>6}  {stage:<14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
+    def cells(figures: Mapping[str, Any]) -> Iterator[str]:
+        values = (figures.get(name) for name in columns)
+        return ("" if value is None else f"{value:.2f}" for value in values)
+
+    lines = [line("step", "stage", columns), *(line(row["step"], row["stage"], cells(row)) for row in milestones(rows))]
     if rows and (constant := rows[-1]["constant_reply"]):
-        lines += [_table_line(f"{'':>6}  {'constant reply':<14}", constant), f"constant reply: {constant['text']!r}"]
+        lines += [line("", "constant reply", cells(constant)), f"constant reply: {constant['text']!r}"]
     return "\n".join(lines)
-
-
-def _table_line(label: str, figures: dict[str, Any]) -> str:
-    values = (figures.get(name) for name in EVALUATION_COLUMNS)
-    return label + "".join(f"{'':>16}" if value is None else f"{value:16.2f}" for value in values)

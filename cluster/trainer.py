@@ -1,33 +1,29 @@
 """A training run: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cluster import pipeline_state
 from cluster.checkpoint import Checkpoints, TrainState, newest
+from cluster.chronicle import Chronicle
 from cluster.config import Settings
-from cluster.crew import Crew, Learner
+from cluster.crew import Crew
 from cluster.failed_prompts import FailedPrompts
-from cluster.group_source import Actors, GroupSource, PublishedWeights
-from cluster.held_out import HeldOut, best_of
+from cluster.group_source import GroupSource, PublishedWeights
+from cluster.held_out import HeldOut
 from cluster.inputs import Inputs
-from cluster.job import JobEntry
 from cluster.learner_client import LearnerLost
 from cluster.metrics import metrics_row
-from cluster.monitor import Monitor
 from cluster.pipeline import Batch, Pipeline
 from cluster.poison import FailedPrompt
 from cluster.replica import InputsLost
-from cluster.report.page import write_report
+from cluster.rows import best_of
 from cluster.run_folder import RunFolder, read_settings
-from cluster.session import in_job
 from cluster.stop import heed_stop_signals
-from cluster.terminal import Terminal, evaluation_table
+from cluster.terminal import Manner
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from rollout.errors import ClusterError
@@ -38,17 +34,16 @@ Say = Callable[[str], None]
 
 
 class Trainer:
-    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, hire: Callable[[Say], Crew]):
+    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, hire: Callable[[Say], Crew], manner: Manner):
         self.settings, self.inputs, self.folder = settings, inputs, folder
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
-        self.terminal = Terminal(sum(stage.steps for stage in settings.stages()))
-        crew = hire(self._tell)
+        self.chronicle = Chronicle(settings, folder, manner)
+        crew = hire(self.chronicle.tell)
         self.samplers, self.rewards, self.learner, self.nodes = crew.samplers, crew.rewards, crew.learner, crew.nodes
         limit = settings.cluster.max_failed_prompts
-        self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self._tell)
+        self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self.chronicle.tell)
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
-        roles: dict[str, Actors | Learner] = {"sampler": self.samplers, "reward": self.rewards, "learner": self.learner}
-        self.monitor = Monitor(settings, folder, roles, self._queues, self.failed_prompts, self._tell)
+        self.chronicle.watch(crew, self._queues, self.failed_prompts)
         self.state = TrainState()
         self.weights = PublishedWeights(Version(0, 0))
         self.stop_reason: str | None = None
@@ -58,7 +53,7 @@ class Trainer:
         self._furthest = 0
         self._saving = self._signalled = False
         self._restarts_recorded = 0
-        self._job_entry = JobEntry(settings) if in_job() and self.nodes is not None else None
+        self._step_started: float | None = None
 
     def resume(self, checkpoint: tuple[Path, TrainState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
@@ -72,8 +67,7 @@ class Trainer:
         self._furthest = max(self._furthest, state.step)
         if not self._signalled:
             self.stop_reason = None  # what ended the patience is undone
-        self.folder.cut_back(state.step)
-        self.monitor.go_back(state.step)
+        self.chronicle.go_back(state.step)
         self.checkpoints.discard_after(state.step)
         kept = [row for row in self.folder.evaluation_rows() if self.checkpoints.has(row["step"])]
         self.checkpoints.mark_best(best_of(kept).step)
@@ -81,12 +75,11 @@ class Trainer:
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         heed_stop_signals(self._stop_on_signal)
-        self.terminal.say(f"run folder: {self.folder.path}")
+        await self.chronicle.start()
         self.samplers.start()
         self.rewards.start()
         if self.nodes is not None:
             self.nodes.start()
-        await self.monitor.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.surviving_the_learner():
             await self._start_learner()
@@ -121,6 +114,7 @@ class Trainer:
             self.state.begin(stage.name)
             await self._publish()
         source = GroupSource(self.samplers, self.rewards, stage, self.weights, self._republished)
+        self._step_started = None
         self.pipeline = await pipeline_state.restored(
             self.state, self._restored, source, self.inputs.train, self.settings, self._leave_out
         )
@@ -133,7 +127,7 @@ class Trainer:
     async def batch(self) -> Batch:
         """The next batch of scored groups, by reference."""
         assert self.pipeline is not None, "begin() comes first"
-        self._step_started = time.perf_counter()
+        self._step_started = self._step_started or time.perf_counter()  # a batch may have to be made again
         self.pipeline.admit()
         return await self.pipeline.batch()
 
@@ -145,7 +139,7 @@ class Trainer:
         try:
             update, seconds = await self.learner.ask("update", step, log, *batch.references)
         except InputsLost as error:
-            self._tell(f"step {step}: {error}; its groups are made again")
+            self.chronicle.tell(f"step {step}: {error}; its groups are made again")
             self.pipeline.give_back(batch)
             if self.stop_reason is not None:
                 await self._save(self.pipeline)
@@ -157,9 +151,7 @@ class Trainer:
         if stage.sampled:
             await self._publish()
         self.pipeline.trained(batch, self.weights)
-        row = self._record(self.pipeline, batch, update, seconds)
-        if self._job_entry is not None:
-            await self._job_entry.step(row, self.settings.stages()[-1].last)
+        self._record(self.pipeline, batch, update, seconds)
         await self._evaluate_if_due(stage)
         if self._save_is_due(stage):
             await self._save(self.pipeline)
@@ -168,23 +160,12 @@ class Trainer:
     def restarts(self) -> int:
         return self.samplers.restarts + self.rewards.restarts + self.learner.restarts
 
-    def conclude(self) -> None:
-        """Write the report; say what the run achieved, and where everything lies."""
-        self._write_report()
-        self.monitor.conclude()
-        folder, best = self.folder, self.held_out.best().step
-        evaluations = folder.evaluation_rows()
-        lines = [f"stopped at step {self.state.step}: {self.stop_reason}"] if self.stop_reason else []
-        lines += [evaluation_table(evaluations)] if evaluations else []
-        lines += [f"report:       {folder.report}", f"run folder:   {folder.path}"]
-        lines += [f"best policy:  {folder.checkpoints / 'best' / 'policy'} (step {best})"] if best else []
-        lines += [f"go on with:   python launch.py train --resume {folder.path}"] if self.stop_reason else []
-        row = {"run_dir": str(folder.path), "step": self.state.step, "stopped": self.stop_reason, "best_step": best}
-        self.terminal.conclude("\n".join(lines), row)
+    async def conclude(self) -> None:
+        """Say what the run achieved, and where everything lies."""
+        await self.chronicle.conclude(self.state.step, self.stop_reason)
 
     def close(self) -> None:
         """End what this run started."""
-        self.terminal.close()
         if self.nodes is not None:
             self.nodes.close()
         self.held_out.close()
@@ -193,7 +174,7 @@ class Trainer:
         self.samplers.close()
         self.rewards.close()
         self.learner.close()
-        self.monitor.close()
+        self.chronicle.close()
 
     async def _start_learner(self) -> None:
         await self.learner.start()
@@ -212,8 +193,8 @@ class Trainer:
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None
-        self.resume(newest(self.folder.checkpoints, self._tell))
-        self._tell(f"{error}; going on from step {self.state.step} with a new one")
+        self.resume(newest(self.folder.checkpoints, self.chronicle.tell))
+        self.chronicle.tell(f"{error}; going on from step {self.state.step} with a new one")
         try:
             await self._start_learner()
         except LearnerLost as again:
@@ -244,17 +225,12 @@ class Trainer:
         if self.weights.version.step != step:
             await self._publish()
         row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
-        self.terminal.evaluation(row)
-        self.monitor.evaluation(row)
-        await asyncio.to_thread(self._write_report)
+        await self.chronicle.evaluation(row)
         best = self.held_out.best()
         if best.step == step:
             self.checkpoints.mark_best(step)
         elif patience and best.evaluations_since >= patience:
             self.stop_reason = f"held-out reward has not risen for {patience} evaluations"
-
-    def _write_report(self) -> None:
-        write_report([self.folder.path], self.folder.report)
 
     def _save_is_due(self, stage: Stage) -> bool:
         step = self.state.step
@@ -274,27 +250,19 @@ class Trainer:
 
         await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
 
-    def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> dict[str, Any]:
-        seconds_step = time.perf_counter() - self._step_started
+    def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> None:
+        seconds_step, self._step_started = time.perf_counter() - (self._step_started or 0.0), None
         row = metrics_row(self.state, pipeline.stage, batch, update, seconds_update, seconds_step)
         row["restarts"] = self.restarts - self._restarts_recorded
         self._restarts_recorded = self.restarts
-        self.folder.append(self.folder.metrics, row)
-        self.terminal.step(row)
-        self.monitor.step(row)
+        self.chronicle.step(row)
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
-            self._tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
-        return row
+            self.chronicle.tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
 
     def _queues(self) -> dict[str, int]:
         return self.pipeline.queues if self.pipeline is not None else {}
 
-    def _tell(self, text: str) -> None:
-        """Say what befell the run, and keep it for its report."""
-        self.terminal.say(text)
-        self.folder.append(self.folder.events, {"time": time.time(), "step": self.state.step, "text": text})
-
     def _stop_on_signal(self, name: str) -> None:
         self.stop_reason, self._signalled = f"{name} came", True
-        self._tell(f"{name}: finishing this step, then saving; once more leaves at once")
+        self.chronicle.tell(f"{name}: finishing this step, then saving; once more leaves at once")

@@ -17,9 +17,10 @@ from learner.config import LearnerSettings, Stage
 from learner.loss import TokenStatistics, adapted_kl_coef, policy_loss, token_weights
 from learner.optimizer import load_optimizer, new_optimizer, save_optimizer
 from learner.shaping import advantages_of, rewards_of, sequence_kl
-from learner.update_metrics import PassOutcome, UpdateMetrics, peak_memory_mb, update_metrics
+from learner.update_metrics import PassOutcome, UpdateMetrics, update_metrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import CheckpointError, SettingsError
+from rollout.peak_memory import peak_memory_mb
 from rollout.policy.interface import Policy
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.policy.weights import FlatWeights, wire_buffer

@@ -1,9 +1,10 @@
 """The sample log: one parquet file a step, one row a response."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import SupportsFloat
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -19,6 +20,7 @@ COLUMNS = [
     ("answers", TEXTS),
     ("gold", TEXTS),
     ("passages", TEXTS),
+    ("passage_titles", TEXTS),
     ("passage_ids", TEXTS),
     ("retrieval_scores", pa.list_(pa.float64())),
     ("response", pa.string()),
@@ -40,12 +42,13 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
             "answers": list(group.prompt.answers),
             "gold": list(group.prompt.gold),
             "passages": [passage.text for passage in group.retrieval.passages],
+            "passage_titles": [passage.title for passage in group.retrieval.passages],
             "passage_ids": [passage.id for passage in group.retrieval.passages],
             "retrieval_scores": list(group.retrieval.scores),
             "response": response.text,
-            "reward": _value(group.rewards, i),
-            **{name: _value(part, i) for name, part in group.reward_parts.items()},
-            "advantage": float(advantages[p, i]),
+            "reward": None if group.rewards is None else _finite(group.rewards[i]),
+            **{name: _finite(part[i]) for name, part in group.reward_parts.items()},
+            "advantage": _finite(advantages[p, i]),
             "tokens": len(response.token_ids),
             "finished": response.finished,
             "version": list(group.version),
@@ -56,9 +59,11 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
     parts = [(name, pa.float32()) for name in groups[0].reward_parts]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), path, compression="zstd")
+        draft = path.with_name(f".{path.name}.tmp")  # a report may be made at any time
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), draft, compression="zstd")
+        draft.replace(path)
 
 
-def _value(values: np.ndarray | None, i: int) -> float | None:
-    """Null where a reward does not apply."""
-    return None if values is None or np.isnan(values[i]) else float(values[i])
+def _finite(value: SupportsFloat) -> float | None:
+    """Null where a reward does not apply or a number is beyond all bounds."""
+    return float(value) if math.isfinite(float(value)) else None

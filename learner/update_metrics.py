@@ -1,7 +1,6 @@
 """What one update did, in figures."""
 
 import math
-import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,12 +91,6 @@ def update_metrics(
         padding=padding,
         skipped_prompts=() if finite else tuple(group.prompt.key for group in groups),
     )
-
-
-def peak_memory_mb(device: str) -> float:
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _reward_parts(groups: Sequence[Group]) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ import torch
 
 from rollout.config import DataSettings, PolicySettings, RolloutSettings
 from rollout.logs import log_what_is_done
+from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.policy.weights import FlatWeights
 from rollout.retrieval.corpus import Corpus
@@ -42,7 +43,7 @@ class SamplerActor:
         """Load the model and open the index. An error here reaches the driver as itself, not so in __init__."""
         self._log = log_what_is_done()
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         corpus = Corpus.open(self._data.passages, self._data.cache) if self._data.passages is not None else None
         retriever = Retriever(corpus, self._data.query, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
@@ -65,6 +66,7 @@ class SamplerActor:
             response_tokens=sum(len(response.token_ids) for group in groups for response in group.responses),
             kept_mass=self._sampler.kept_mass,
             padding=self._sampler.padding,
+            peak_memory_mb=peak_memory_mb(self._device),
         )
         done = f"{mode}: {len(prompts)} prompts in {report.seconds:.2f} s, weights {version.incarnation}.{version.step}"
         self._log.info("%s taken in %.2f s", done, report.sync_seconds)

@@ -89,7 +89,7 @@ class CallReport:
     """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references.
 
     sync_bytes: weights taken in before the call. response_tokens: of all its groups. padding: its share of the context tokens
-    computed. spreads: highest minus lowest reward of each scored group.
+    computed. peak_memory_mb: of its process. spreads: highest minus lowest reward of each scored group.
     """
 
     seconds: float
@@ -99,4 +99,5 @@ class CallReport:
     response_tokens: int = 0
     kept_mass: float = 1.0
     padding: float = 0.0
+    peak_memory_mb: float = 0.0
     spreads: tuple[float, ...] = ()

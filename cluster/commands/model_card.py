@@ -9,8 +9,8 @@ from jinja2 import Environment, StrictUndefined
 from cluster.commands.opening import OpenedPolicy
 from cluster.config import Settings
 from cluster.flags import by_name
-from cluster.run_folder import Row, RunFolder
-from cluster.terminal import EVALUATION_COLUMNS
+from cluster.rows import EVALUATION_COLUMNS, Row
+from cluster.run_folder import RunFolder
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
 

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cluster.crew import Crew
 from cluster.flags import Values, build, parse_flags, read_yaml, split
 from cluster.inputs import (
     Inputs,
-    check_models_and_rewards,
+    check_models_rewards_and_trackers,
     is_demo,
     load_inputs,
     make_demo,
@@ -30,7 +31,7 @@ from cluster.local import check_local, local_crew
 from cluster.plan import plan
 from cluster.resume import check_fixed, check_inputs, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
-from cluster.session import session
+from cluster.session import in_job, session
 from cluster.terminal import Manner
 from cluster.trainer import Trainer
 from learner.config import without_preset
@@ -52,9 +53,16 @@ class TrainOptions(Section):
     local: bool = Field(False, description="all roles in this process, one of each, without Ray: for a debugger")
 
 
-@contextlib.contextmanager
-def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
-    """What `argv` asks for, a new run or one that goes on, with Ray up for the length of the context."""
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """values: settings by dotted name, those of the file under those of the flags."""
+
+    options: TrainOptions
+    values: Values
+    manner: Manner
+
+
+def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
     switches = MANNERS | seed_flags.SWITCHES_HELP
     given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), switches, seed_flags.HELP)
     manners: list[Manner] = [manner for manner in ("quiet", "json") if given.pop(manner, False)]
@@ -63,20 +71,22 @@ def training(argv: Sequence[str], about: str | None) -> Iterator[Trainer]:
     options, values = split(TrainOptions, seed_flags.translated(given))
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
-    if options.dry_run:
-        print(_plan(options, values))
-        raise SystemExit(0)
-    run = _resumed_run(options.resume, values, options.local) if options.resume else _new_run(options, values)
-    with run as trainer:
-        trainer.terminal.manner = manners[0] if manners else "lines"
+    return TrainRequest(options, values, manners[0] if manners else "lines")
+
+
+@contextlib.contextmanager
+def training(request: TrainRequest) -> Iterator[Trainer]:
+    """A new run or one that goes on, with Ray up for the length of the context."""
+    with _resumed_run(request) if request.options.resume else _new_run(request) as trainer:
         try:
             yield trainer
         finally:
             trainer.close()
 
 
-def _plan(options: TrainOptions, values: Values) -> str:
-    """Of a run that is neither started nor written."""
+def planned(request: TrainRequest) -> str:
+    """The plan of a run that is neither started nor written."""
+    options, values = request.options, request.values
     inputs: Inputs | None
     if options.resume is not None:
         file = RunFolder.existing(options.resume).path / "config.yaml"
@@ -101,9 +111,9 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     """Settings and inputs of a new run, checked; no inputs where those of the demo are still to be made."""
     on_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
-    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run")
+    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
     settings = settings.model_copy(update={"run_dir": path}).resolved()
-    check_models_and_rewards(settings)
+    check_models_rewards_and_trackers(settings)
     settings = with_templates_of_its_family(settings)
     if on_demo:
         return with_demo(settings, RunFolder(path).data), None
@@ -111,39 +121,40 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
 
 
 @contextlib.contextmanager
-def _new_run(options: TrainOptions, values: Values) -> Iterator[Trainer]:
-    settings, inputs = _new_settings(options, values)
+def _new_run(request: TrainRequest) -> Iterator[Trainer]:
+    settings, inputs = _new_settings(request.options, request.values)
     path = settings.run_dir
     assert path is not None
-    with _hiring(settings, path.name, options.local) as hire:
+    with _hiring(settings, path.name, request.options.local) as hire:
         folder = RunFolder.create(path)
         with folder.held():
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
-                yield _trainer(settings, inputs, folder, hire)
+                yield _trainer(settings, inputs, folder, hire, request.manner)
             except LapdogError:
                 folder.remove_if_nothing_was_done()
                 raise
 
 
 @contextlib.contextmanager
-def _resumed_run(path: Path, values: Values, local: bool) -> Iterator[Trainer]:
-    """The run in `path`; what it was told stays, but for `values`."""
-    folder = RunFolder.existing(path)
+def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
+    """What the run was told stays, but for what is said now."""
+    assert request.options.resume is not None
+    folder = RunFolder.existing(request.options.resume)
     with folder.held():
         before = read_settings(folder.path / "config.yaml").resolved()
-        settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), values)
+        settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), request.values)
         check_fixed(before, settings)
         newest = checkpoint.newest(folder.checkpoints, partial(print, file=sys.stderr))
-        check_models_and_rewards(settings)
+        check_models_rewards_and_trackers(settings)
         inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
         if inputs is not None:
             check_inputs(folder.digests(), settings, inputs)
         if newest is not None:
             check_resumable(before, settings, *newest)
-        with _hiring(settings, folder.path.name, local) as hire:
+        with _hiring(settings, folder.path.name, request.options.local) as hire:
             folder.write_settings(settings)
-            trainer = _trainer(settings, inputs, folder, hire)
+            trainer = _trainer(settings, inputs, folder, hire, request.manner)
             trainer.resume(newest)
             yield trainer
 
@@ -167,8 +178,9 @@ def _hiring(settings: Settings, run: str, local: bool) -> Iterator[Hire]:
         yield partial(ray_crew, settings, shares, run)
 
 
-def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, hire: Hire) -> Trainer:
+def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, hire: Hire, manner: Manner) -> Trainer:
     """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
     inputs = inputs or make_demo(settings, folder.data)
     folder.write_digests(inputs.digests)
-    return Trainer(settings, inputs, folder, partial(hire, policy_folder(settings, inputs.train, folder.policy)))
+    path = policy_folder(settings, inputs.train, folder.policy)
+    return Trainer(settings, inputs, folder, partial(hire, path), manner)

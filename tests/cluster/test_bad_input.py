@@ -439,6 +439,17 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(
     assert "step-8: policy/model.safetensors is missing or damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["train", "--resume"], ["train", "--dry-run", "--resume"], ["report"]])
+def test_a_checkpoint_is_not_taken_for_a_run(
+    command: list[str], finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = finished_run / "checkpoints" / "latest"
+    before = sorted(checkpoint.rglob("*"))
+    assert main([*command, str(checkpoint)]) == 2
+    assert capsys.readouterr().err == f"error: {checkpoint}: is a checkpoint; give the folder of its run, {finished_run}\n"
+    assert sorted(checkpoint.rglob("*")) == before
+
+
 def test_a_resumed_run_keeps_its_data_and_policy(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["train", "--resume", str(finished_run), "--policy.n_context", "1"]) == 2

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from cluster.rows import EVALUATION_COLUMNS
 from cluster.terminal import Terminal, evaluation_table, step_line
 from launch import main
-from tests.cluster.runs import DEADLINE_S, Process, rows
+from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
 
 STEP = {"step": 3, "stage": "grpo", "loss": 0.5, "reward": 1.25, "reward_std": 0.5, "kl": None, "entropy": 2.0} | {
     "staleness_mean": 0.0,
@@ -53,6 +54,22 @@ def test_the_table_ends_with_the_constant_reply() -> None:
     table = evaluation_table([row | {"constant_reply": {"text": "yes", "f1": 20.0, "rougeL": 30.0, "bleu": 1.0}}])
     assert table.splitlines()[-1] == "constant reply: 'yes'" and "12.35" in table.splitlines()[1]
     assert table.splitlines()[2].split() == ["constant", "reply", "20.00", "30.00", "1.00"]
+    assert table.splitlines()[0].split() == ["step", "stage", "f1", "rougeL", "bleu"]  # what nobody measured takes no room
+
+
+def test_the_table_of_a_long_run_shows_before_the_stages_the_best_and_the_last() -> None:
+    figures: dict[str, Any] = dict.fromkeys(EVALUATION_COLUMNS) | {"constant_reply": None}
+    stages = ["start", *["supervised"] * 20, *["grpo"] * 200]
+    rows = [{"step": i, "stage": stage, **figures, "reward": 2.0 if i == 77 else 1.0} for i, stage in enumerate(stages)]
+    assert [line.split()[0] for line in evaluation_table(rows).splitlines()] == ["step", "0", "20", "77", "220"]
+
+
+def test_help_and_mistakes_are_told_without_torch_and_ray() -> None:
+    script = (
+        "import launch, sys; launch.main(['--help']); launch.main(['trian']); print(sorted({'torch', 'ray'} & {*sys.modules}))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[]" and "trian: no such command" in told.stderr
 
 
 def test_a_quiet_run_says_how_it_ended_and_where_it_lies(

@@ -21,11 +21,12 @@ from tests.cluster.runs import rows, without_clock
 METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl kl_coef kl_to_sampler
 clip_fraction corrected entropy ratio_p01 ratio_p50 ratio_p99 ratio_max grad_norm lr set_aside
 staleness_mean staleness_max zero_variance truncated response_tokens tokens_per_s groups_per_s seconds_sample seconds_reward
-seconds_update seconds_sync seconds_step skipped requeued restarts peak_memory_mb""".split()
+seconds_update seconds_sync seconds_step skipped requeued restarts peak_memory_mb
+peak_memory_mb_sampler""".split()
 EVALUATION = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words recall@1
 recall@5 recall@20 constant_reply""".split()
-SAMPLES = """id question answers passages passage_ids retrieval_scores response reward f1 rougeL bleu advantage tokens finished
-version""".split()
+SAMPLES = """id question answers passages passage_titles passage_ids retrieval_scores response reward f1 rougeL bleu advantage
+tokens finished version""".split()
 
 METRICS_DOC = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text().split("|---|---|")[1].split("##")[0]
 

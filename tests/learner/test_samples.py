@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from learner.samples import write_samples
 from tests.learner.examples import GRPO, SUPERVISED, groups_of, new_learner
@@ -18,6 +19,7 @@ def test_every_response_is_a_row_with_its_reward_and_advantage(tmp_path):
     row, group = rows[5], groups[1]  # the second response of the second group
     assert (row["id"], row["epoch"], row["answers"]) == ("q1", 2, list(group.prompt.answers))
     assert (row["passage_ids"], row["version"]) == (["s1"], [0, 0])
+    assert row["passage_titles"] == [passage.title for passage in group.retrieval.passages]
     assert (row["response"], row["finished"]) == (group.responses[1].text, group.responses[1].finished)
     assert row["tokens"] == len(group.responses[1].token_ids)
     assert row["reward"] == pytest.approx(group.rewards[1]) and row["f1"] == pytest.approx(group.rewards[1] / 2)
@@ -45,3 +47,15 @@ def test_a_reward_that_does_not_apply_is_null(tmp_path):
     assert [row["advantage"] for row in rows][::3] == [0, 0]
     assert metrics.reward == pytest.approx(np.nanmean([group.rewards for group in groups]), rel=1e-6)
     assert metrics.reward_parts["f1"] == pytest.approx(np.nanmean([group.reward_parts["f1"] for group in groups]), rel=1e-6)
+
+
+def test_what_is_beyond_all_bounds_is_null(tmp_path):
+    learner = new_learner(GRPO)
+    groups = groups_of(learner)
+    vast = np.array([np.inf, 1, 0, 0], np.float32)
+    groups[0] = replace(groups[0], rewards=vast, reward_parts={"f1": vast})
+    advantages = torch.tensor([[float("nan")] * 4] * len(groups))
+    write_samples(tmp_path / "step-1.parquet", groups, advantages)
+    rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()
+    assert [rows[0][name] for name in ("reward", "f1", "advantage")] == [None] * 3
+    assert [file.name for file in tmp_path.iterdir()] == ["step-1.parquet"]

@@ -1,0 +1,99 @@
+"""What a run tells: terminal, files, report, curves, the dashboard's list of jobs. What only shows a run never ends it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from cluster.config import Settings
+from cluster.crew import Crew, Learner
+from cluster.failed_prompts import FailedPrompts
+from cluster.group_source import Actors
+from cluster.job import JobEntry
+from cluster.monitor import Monitor
+from cluster.report.page import write_report
+from cluster.rows import Row, best_of
+from cluster.run_folder import RunFolder
+from cluster.session import in_job
+from cluster.terminal import Manner, Terminal, evaluation_table
+from rollout.errors import first_line
+
+
+class Chronicle:
+    """Listens from the start; `watch` comes when there are actors to look at."""
+
+    def __init__(self, settings: Settings, folder: RunFolder, manner: Manner):
+        self._settings, self._folder = settings, folder
+        self._last_step = settings.stages()[-1].last
+        self._terminal = Terminal(self._last_step, manner)
+        self._monitor: Monitor | None = None
+        self._job_entry: JobEntry | None = None
+        self._step = 0
+
+    def watch(self, crew: Crew, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
+        roles: dict[str, Actors | Learner] = {"sampler": crew.samplers, "reward": crew.rewards, "learner": crew.learner}
+        self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.tell)
+        if in_job() and crew.nodes is not None:
+            self._job_entry = JobEntry(self._settings, self.tell)
+
+    async def start(self) -> None:
+        """Raises SettingsError for a tracker that cannot be reached."""
+        self._terminal.say(f"run folder: {self._folder.path}")
+        if self._monitor is not None:
+            await self._monitor.start()
+
+    def go_back(self, step: int) -> None:
+        """The run goes on from `step`: what comes after it will be made again."""
+        self._step = step
+        self._folder.cut_back(step)
+        if self._monitor is not None:
+            self._monitor.go_back(step)
+
+    def tell(self, text: str) -> None:
+        """Say what happened to the run, and keep it for its report."""
+        self._terminal.say(text)
+        self._folder.append(self._folder.events, {"time": time.time(), "step": self._step, "text": text})
+
+    def step(self, row: Row) -> None:
+        """`row` becomes a line of metrics.jsonl."""
+        self._step = row["step"]
+        self._folder.append(self._folder.metrics, row)
+        self._terminal.step(row)
+        if self._monitor is not None:
+            self._monitor.step(row)
+        if self._job_entry is not None:
+            self._job_entry.step(row, self._last_step)
+
+    async def evaluation(self, row: Row) -> None:
+        """`row` is a line of evaluations.jsonl."""
+        self._terminal.evaluation(row)
+        if self._monitor is not None:
+            self._monitor.evaluation(row)
+        await self._write_report()
+
+    async def conclude(self, step: int, stop_reason: str | None) -> None:
+        """Write the report; say what the run achieved, and where everything lies."""
+        await self._write_report()
+        if self._monitor is not None:
+            self._monitor.conclude()
+        folder, evaluations = self._folder, self._folder.evaluation_rows()
+        best = best_of(evaluations).step
+        lines = [f"stopped at step {step}: {stop_reason}"] if stop_reason else []
+        lines += [evaluation_table(evaluations)] if evaluations else []
+        lines += [f"report:       {folder.report}", f"run folder:   {folder.path}"]
+        lines += [f"best policy:  {folder.checkpoints / 'best' / 'policy'} (step {best})"] if best else []
+        lines += [f"go on with:   python launch.py train --resume {folder.path}"] if stop_reason else []
+        row = {"run_dir": str(folder.path), "step": step, "stopped": stop_reason, "best_step": best}
+        self._terminal.conclude("\n".join(lines), row)
+
+    def close(self) -> None:
+        self._terminal.close()
+        if self._job_entry is not None:
+            self._job_entry.close()
+        if self._monitor is not None:
+            self._monitor.close()
+
+    async def _write_report(self) -> None:
+        written = asyncio.to_thread(write_report, [self._folder.path], self._folder.report)
+        [error] = await asyncio.gather(written, return_exceptions=True)
+        if isinstance(error, Exception):
+            self.tell(f"{self._folder.report} was not written ({type(error).__name__}: {first_line(error)}); the run goes on")

@@ -1,0 +1,49 @@
+"""Rows of metrics.jsonl and evaluations.jsonl: how they are written, which of them count."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+EVALUATION_COLUMNS = ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct2", "unique_replies", "recall@5")
+SHOWN_EVALUATIONS = 12
+
+
+def json_line(row: Row) -> str:
+    """JSON knows no NaN and no infinity, so they are written as null."""
+    return json.dumps({key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best held-out reward of training, and how many evaluations of the second stage came after it."""
+
+    step: int | None = None
+    reward: float | None = None
+    evaluations_since: int = 0
+
+
+def best_of(evaluations: Sequence[Row]) -> Best:
+    """The policy that training began with does not count."""
+    best = Best()
+    for row in evaluations:
+        if row["step"] == 0 or row["reward"] is None:
+            continue
+        if best.reward is None or row["reward"] > best.reward:
+            best = Best(row["step"], row["reward"])
+        elif row["stage"] == "grpo":
+            best = Best(best.step, best.reward, best.evaluations_since + 1)
+    return best
+
+
+def milestones(evaluations: Sequence[Row]) -> list[Row]:
+    """All, or of more than `SHOWN_EVALUATIONS` the first, the last of each stage and the best."""
+    if len(evaluations) <= SHOWN_EVALUATIONS:
+        return list(evaluations)
+    best = best_of(evaluations).step
+    following = [*(row["stage"] for row in evaluations[1:]), None]
+    last_of_stages = [row["step"] for row, stage in zip(evaluations, following, strict=True) if row["stage"] != stage]
+    kept = {evaluations[0]["step"], best, *last_of_stages}
+    return [row for row in evaluations if row["step"] in kept]
