@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Scalars = Mapping[str, float]
-SECRETS = ("WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+SECRET = re.compile("(KEY|TOKEN|PASSWORD|SECRET)$")  # so end the names of variables that hold one
+SHORTEST_SECRET = 8
 
 
 def scalars(row: Mapping[str, Any], prefix: str) -> dict[str, float]:
@@ -108,7 +109,8 @@ def _told(error: BaseException) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """What is told lands in the run folder: no keys, and no passwords of addresses."""
-    for secret in filter(None, map(os.environ.get, SECRETS)):
-        text = text.replace(secret, "***")
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
+    """What is told lands in the run folder: no keys, and of addresses no passwords and no queries."""
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
+            text = text.replace(value, "***")
+    return re.sub(r"(://\S*?\?)[^\s)'\"]+", r"\1***", re.sub(r"//[^/\s]+@", "//***@", text))

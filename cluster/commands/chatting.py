@@ -25,6 +25,7 @@ OF_SAMPLING = ("rollout.temperature", "rollout.top_p", "seed")
 OF_DIALOGUE = ("persona", "history")
 USED_IN_CHAT = ("data.query", "data.cache", *READ_BY_A_POLICY, "rollout.max_new_tokens", *OF_SAMPLING)
 SHOWN_OF_A_PASSAGE = 160
+HELP = "/reset begins a new dialogue; /quit or Ctrl-D leaves"
 
 
 class ChatOptions(Section):
@@ -45,10 +46,15 @@ def chat(argv: Sequence[str]) -> None:
     if options.questions and (idle := next((name for name in OF_DIALOGUE if name in given), None)):
         raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")
     sampler = _sampler(open_policy(options.checkpoint, values, passages=options.passages))
+    if sys.stdin.isatty():
+        print(HELP, file=sys.stderr)
     turns: list[str] = []
     for number, text in enumerate(typed()):
         if text == "/reset":
             turns = []
+            continue
+        if text.startswith("/"):
+            print(HELP, file=sys.stderr)
             continue
         turns.append(f"Q: {text}")
         question = text if options.questions else question_of(options.persona or "", turns, options.history)

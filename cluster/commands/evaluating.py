@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sys
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -89,8 +91,9 @@ async def _figures_and_rows(
         raise failed.error
 
     namespace = f"evaluate-{uuid.uuid4().hex[:8]}"
-    samplers = sampler_pool(settings, shares, namespace, policy_path, print)
-    rewards = reward_pool(settings, shares, namespace, print)
+    say = partial(print, file=sys.stderr)  # the figures on stdout are for programs, too
+    samplers = sampler_pool(settings, shares, namespace, policy_path, say)
+    rewards = reward_pool(settings, shares, namespace, say)
     try:
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()

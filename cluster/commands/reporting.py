@@ -17,9 +17,9 @@ class ReportOptions(Section):
 
 
 def report(argv: Sequence[str]) -> None:
-    """RUN [RUN ...]: curves, held-out figures, sampled groups, what befell the runs, settings; several runs are compared."""
-    runs = [Path(text) for text in argv[: _first_flag(argv)]]
-    options = build(ReportOptions, parse_flags("report RUN [RUN ...]", report.__doc__, [ReportOptions], argv[len(runs) :]))
+    """RUN [RUN ...]: curves, held-out figures, sampled groups, incidents, settings; several runs are compared."""
+    runs, flags = _runs_and_flags(argv)
+    options = build(ReportOptions, parse_flags("report RUN [RUN ...]", report.__doc__, [ReportOptions], flags))
     if not runs:
         raise SettingsError("report: names no run; give the folder of one, or of several to compare them")
     target = options.output or (RunFolder.existing(runs[0]).report if len(runs) == 1 else Path("report.html"))
@@ -29,5 +29,14 @@ def report(argv: Sequence[str]) -> None:
     print(f"wrote {target}: open it in a browser")
 
 
-def _first_flag(argv: Sequence[str]) -> int:
-    return next((place for place, text in enumerate(argv) if text.startswith("-")), len(argv))
+def _runs_and_flags(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Runs may stand before and after `--output FILE`, which takes one word; anything else with a dash is for the parser."""
+    runs: list[Path] = []
+    flags: list[str] = []
+    for text in argv:
+        belongs_to_a_flag = bool(flags) and flags[-1] == "--output"
+        if text.startswith("-") or belongs_to_a_flag:
+            flags.append(text)
+        else:
+            runs.append(Path(text))
+    return runs, flags

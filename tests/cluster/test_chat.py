@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.commands.chatting import HELP
 from launch import main
 from rollout.sampler import Sampler
 from rollout.types import Group, Mode, Prompt, Version
@@ -84,10 +85,12 @@ def test_a_person_is_shown_a_prompt(finished_run: Path) -> None:
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as chat:
         os.close(theirs)
         said = _until(ours, b"> ")
+        os.write(ours, b"/exit\n")
+        said += _until(ours, b"> ")
         os.write(ours, b"hi\n")
         said += _until(ours, b"> ")
         os.write(ours, b"\x04")  # the end of the input
-        assert chat.wait(60) == 0 and chat.stderr is not None and chat.stderr.read() == b""
+        assert chat.wait(60) == 0 and chat.stderr is not None and chat.stderr.read().splitlines() == [HELP.encode()] * 2
     os.close(ours)
     passages = re.findall(r"^ +\d+\.\d\d  \S+  ", said.decode(), re.M)
     assert len(passages) == 2

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cluster import trackers
 from cluster.config import TrackerName
 from cluster.run_folder import read_settings
-from cluster.tracking import Background, TensorBoard, scalars
+from cluster.tracking import Background, TensorBoard, scalars, without_secrets
 from launch import main
 from rollout.errors import SettingsError
 from tests.cluster.runs import rows
@@ -221,6 +221,12 @@ def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, 
     asyncio.run(used(tracker, said))
     met = "ConnectionError: cannot reach https://***@host/runs with key ***"
     assert said[1:] == [f"moody fails and is given up ({met}); a resume tries it again"]
+
+
+def test_addresses_are_told_without_passwords_and_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_TOKEN", "dapi0123456789")
+    text = "at https://user:p@ss@host/runs?api_key=abc (dapi0123456789), try http://host/x"
+    assert without_secrets(text) == "at https://***@host/runs?*** (***), try http://host/x"
 
 
 def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(
