@@ -58,6 +58,14 @@ def train_command(argv: Sequence[str]) -> None:
         asyncio.run(train(trainer))
 
 
+def command_named(name: str) -> Callable[[Sequence[str]], None]:
+    if name not in COMMANDS:
+        raise SettingsError(f"{name}: no such command; the commands are {', '.join(COMMANDS)}")
+    module, _, function = COMMANDS[name].rpartition(".")
+    command: Callable[[Sequence[str]], None] = getattr(import_module(module), function)
+    return command
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command; 0, or 2 after one line on stderr that names place, value and remedy."""
     if argv and argv[0] in ("-h", "--help"):
@@ -65,11 +73,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     command, rest = ("train", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
     try:
-        if command not in COMMANDS:
-            raise SettingsError(f"{command}: no such command; the commands are {', '.join(COMMANDS)}")
-        module, _, name = COMMANDS[command].rpartition(".")
-        run: Callable[[Sequence[str]], None] = getattr(import_module(module), name)
-        run(rest)
+        command_named(command)(rest)
         sys.stdout.flush()
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback

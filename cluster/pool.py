@@ -121,7 +121,7 @@ class Pool:
                 if attempt == attempts:
                     raise
             except (*ACTOR_LOST, TimeoutError) as error:
-                what = self._what_befell(error)
+                what = self._what_happened(error)
                 self._replace(replica, what, frozen=isinstance(error, TimeoutError))
                 if attempt == attempts:
                     lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
@@ -173,7 +173,7 @@ class Pool:
             try:
                 await asyncio.wait_for(awaited(replica.actor.ping.remote()), self._call_deadline_s)
             except (*ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-                what = self._what_befell(error)
+                what = self._what_happened(error)
                 self._replace(replica, what, frozen=isinstance(error, TimeoutError))
             except BaseException:
                 self._release(replica)
@@ -206,7 +206,7 @@ class Pool:
         if self._surplus() < 0:
             self._start_replica(pause_s(self._losses - 1))
 
-    def _what_befell(self, error: Exception) -> str:
+    def _what_happened(self, error: Exception) -> str:
         return f"no answer in {self._call_deadline_s:g} s" if isinstance(error, TimeoutError) else cause(error)
 
     def _discard(self, replica: Replica) -> None:

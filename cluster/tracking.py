@@ -65,7 +65,7 @@ class TensorBoard:
 
 
 class Background:
-    """A tracker in a thread of its own. One that fails is told of and given up: a run outlives its tracker's server."""
+    """A tracker in a thread of its own. One that fails is reported and given up: a run outlives its tracker's server."""
 
     def __init__(self, name: str, tracker: Tracker, say: Callable[[str], None]):
         self.name = name

@@ -143,7 +143,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def flags_of_ours(command: str) -> set[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        launch.COMMANDS[command](["--help"])
+        launch.command_named(command)(["--help"])
     return set(re.findall(r"--[\w.]+(?:-[\w]+)*", said.getvalue()))
 
 

@@ -111,6 +111,19 @@ def test_panels_have_titles_descriptions_units_and_do_not_overlap() -> None:
             assert panel["title"] and panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
 
 
+def test_the_files_that_bring_up_grafana_fit_each_other() -> None:
+    compose = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]
+    mounts = dict(mount.split(":")[:2] for service in compose.values() for mount in service["volumes"])
+    inside = {target: MONITORING / source for source, target in mounts.items() if source.startswith(".")}
+    assert all(source.exists() for source in inside.values())
+    assert f"--config.file={next(t for t in inside if t.endswith('.yml'))}" in compose["prometheus"]["command"]
+    [provider] = yaml.safe_load(next(MONITORING.glob("grafana/provisioning/dashboards/*")).read_text())["providers"]
+    assert (inside[provider["options"]["path"]] / "lapdog.json").is_file()
+    [source] = yaml.safe_load(next(MONITORING.glob("grafana/provisioning/datasources/*")).read_text())["datasources"]
+    assert f"--web.listen-address={source['url'].removeprefix('http://')}" in compose["prometheus"]["command"]
+    assert inside["/etc/grafana/provisioning"] == MONITORING / "grafana/provisioning"
+
+
 def test_the_documented_series_are_those_of_the_code() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text()
     assert table() in page, "write it anew: python -m cluster.series"
