@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from tests.cluster.runs import rows, without_clock
 
 ROOT = Path(__file__).parent.parent
 START_UP_KILLS = 0.25
+STEPS_A_KILL = 3  # that a run may go on until a kill meets it
+MOST_KILLS = 19
 RUN = {
     "policy.tiny.d_model": 32,
     "policy.tiny.d_ff": 64,
@@ -42,7 +45,7 @@ RUN = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--kills", type=int, default=10, choices=range(1, MOST_KILLS + 1), metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--samplers", type=int, default=2)
     options = parser.parse_args()
@@ -54,9 +57,10 @@ def main() -> None:
         start_up_s = launch(["train", *flags, "--run_dir", str(undisturbed)], output, undisturbed)
         all_steps = steps(undisturbed)
         print(f"undisturbed: {all_steps} steps", flush=True)
-        for kill, step in enumerate(sorted(rng.choices(range(all_steps), k=options.kills)), 1):
+        step_s = statistics.median(row["seconds_step"] for row in rows(undisturbed / "metrics.jsonl"))
+        for kill, step in enumerate(sorted(rng.choices(range(all_steps - STEPS_A_KILL * options.kills), k=options.kills)), 1):
             moment = rng.uniform(0, start_up_s) if rng.random() < START_UP_KILLS else None
-            launch(arguments(run, flags), output, run, Kill(step, moment, rng.uniform(0, 0.5)))
+            launch(arguments(run, flags), output, run, Kill(step, moment, rng.uniform(0, step_s)))
             print(f"kill {kill:2}: {'in a step' if moment is None else 'starting up'}, {steps(run)} steps done", flush=True)
         launch(arguments(run, flags), output, run)
         differences = compared(run, undisturbed)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
+from cluster.changed_settings import changed
 from cluster.commands.opening import OpenedPolicy
 from cluster.config import Settings
 from cluster.flags import by_name
@@ -44,9 +45,9 @@ def model_card(policy: Policy, opened: OpenedPolicy) -> str:
 
 def _changed(settings: Settings) -> list[tuple[str, str]]:
     """The settings of training that are not the defaults, as in config.yaml."""
-    used, default = by_name(settings), by_name(Settings())
-    changed = {name: value for name, value in used.items() if name.startswith(OF_TRAINING) and value != default[name]}
-    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in changed.items()]
+    values = by_name(settings)
+    names = [name for name in changed(settings) if name.startswith(OF_TRAINING)]
+    return [(name, json.dumps(values[name], ensure_ascii=False)) for name in names]
 
 
 def _code(text: str) -> str:

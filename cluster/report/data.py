@@ -1,158 +1,93 @@
 """What a report shows of runs, as plain data that JSON can hold: bounded in size however long a run was."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from cluster.changed_settings import changed
 from cluster.config import Settings
 from cluster.flags import by_name
-from cluster.run_folder import Row, RunFolder, read_settings
-from cluster.terminal import EVALUATION_COLUMNS
-from learner.samples import COLUMNS
+from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, finite, spread
+from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents
+from cluster.report.groups import sampled_groups
+from cluster.rows import EVALUATION_COLUMNS, Row, milestones
+from cluster.run_folder import RunFolder, read_settings
 
-POINTS = 500
-STEPS_WITH_GROUPS = 24
-GROUPS_PER_STEP = 16
+EVALUATIONS = 200
 EVENTS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A figure of metrics.jsonl over the steps; `key` as there."""
-
-    key: str
-    title: str
-    about: str
-    section: str
-    exact: bool = False  # not to be smoothed
-
-
-CURVES = (
-    Curve("reward", "Reward", "mean over all responses of a step", "Reward"),
-    Curve("reward_std", "Spread within a group", "mean over groups of the standard deviation: what GRPO learns from", "Reward"),
-    Curve("f1", "F1", "part of the reward, 0 to 1", "Reward"),
-    Curve("rougeL", "ROUGE-L", "part of the reward, 0 to 1", "Reward"),
-    Curve("bleu", "BLEU", "part of the reward, 0 to 1", "Reward"),
-    Curve("zero_variance", "Groups without spread", "share whose rewards are all equal: they teach nothing", "Reward"),
-    Curve("kl", "KL to the reference", "nats a token", "Policy"),
-    Curve("entropy", "Entropy", "nats a token", "Policy"),
-    Curve("clip_fraction", "Clipped tokens", "share whose ratio was clipped", "Policy"),
-    Curve("ratio_max", "Largest ratio", "policy / sampler over all tokens", "Policy"),
-    Curve("kl_to_sampler", "KL to the sampler", "nats a token since the responses were drawn", "Policy"),
-    Curve("truncated", "Cut responses", "share that reached rollout.max_new_tokens", "Policy"),
-    Curve("loss", "Loss", "what was minimised", "Optimiser"),
-    Curve("grad_norm", "Gradient norm", "before clipping", "Optimiser"),
-    Curve("lr", "Learning rate", "as used", "Optimiser", exact=True),
-    Curve("staleness_mean", "Staleness", "versions published between sampling and training", "Throughput"),
-    Curve("tokens_per_s", "Response tokens", "a second, over the wall time of the step", "Throughput"),
-    Curve("groups_per_s", "Groups", "a second, over the wall time of the step", "Throughput"),
-    Curve("seconds_step", "Step", "seconds of wall time", "Seconds"),
-    Curve("seconds_sample", "Sampling", "seconds, summed over the samplers", "Seconds"),
-    Curve("seconds_reward", "Scoring", "seconds, summed over the reward actors", "Seconds"),
-    Curve("seconds_update", "Update", "seconds of the learner", "Seconds"),
-    Curve("seconds_sync", "Taking weights", "seconds, summed over the samplers", "Seconds"),
-    Curve("peak_memory_mb", "Learner's memory", "MB: of the GPU where there is one, else resident", "Throughput", exact=True),
-)
-OF_RESPONSES = ("zero_variance", "truncated", "staleness_mean", "seconds_reward", "seconds_sync")  # 0 where none are drawn
-MISHAPS = {"restarts": "actors replaced", "requeued": "prompts sampled anew", "skipped": "steps skipped"}
 
 
 def report_data(paths: Sequence[Path]) -> dict[str, Any]:
     """Raises CheckpointError for a folder that holds no run."""
-    runs = [_run(RunFolder.existing(path)) for path in paths]
+    folders = [RunFolder.existing(path) for path in paths]
+    names = distinct_names([folder.path for folder in folders])
+    runs = [_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     used = {key for run in runs for key, values in run["curves"]["values"].items() if any(v is not None for v in values)}
-    extras = [Curve(key, key, "a reward of your own", "Reward") for key in sorted(used) if key.startswith("extra/")]
+    extras = [Curve(key, key, "your own reward", "Reward") for key in sorted(used) if key.startswith("extra/")]
     return {
         "curves": [asdict(curve) for curve in (*CURVES, *extras) if curve.key in used],
         "columns": EVALUATION_COLUMNS,
         "defaults": by_name(Settings().resolved()),
-        "mishaps": MISHAPS,
+        "incidents": INCIDENTS,
         "runs": runs,
     }
 
 
-def _run(folder: RunFolder) -> dict[str, Any]:
-    metrics = folder.metric_rows()
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Each folder's own name, with as many of those above it as tell it from the others."""
+    depths = [1] * len(paths)
+    while True:
+        names = [str(Path(*path.parts[-depth:])) for path, depth in zip(paths, depths, strict=True)]
+        taken = Counter(names)
+        deeper = [
+            depth + (taken[name] > 1 and depth < len(path.parts))
+            for path, depth, name in zip(paths, depths, names, strict=True)
+        ]
+        if deeper == depths:
+            return names
+        depths = deeper
+
+
+def _run(folder: RunFolder, name: str) -> dict[str, Any]:
+    metrics, evaluations = finite(folder.metric_rows()), finite(folder.evaluation_rows())
+    failed, events = folder.failed_prompt_rows(), finite(folder.event_rows())
     settings = read_settings(folder.path / "config.yaml")
-    groups, passages, sampled_steps = _groups(folder)
+    shown = _spread_evaluations(evaluations)
     return {
-        "name": folder.path.name,
+        "name": name,
         "path": str(folder.path),
         "settings": by_name(settings),
+        "changed": changed(settings),
         "stages": {stage.name: [stage.first, stage.last] for stage in settings.stages()},
         "steps": metrics[-1]["step"] if metrics else 0,
-        "seconds": sum(row["seconds_step"] for row in metrics),
-        "incarnations": [[row["step"], row["incarnation"]] for row in _first_of_each(metrics, "incarnation")],
-        "mishaps": {name: [[row["step"], row[name]] for row in metrics if row[name]] for name in MISHAPS},
-        "curves": _curves(metrics),
-        "evaluations": folder.evaluation_rows(),
-        "failed_prompts": folder.failed_prompt_rows()[:EVENTS],
-        "events": folder.event_rows()[-EVENTS:],
-        "groups": groups,
-        "passages": passages,
-        "sampled_steps": sampled_steps,
+        "seconds": sum(row.get("seconds_step") or 0 for row in metrics),
+        "incidents": incidents(metrics),
+        "curves": curves(metrics),
+        "evaluations": [_with_short_reply(row) for row in shown],
+        "evaluated": len(evaluations),
+        "failed_prompts": [[row["step"], cut(str(row.get("id")), LONGEST_NAME)] for row in failed[:EVENTS]],
+        "failed": len(failed),
+        "events": [{**_only(row, "time", "step"), "text": cut(str(row.get("text")), LONGEST_LINE)} for row in events[-EVENTS:]],
+        "all_events": len(events),
+        **sampled_groups(folder.sample_logs()),
     }
 
 
-def _first_of_each(rows: Sequence[Row], key: str) -> list[Row]:
-    return [row for i, row in enumerate(rows) if i == 0 or rows[i - 1][key] != row[key]]
+def _spread_evaluations(rows: Sequence[Row]) -> list[Row]:
+    """Of too many the first, the best, the last of each stage and others evenly between."""
+    if len(rows) <= EVALUATIONS:
+        return list(rows)
+    wanted = {row["step"] for row in milestones(rows)}
+    kept = {place for place, row in enumerate(rows) if row["step"] in wanted}
+    return [rows[place] for place in sorted(kept | set(spread(len(rows), EVALUATIONS - len(kept))))]
 
 
-def _curves(rows: Sequence[Row]) -> dict[str, Any]:
-    """At most `POINTS` points: each the mean over as many steps, at the last of them."""
-    size = -(-len(rows) // POINTS) or 1
-    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-    keys = {curve.key for curve in CURVES} | {key for row in rows[-1:] for key in row if key.startswith("extra/")}
-    return {
-        "size": size,
-        "steps": [part[-1]["step"] for part in parts],
-        "values": {key: [_mean(_value(row, key) for row in part) for part in parts] for key in sorted(keys)},
-    }
+def _with_short_reply(row: Row) -> Row:
+    floor = row.get("constant_reply")
+    return {**row, "constant_reply": {**floor, "text": cut(str(floor.get("text")), LONGEST_LINE)}} if floor else row
 
 
-def _value(row: Row, key: str) -> float | None:
-    return None if key in OF_RESPONSES and row["reward"] is None else row.get(key)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(f"{sum(known) / len(known):.5g}") if known else None
-
-
-def _groups(folder: RunFolder) -> tuple[list[dict[str, Any]], list[str], int]:
-    """Groups of steps spread over the run, first and last among them; their passages, once each; how many steps have any."""
-    logs = folder.sample_logs()
-    chosen = sorted({round(i * (len(logs) - 1) / (STEPS_WITH_GROUPS - 1)) for i in range(STEPS_WITH_GROUPS)}) if logs else []
-    groups: list[dict[str, Any]] = []
-    passages: dict[str, int] = {}
-    for step, log in (logs[i] for i in chosen):
-        by_prompt: dict[tuple[int, str], list[Row]] = {}
-        for row in pq.read_table(log).to_pylist():
-            by_prompt.setdefault((row["epoch"], row["id"]), []).append(row)
-        for rows in list(by_prompt.values())[:GROUPS_PER_STEP]:
-            groups.append(_group(step, rows, passages))
-    return groups, list(passages), len(logs)
-
-
-def _group(step: int, rows: Sequence[Row], passages: dict[str, int]) -> dict[str, Any]:
-    known = {name for name, _ in COLUMNS}
-    first = rows[0]
-    return {
-        "step": step,
-        **{name: first[name] for name in ("epoch", "id", "question", "answers")},
-        "version": first["version"],
-        "passages": [
-            {"text": passages.setdefault(text, len(passages)), "id": id, "score": score, "gold": id in first["gold"]}
-            for text, id, score in zip(first["passages"], first["passage_ids"], first["retrieval_scores"], strict=True)
-        ],
-        "responses": [
-            {
-                **{name: row[name] for name in ("response", "reward", "advantage", "tokens", "finished")},
-                "parts": {name: value for name, value in row.items() if name not in known},
-            }
-            for row in rows
-        ],
-    }
+def _only(row: Row, *names: str) -> Row:
+    return {name: row.get(name) for name in names}

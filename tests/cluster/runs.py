@@ -40,5 +40,5 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 
 def without_clock(file: Path) -> list[dict[str, Any]]:
-    """What two runs have in common that differ in their clock and in what befell their actors alone."""
+    """What two runs have in common that differ in their clock and in what happened to their actors alone."""
     return [{key: value for key, value in row.items() if not key.startswith(CLOCK)} for row in rows(file)]

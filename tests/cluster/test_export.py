@@ -53,6 +53,7 @@ def test_the_model_card_tells_data_settings_evaluation_and_the_floor(
     last = rows(finished_run / "evaluations.jsonl")[-1]
     floor = last["constant_reply"]
     assert f"| f1 | {last['f1']:.2f} | {floor['f1']:.2f} |" in card and floor["text"] in card
+    assert "`learner.surrogate`" not in card and "`policy.prompt_template`" not in card  # defaults, resolved
     assert "as of step 8." in card and "2 passages at once" in card
 
 

@@ -1,16 +1,29 @@
 """The report's data, and its page in a real browser."""
 
+import contextlib
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
+from playwright.sync_api import Page
 
-from cluster.report.data import GROUPS_PER_STEP, POINTS, STEPS_WITH_GROUPS, report_data
+from cluster.changed_settings import changed
+from cluster.config import Settings
+from cluster.report.bounded import LONGEST_TEXT, cut, fair_limit
+from cluster.report.curves import POINTS
+from cluster.report.data import EVALUATIONS, distinct_names, report_data
+from cluster.report.groups import GROUPS_PER_STEP, RESPONSES_PER_GROUP, STEPS_WITH_GROUPS
 from cluster.report.page import page, write_report
+from cluster.run_folder import read_settings
 from launch import main
 from learner.samples import write_samples
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
@@ -25,22 +38,52 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished_run, tmp_path / "first", symlinks=True)
 
 
-def log_group(run: Path, step: int, texts: tuple[str, ...], rewards: tuple[float, ...]) -> None:
+def log_group(
+    run: Path,
+    step: int,
+    texts: tuple[str, ...],
+    rewards: tuple[float, ...],
+    id: str = "evil",
+    title: str = "",
+    incarnation: int = 0,
+) -> None:
     """A sample log of one group whose prompt, passage and responses are given texts."""
     group = Group(
-        prompt=Prompt(id="evil", question=f"what {texts[0]}", answers=("the Big, red dog",), gold=("p1",)),
-        retrieval=Retrieval(passages=(Passage(id="p1", title="", text=texts[0]),), scores=(1.5,)),
+        prompt=Prompt(id=id, question=f"what {texts[0]}", answers=("the Big, red dog",), gold=("p1",)),
+        retrieval=Retrieval(passages=(Passage(id="p1", title=title, text=texts[0]),), scores=(1.5,)),
         context_ids=(),
         responses=tuple(
             Response(text=text, token_ids=np.zeros(3, np.int32), sampler_logprobs=np.zeros(3, np.float32), finished=i == 0)
             for i, text in enumerate(texts)
         ),
-        version=Version(0, step),
+        version=Version(incarnation, step),
         rewards=np.array(rewards, np.float32),
         reward_parts={"f1": np.array(rewards, np.float32)},
     )
-    shutil.rmtree(run / "samples")
+    shutil.rmtree(run / "samples", ignore_errors=True)
     write_samples(run / "samples" / f"step-{step}.parquet", [group], torch.tensor([rewards]) - 1)
+
+
+def write_rows(file: Path, lines: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@contextlib.contextmanager
+def report_of(*runs: Path, **view: Any) -> Iterator[Page]:
+    """The report of these runs, opened."""
+    target = runs[0].parent / "shown.html"
+    write_report(runs, target)
+    with opened(f"file://{target}", **view) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def page_of(data: dict[str, Any], folder: Path, **view: Any) -> Iterator[Page]:
+    """A page of data that no run of a test's size could write."""
+    target = folder / "shown.html"
+    target.write_text(page(json.dumps(data)))
+    with opened(f"file://{target}", **view) as shown:
+        yield shown
 
 
 def test_a_report_holds_what_the_run_wrote(run: Path) -> None:
@@ -52,8 +95,8 @@ def test_a_report_holds_what_the_run_wrote(run: Path) -> None:
     assert data["evaluations"] == rows(run / "evaluations.jsonl")
     assert data["stages"] == {"supervised": [1, 4], "grpo": [5, 8]} and data["settings"]["rollout.group_size"] == 4
     assert len(data["groups"]) == 4 * 4 and {len(group["responses"]) for group in data["groups"]} == {4}
-    texts = {data["passages"][passage["text"]] for group in data["groups"] for passage in group["passages"]}
-    assert texts == set(data["passages"])
+    texts = {tuple(data["passages"][passage["text"]]) for group in data["groups"] for passage in group["passages"]}
+    assert texts == set(map(tuple, data["passages"])) and all(text for _, text in texts)
 
 
 def test_a_report_of_a_long_run_is_bounded(run: Path) -> None:
@@ -182,13 +225,17 @@ def test_failures_and_replaced_actors_stand_on_a_time_line(run: Path) -> None:
     lines[5] |= {"restarts": 2}
     lines[6] |= {"incarnation": 1}
     lines[7] |= {"incarnation": 1}
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run / "events.jsonl").write_text(json.dumps({"time": 0, "step": 5, "text": "sampler lost: <i>it died</i>"}) + "\n")
-    write_report([run], run / "report.html")
-    with opened(f"file://{run}/report.html") as page:
-        lanes = page.locator("#time-line svg")
-        assert lanes.get_attribute("aria-label") == "actors replaced at steps 6; learner or driver began anew at steps 7"
-        assert "1970-01-01 00:00:00\t5\tsampler lost: <i>it died</i>" in page.locator("#time-line table").inner_text()
+    write_rows(run / "metrics.jsonl", lines)
+    write_rows(
+        run / "events.jsonl",
+        [{"time": 0, "step": 5, "text": "sampler lost: <i>it died</i>"}, {"step": 6, "text": "nobody knows when"}],
+    )
+    with report_of(run) as page:
+        lanes = page.locator("#incidents svg")
+        assert lanes.get_attribute("aria-label") == "actors replaced: 2, at step 6; learner or driver restarted: 1, at step 7"
+        told = page.locator("#incidents table").inner_text().splitlines()
+        assert told[0] == "time (UTC)\tstep\tevent"
+        assert told[1:] == ["1970-01-01 00:00:00\t5\tsampler lost: <i>it died</i>", "–\t6\tnobody knows when"]
 
 
 @pytest.mark.parametrize(
@@ -220,4 +267,329 @@ def test_a_run_that_has_done_nothing_yet_has_a_report(run: Path) -> None:
     shutil.rmtree(run / "samples")
     write_report([run], run / "report.html")
     with opened(f"file://{run}/report.html") as page:
-        assert "No step was finished yet." in page.locator("#curves").inner_text()
+        assert "No step has been finished yet." in page.locator("#curves").inner_text()
+
+
+def test_figures_that_are_not_finite_leave_gaps_in_a_page_that_is_drawn(run: Path) -> None:
+    lines = rows(run / "metrics.jsonl")
+    lines[5] |= {"reward": math.nan, "loss": math.inf}
+    write_rows(run / "metrics.jsonl", lines)
+    evaluations = rows(run / "evaluations.jsonl")
+    evaluations[-1] |= {"reward": math.nan}
+    write_rows(run / "evaluations.jsonl", evaluations)
+    log_group(run, 8, ("one", "two", "three"), (1.0, 2.0, math.nan))
+    file = run / "samples" / "step-8.parquet"
+    table = pq.read_table(file)
+    place = table.column_names.index("advantage")
+    pq.write_table(table.set_column(place, "advantage", pa.array([math.nan, math.inf, None], pa.float32())), file)
+    [data] = report_data([run])["runs"]
+    assert data["curves"]["values"]["reward"][5] is None and data["curves"]["values"]["loss"][5] is None
+    with report_of(run) as page:
+        assert page.locator("#curves figure").count() > 10
+        rewards = [line.split("\t")[1:4:2] for line in page.locator("article table").inner_text().splitlines()[1:]]
+        assert rewards == [["2", "–"], ["1", "–"], ["–", "–"]]
+
+
+def test_a_mean_over_steps_is_that_of_its_finite_figures(run: Path) -> None:
+    [row] = rows(run / "metrics.jsonl")[-1:]
+    lines = [row | {"step": n, "reward": math.nan if n % 2 else n, "loss": 1e308} for n in range(1, 2 * POINTS + 1)]
+    write_rows(run / "metrics.jsonl", lines)
+    [data] = report_data([run])["runs"]
+    assert data["curves"]["values"]["reward"][:2] == [2, 4] and data["curves"]["values"]["loss"][0] is None
+
+
+def test_a_hundred_thousand_responses_and_steps_are_drawn(run: Path, tmp_path: Path) -> None:
+    data = report_data([run])
+    [one] = data["runs"]
+    group = one["groups"][0]
+    group["responses"] = [group["responses"][0]] * 130
+    one["groups"] = [group] * 1000
+    many = 130_000
+    one["curves"]["steps"] = list(range(many))
+    one["curves"]["values"] = {"lr": [float(n) for n in range(many)]}
+    with page_of(data, tmp_path) as page:
+        assert page.locator("article").count() == 8 and page.locator("article").first.locator("tbody tr").count() == 130
+        assert page.locator("#curves path.line").count() == 1
+
+
+def test_a_section_that_fails_says_so_and_leaves_the_others_drawn(run: Path, tmp_path: Path) -> None:
+    data = report_data([run])
+    data["runs"][0]["curves"] = None
+    complaints: list[str] = []
+    (tmp_path / "shown.html").write_text(page(json.dumps(data)))
+    with opened("about:blank", own_page=False) as shown:
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.goto(f"file://{tmp_path}/shown.html")
+        assert "This section could not be drawn: Cannot read" in shown.locator("#curves").inner_text()
+        assert shown.get_by_text("could not be drawn").count() == len(complaints) == 1 and "TypeError" in complaints[0]
+        assert shown.locator("#held-out svg").count() and shown.locator("article").count() == 8
+        assert shown.locator("#settings table").count() == 2
+
+
+def test_sample_files_that_cannot_be_read_are_counted_and_left_out(run: Path) -> None:
+    whole = (run / "samples" / "step-8.parquet").read_bytes()
+    (run / "samples" / "step-8.parquet").write_bytes(whole[: len(whole) // 2])
+    (run / "samples" / "step-7.parquet").write_bytes(b"")
+    with report_of(run) as page:
+        assert "2 of the sample files could not be read." in page.locator("#groups").inner_text()
+        assert page.locator("#groups [role=status]").inner_text() == "8 groups, page 1 of 1"
+    for step in (5, 6):
+        (run / "samples" / f"step-{step}.parquet").write_bytes(b"PAR1")
+    with report_of(run) as page:
+        assert page.locator("#groups p").all_inner_texts() == ["4 of the sample files could not be read."]
+
+
+def test_a_folder_named_like_a_column_adds_none(run: Path, tmp_path: Path) -> None:
+    moved = run.rename(tmp_path / "seed=3")
+    [data] = report_data([moved])["runs"]
+    assert set(data["groups"][0]["responses"][0]["parts"]) == {"f1", "rougeL", "bleu"}
+
+
+def test_rows_that_lack_a_figure_are_reported_without_it(run: Path) -> None:
+    lines = [{"step": row["step"], "stage": row["stage"]} for row in rows(run / "metrics.jsonl")]
+    write_rows(run / "metrics.jsonl", lines)
+    [data] = report_data([run])["runs"]
+    assert data["seconds"] == 0 and data["incidents"]["restarts"] == []
+
+
+TOO_WIDE = """[...document.querySelectorAll("body *")]
+    .filter((one) => !one.closest("svg, .scroll, .events, nav, .skip, .unseen"))
+    .filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.outerHTML.slice(0, 80))"""
+
+
+def test_long_names_fit_a_phone(run: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["policy"]["path"] = "/shared/models/flan_t5_base_" + "finetuned_on_dialogue_" * 5
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    log_group(run, 8, ("x" * 300, "y" * 300), (0.25, 2.0), id="0123456789abcdef" * 4, title="T" * 120)
+    write_rows(run / "events.jsonl", [{"time": 0, "step": 5, "text": "z" * 200}])
+    one = run.rename(tmp_path / ("one_run_" * 12))
+    other = shutil.copytree(one, tmp_path / ("another_run_" * 12), symlinks=True)
+    for runs in ([one], [one, other]):
+        with report_of(*runs, width=PHONE, height=844) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE
+            for details in page.locator("summary").all():
+                details.click()
+            page.locator("#curves svg[role=img]").first.focus()
+            page.keyboard.press("End")
+            assert page.locator("#curves output").first.inner_text().startswith("step 8: ")
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE
+            assert page.evaluate(TOO_WIDE) == []
+
+
+def test_a_chart_of_runs_with_other_steps_reads_each_at_its_last_step(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "second", symlinks=True)
+    lines = rows(other / "metrics.jsonl")
+    write_rows(run / "metrics.jsonl", [row | {"loss": float(row["step"])} for row in lines])
+    write_rows(other / "metrics.jsonl", [row | {"step": 3 * row["step"], "loss": 100.0 + row["step"]} for row in lines])
+    with report_of(run, other) as page:
+        figure = page.locator("#curves figure").filter(has_text="what was minimised")
+        figure.locator("svg[role=img]").focus()
+        told = []
+        for key in ("Home", "ArrowRight", "ArrowRight", "ArrowRight", "End"):
+            page.keyboard.press(key)
+            told.append(" ".join(figure.locator("output").inner_text().split()))
+        assert told == [
+            "step 1: first 1",
+            "step 2: first 2",
+            "step 3: first 3 second 101",
+            "step 4: first 4 second 101 (step 3)",
+            "step 24: first 8 (step 8) second 108",
+        ]
+        label = figure.locator("svg[role=img]").get_attribute("aria-label")
+        assert label == "Loss, what was minimised: first 1 to 8, second 101 to 108"
+
+
+def test_compared_runs_are_told_apart_by_name_and_line_not_by_colour_alone(run: Path, tmp_path: Path) -> None:
+    data = report_data([run])
+    data["runs"] = [data["runs"][0] | {"name": f"run-{n}"} for n in range(18)]
+    with page_of(data, tmp_path) as page:
+        drawn = page.locator("#curves figure").first.locator("path.line")
+        look = "(lines) => lines.map((line) => [line.getAttribute('stroke'), line.getAttribute('stroke-dasharray')].join())"
+        looks = drawn.evaluate_all(look)
+        assert len(looks) == len(set(looks)) == 18
+        assert looks[8].split(",")[0] == looks[0].split(",")[0] and looks[0].endswith(",") and not looks[8].endswith(",")
+        assert page.locator("header .legend line").evaluate_all(look) == looks
+        table = [line.split("\t") for line in page.locator("#held-out table").inner_text().splitlines()]
+        assert table[0][:2] == ["run", "step"]
+        assert {line[0] for line in table[1:] if len(line) > 1} == {f"run-{n}" for n in range(18)}
+
+
+@pytest.fixture
+def long_run(run: Path) -> Path:
+    """Incidents at every step, many evaluations and events, many long responses, endless texts."""
+    [row], steps = rows(run / "metrics.jsonl")[-1:], 20 * POINTS
+    often = {"restarts": 1, "requeued": 2, "skipped": 1}
+    write_rows(run / "metrics.jsonl", [row | often | {"step": n, "incarnation": n} for n in range(1, steps + 1)])
+    evaluation = rows(run / "evaluations.jsonl")[-1]
+    floor = evaluation["constant_reply"] | {"text": "endless " * 20_000}
+    figures = {"constant_reply": floor, "stage": "grpo"}
+    lines = [evaluation | figures | {"step": 10 * n, "reward": 9.0 if n == 777 else n / 1000} for n in range(1000)]
+    lines[1]["stage"] = "supervised"
+    write_rows(run / "evaluations.jsonl", lines)
+    events = [{"time": n, "step": n, "text": "endless " * 2000} for n in range(1, 1001)]
+    write_rows(run / "events.jsonl", events)
+    failed = [{"step": n, "id": "endless " * 2000, "question": "endless " * 2000} for n in range(1, 1001)]
+    write_rows(run / "failed_prompts.jsonl", failed)
+    count = 80
+    groups = [
+        Group(
+            prompt=Prompt(id=f"{n}", question=f"{n} " + "q" * 5000, answers=("a" * 5000,)),
+            retrieval=Retrieval(
+                passages=tuple(Passage(id=f"{n}-{k}", title="t", text=f"{n} {k} " + "p" * 5000) for k in range(30)),
+                scores=(1.0,) * 30,
+            ),
+            context_ids=(),
+            responses=(Response(text="r" * 5000, token_ids=np.zeros(3), sampler_logprobs=np.zeros(3), finished=True),) * count,
+            version=Version(0, 1),
+            rewards=np.linspace(0, 1, count, dtype=np.float32),
+            reward_parts={name: np.linspace(0, 1, count, dtype=np.float32) for name in ("f1", "rougeL", "bleu")},
+        )
+        for n in range(GROUPS_PER_STEP)
+    ]
+    shutil.rmtree(run / "samples")
+    write_samples(run / "samples" / "step-1.parquet", groups, torch.zeros(GROUPS_PER_STEP, count))
+    for step in range(2, STEPS_WITH_GROUPS + 1):
+        shutil.copy(run / "samples" / "step-1.parquet", run / "samples" / f"step-{step}.parquet")
+    return run
+
+
+def test_the_page_of_a_long_run_is_small_and_drawn(long_run: Path) -> None:
+    data = report_data([long_run])["runs"][0]
+    assert {name: len(marks) for name, marks in data["incidents"].items()} == dict.fromkeys(data["incidents"], POINTS)
+    assert data["incidents"]["requeued"][0] == [1, 20, 40] and data["incidents"]["restarted"][0] == [2, 20, 19]
+    kept = [row["step"] for row in data["evaluations"]]
+    assert len(kept) <= EVALUATIONS and {0, 10, 7770, 9990} <= set(kept) and kept == sorted(kept)
+    assert max(b - a for a, b in zip(kept, kept[1:], strict=False)) <= 60
+    rewards = [one["reward"] for one in data["groups"][0]["responses"]]
+    assert len(rewards) == RESPONSES_PER_GROUP and {0.0, 1.0} <= set(rewards) and data["groups"][0]["drawn"] == 80
+    with report_of(long_run) as page:
+        assert (long_run.parent / "shown.html").stat().st_size < 8e6
+        lanes = page.locator("#incidents svg").get_attribute("aria-label")
+        assert lanes is not None and len(lanes) < 300
+        assert lanes.startswith("actors replaced: 10,000, from step 1 to 10,000; prompts sampled again: 20,000, from step 1")
+        assert page.locator("#incidents title").first.text_content() == "actors replaced: 20, from step 1 to 20"
+        assert "198 of 1,000 evaluations are drawn; 802 are left out here" in page.locator("#held-out").inner_text()
+        assert "7,770 grpo (best)" in page.locator("#held-out table").inner_text()
+        assert (
+            "64 of 80 responses: the best, the worst and others evenly between." in page.locator("article").first.inner_text()
+        )
+        assert "20 of 30 passages" in page.locator("article").first.inner_text()
+        assert "The last 400 of 1,000 events; all are in events.jsonl" in page.locator("#incidents").inner_text()
+        assert "The first 400 of 1,000 failed prompts are marked" in page.locator("#incidents").inner_text()
+        assert page.locator("article").count() == 8 and page.locator("#curves figure").count() > 10
+
+
+def test_a_long_text_is_cut_and_says_by_how_much(run: Path) -> None:
+    assert cut("abcdef", 4) == "abcd… (2 characters more)" and cut("abcd", 4) == "abcd"
+    log_group(run, 8, ("w" * (LONGEST_TEXT + 1500), "short"), (0.25, 2.0))
+    with report_of(run) as page:
+        assert page.locator(".question").inner_text().endswith("w… (1,505 characters more)")
+        assert page.locator("article tbody tr").last.inner_text().split("\t")[0].startswith("www")
+        assert "w… (1,500 characters more)" in page.locator("article tbody tr").last.inner_text()
+
+
+def test_only_the_longest_texts_are_cut_to_keep_a_budget() -> None:
+    lengths = [10, 20, 1000, 2000]
+    assert fair_limit(lengths, 400) == (400 - 10 - 20) // 2
+    assert fair_limit(lengths, sum(lengths)) == LONGEST_TEXT and fair_limit([], 400) == LONGEST_TEXT
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(run, tmp_path / name / "run", symlinks=True)
+    data = report_data([tmp_path / "a" / "run", tmp_path / "b" / "run", run])
+    assert [one["name"] for one in data["runs"]] == ["a/run", "b/run", "first"]
+    paths = [Path("/x/a/run"), Path("/y/a/run"), Path("/y/b/run")]
+    assert distinct_names(paths) == ["x/a/run", "y/a/run", "b/run"]
+    assert distinct_names([Path("/run"), Path("/run")]) == ["/run", "/run"]
+
+
+def test_a_reward_of_ones_own_has_its_curve_though_the_last_step_lacks_it(run: Path) -> None:
+    lines = rows(run / "metrics.jsonl")
+    lines[5] |= {"extra/brevity": 0.5}
+    write_rows(run / "metrics.jsonl", lines)
+    data = report_data([run])
+    assert data["runs"][0]["curves"]["values"]["extra/brevity"][5] == 0.5
+    assert "extra/brevity" in [curve["key"] for curve in data["curves"]]
+
+
+GROUND = """(one) => {
+    const colour = (each) => getComputedStyle(each).backgroundColor;
+    let place = one;
+    while (colour(place) === "rgba(0, 0, 0, 0)") place = place.parentElement;
+    let opacity = 1;
+    for (let each = one; each; each = each.parentElement) opacity *= getComputedStyle(each).opacity;
+    return [colour(place), getComputedStyle(one).color, opacity];
+}"""
+
+
+def test_responses_outside_the_filter_and_signed_figures_stay_readable(run: Path) -> None:
+    log_group(run, 8, ("a big RED cat", "no"), (0.25, 2.0))
+    for colours in ("light", "dark"):
+        with report_of(run, colours=colours) as page:
+            for low in ("", "1"):
+                page.get_by_label("Reward from").fill(low)
+                texts = page.locator("article td, article td mark, article .badge.cut, article td.plus, article td.minus").all()
+                assert len(texts) > 10 and page.locator(".minus").count() == page.locator(".plus").count() == 1
+                for ground, ink, opacity in (text.evaluate(GROUND) for text in texts):
+                    assert contrast(ground, ink) >= 4.5 and opacity == 1
+            assert page.locator("tr.other").inner_text().startswith("a big RED cat\n(outside the filter)")
+
+
+def test_turning_to_the_last_page_keeps_the_focus(run: Path) -> None:
+    with report_of(run) as page:
+        assert page.locator("#groups [aria-live]").count() == 0
+        for name in ("Next", "Previous"):
+            button = page.get_by_role("button", name=name)
+            button.focus()
+            for _ in range(3):  # the last of them lead nowhere
+                page.keyboard.press("Enter")
+            assert page.evaluate("document.activeElement.textContent") == name
+            assert button.get_attribute("aria-disabled") == "true"
+        assert page.locator("#groups [role=status]").inner_text() == "16 groups, page 1 of 2"
+
+
+def test_a_group_shows_its_weights_and_the_titles_of_its_passages(run: Path) -> None:
+    log_group(run, 41, ("one", "two"), (0.25, 2.0), title="The <b>Old</b> Mill", incarnation=2)
+    with report_of(run) as page:
+        assert "weights of step 41, incarnation 2" in page.locator("article header").inner_text()
+        page.get_by_text("1 passage, 1 gold").click()
+        assert page.locator(".passage strong").inner_text() == "The <b>Old</b> Mill"
+        assert page.locator(".passage").inner_text().endswith("The <b>Old</b> Mill one")
+        page.get_by_label("Text").fill("old</b> mill")
+        assert page.locator("article").count() == 1
+    log_group(run, 41, ("one", "two"), (0.25, 2.0))
+    file = run / "samples" / "step-41.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["passage_titles"]), file)  # as runs wrote it before
+    with report_of(run) as page:
+        assert "weights of step 41" in page.locator("article header").inner_text()
+        assert "incarnation" not in page.locator("article header").inner_text()
+        assert page.locator("article").count() == 1 and page.locator(".passage strong").count() == 0
+
+
+def test_the_head_says_what_its_minutes_are(run: Path) -> None:
+    lines = rows(run / "metrics.jsonl")
+    write_rows(run / "metrics.jsonl", [row | {"seconds_step": 60.0} for row in lines])
+    with report_of(run) as page:
+        assert page.locator(".fact").first.inner_text().splitlines() == ["Steps", "8 8 min of training steps"]
+
+
+def test_templates_of_the_family_are_no_changed_settings(run: Path) -> None:
+    settings = read_settings(run / "config.yaml")
+    assert settings.policy.prompt_template and not [name for name in changed(settings) if "template" in name]
+    assert {"data.train", "policy.n_context", "rollout.group_size"} <= set(changed(settings))
+    policy = settings.policy.model_copy(update={"prompt_template": "{question}"})
+    assert "policy.prompt_template" in changed(settings.model_copy(update={"policy": policy}))  # a chat model's, not a T5's
+    policy = policy.model_copy(update={"path": "some/model"})
+    assert "policy.prompt_template" not in changed(settings.model_copy(update={"policy": policy}))
+    assert changed(Settings()) == []
+    with report_of(run) as page:
+        assert "policy.prompt_template" not in page.locator("#settings table").first.inner_text()
+        assert "rollout.group_size\t4\t8" in page.locator("#settings table").first.inner_text()
+
+
+@pytest.mark.parametrize("order", ["RUN --output FILE", "--output FILE RUN", "--output=FILE RUN"])
+def test_the_runs_may_stand_before_and_after_the_flag(order: str, finished_run: Path, tmp_path: Path) -> None:
+    words = order.replace("RUN", str(finished_run)).replace("FILE", str(tmp_path / "x.html")).split()
+    assert main(["report", *words]) == 0 and (tmp_path / "x.html").stat().st_size > 10_000

@@ -1,0 +1,110 @@
+// ---- one chart: a line for each run -----------------------------------------------------------------------------------------
+const CHART = { width: 360, height: 176, left: 44, right: 8, top: 8, bottom: 22 };
+
+function smooth(values) {
+  const reach = Math.floor(known(values).length / 40);
+  if (reach < 1) return values;
+  return values.map((value, i) => (value === null ? null : mean(values.slice(Math.max(0, i - reach), i + reach + 1))));
+}
+function ticks(low, high, wanted) {
+  const rough = (high - low) / wanted;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
+  const marks = [];
+  for (let mark = Math.ceil(low / step - 1e-9) * step; mark <= high + step * 1e-6; mark += step) {
+    marks.push(Math.abs(mark) < step * 1e-6 ? 0 : +mark.toPrecision(12));
+  }
+  return marks;
+}
+function scales(series, steps) {
+  let [low, high] = bounds(series.flatMap((one) => [...known(one.values), ...known([one.floor])]));
+  const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
+  [low, high] = [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
+  let [first, last] = bounds(steps);
+  if (first === last) [first, last] = [first - 1, last + 1];
+  const { width, height, left, right, top, bottom } = CHART;
+  return {
+    low, high, first, last,
+    x: (step) => left + ((step - first) / (last - first)) * (width - left - right),
+    y: (value) => height - bottom - ((value - low) / (high - low)) * (height - top - bottom),
+    step: (part) => first + ((part * width - left) / (width - left - right)) * (last - first),
+  };
+}
+// series: one for each run, {steps, values, floor, dots, exact}
+function chart(title, about, series) {
+  const caption = element("figcaption", {}, element("b", {}, title), element("small", {}, about));
+  const used = series.flatMap((one) => one.steps.filter((_, i) => isKnown(one.values[i])));
+  if (!used.length) return element("figure", {}, caption, soft("no figures"));
+  const scale = scales(series, used);
+  const ranges = series.map((one, i) => [i, known(one.values)]).filter(([, values]) => values.length)
+    .map(([i, values]) => `${COMPARED ? `${RUNS[i].name} ` : ""}${formatted(values[0])} to ${formatted(values[values.length - 1])}`);
+  const svg = element("svg", { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img", tabindex: "0",
+    "aria-label": `${title}, ${about}: ${ranges.join(", ")}` }, axes(scale), series.map((one, i) => line(one, i, scale)));
+  return element("figure", {}, caption, svg, readout(svg, series, [...new Set(used)].sort((a, b) => a - b), scale));
+}
+function axes({ low, high, first, last, x, y }) {
+  const { width, height, left, right, top, bottom } = CHART;
+  const borders = [...new Set(RUNS.map((run) => run.stages.grpo && run.stages.grpo[0]))].filter((step) => step > first && step < last);
+  return [
+    ticks(low, high, 4).map((mark) => [element("line", { class: "grid", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }),
+      element("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, formatted(mark))]),
+    ticks(first, last, 5).filter(Number.isInteger).map((mark) =>
+      element("text", { x: x(mark), y: height - 6, "text-anchor": "middle" }, mark.toLocaleString("en"))),
+    borders.map((step) => element("line", { class: "stage", x1: x(step), x2: x(step), y1: top, y2: height - bottom })),
+  ];
+}
+function line(one, run, { x, y }) {
+  const path = (values) => values.map((value, i) => (isKnown(value)
+    ? `${i && isKnown(values[i - 1]) ? "L" : "M"}${x(one.steps[i]).toFixed(1)} ${y(value).toFixed(1)}` : "")).join("");
+  const shown = one.dots || one.exact ? one.values : smooth(one.values);
+  const dots = one.dots || known(one.values).length === 1 ? one.values : [];
+  const floor = isKnown(one.floor) ? { x1: CHART.left, x2: CHART.width - CHART.right, y1: y(one.floor), y2: y(one.floor) } : null;
+  return [
+    shown === one.values ? null : element("path", { class: "raw", d: path(one.values), stroke: stroke(run).stroke }),
+    element("path", { class: "line", d: path(shown), ...stroke(run) }),
+    floor && element("line", { class: "floor", ...floor, stroke: stroke(run).stroke }),
+    dots.map((value, i) => (isKnown(value) ? element("circle", { cx: x(one.steps[i]), cy: y(value), r: 3, fill: stroke(run).stroke }) : null)),
+  ];
+}
+
+// ---- its figures, read by pointer or keyboard -------------------------------------------------------------------------------
+// A run's figure at a step, or its last one before: runs need not have figures at the same steps.
+function figureAt(one, step) {
+  for (let i = one.steps.length - 1; i >= 0; i--) {
+    if (one.steps[i] <= step && isKnown(one.values[i])) return [one.steps[i], one.values[i]];
+  }
+  return null;
+}
+function readout(svg, series, marks, scale) {
+  const told = element("output", {});
+  const cursor = element("line", { class: "cursor", y1: CHART.top, y2: CHART.height - CHART.bottom, visibility: "hidden" });
+  svg.append(cursor);
+  let at = null;
+  function read(index) {
+    at = Math.max(0, Math.min(marks.length - 1, index));
+    const step = marks[at];
+    for (const end of ["x1", "x2"]) cursor.setAttribute(end, scale.x(step));
+    cursor.setAttribute("visibility", "visible");
+    const figures = series.map((one, i) => [i, figureAt(one, step)]).filter(([, found]) => found);
+    told.textContent = `step ${step.toLocaleString("en")}: `;
+    add(told, figures.map(([i, [from, value]]) => {
+      const text = `${formatted(value)}${from === step ? "" : ` (step ${from.toLocaleString("en")})`}`;
+      return COMPARED ? named(i, ` ${text}  `) : text;
+    }));
+  }
+  function leave() { cursor.setAttribute("visibility", "hidden"); told.textContent = ""; at = null; }
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const step = scale.step((event.clientX - box.left) / box.width);
+    read(marks.reduce((near, mark, i) => (Math.abs(mark - step) < Math.abs(marks[near] - step) ? i : near), 0));
+  });
+  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("blur", leave);
+  svg.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: -1, ArrowRight: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity }[event.key];
+    if (move === undefined) return;
+    event.preventDefault();
+    read(at === null && Number.isFinite(move) ? marks.length - 1 : (at ?? 0) + move);
+  });
+  return told;
+}

@@ -1,0 +1,95 @@
+// ---- head of the page -------------------------------------------------------------------------------------------------------
+function best(run) {
+  const trained = run.evaluations.filter((row) => row.step > 0 && isKnown(row.reward));
+  return trained.reduce((a, b) => (a === null || b.reward > a.reward ? b : a), null);
+}
+function constantReply(run) {
+  return run.evaluations.map((row) => row.constant_reply).find(Boolean);
+}
+
+function head(top) {
+  document.title = `${RUNS.map((run) => run.name).join(", ")} – LAPDOG-Ray`;
+  add(top, element("h1", {}, COMPARED ? `${RUNS.length} runs compared` : RUNS[0].name));
+  if (COMPARED) {
+    add(top, legend((run) => ` ${count(run.steps, "step")}, ${duration(run.seconds)} of training`));
+    return;
+  }
+  const run = RUNS[0];
+  const model = run.settings["policy.path"] || "small T5, from scratch";
+  add(top, soft(`${model}; ${run.settings["data.train"] || "demo"}; `, element("code", {}, run.path)));
+  const [first, peak, floor] = [run.evaluations[0], best(run), constantReply(run)];
+  const facts = [
+    ["Steps", run.steps.toLocaleString("en"), `${duration(run.seconds)} of training steps`],
+    ["Held-out reward", formatted(peak && peak.reward), peak ? `from ${formatted(first.reward)}, at step ${peak.step.toLocaleString("en")}` : ""],
+    ["Held-out F1", formatted(peak && peak.f1), floor ? `constant reply ${formatted(floor.f1)}` : ""],
+    ["Actors replaced", total(run.incidents.restarts.map(([, , times]) => times)).toLocaleString("en"),
+      run.failed ? `${count(run.failed, "prompt")} failed` : ""],
+  ];
+  add(top, element("dl", { class: "facts" }, facts.map(([name, value, aside]) =>
+    element("div", { class: "fact" }, element("dt", {}, name), element("dd", {}, value, " ", element("small", {}, aside))))));
+}
+
+// ---- held-out figures -------------------------------------------------------------------------------------------------------
+const HELD_OUT = [
+  ["reward", "Held-out reward", "greedy replies, in the training reward's units"],
+  ["f1", "Held-out F1", "percent; thin and level: the constant reply"],
+  ["rougeL", "Held-out ROUGE-L", "percent; thin and level: the constant reply"],
+];
+
+function heldOut(place) {
+  if (!RUNS.some((run) => run.evaluations.length)) {
+    add(place, soft("Nothing has been evaluated yet: data.valid names the examples, eval_every the steps between evaluations."));
+    return;
+  }
+  for (const run of RUNS.filter((one) => one.evaluations.length < one.evaluated)) {
+    add(place, soft(`${COMPARED ? `${run.name}: ` : ""}${run.evaluations.length} of ${count(run.evaluated, "evaluation")} are drawn; `,
+      `${(run.evaluated - run.evaluations.length).toLocaleString("en")} are left out here and lie in evaluations.jsonl.`));
+  }
+  const columns = DATA.columns.filter((name) => RUNS.some((run) => run.evaluations.some((row) => isKnown(row[name]))));
+  const heads = [COMPARED ? element("th", { class: "text" }, "run") : null, element("th", { class: "text" }, "step"),
+    columns.map((name) => element("th", {}, name))];
+  add(place, [
+    COMPARED ? legend() : null,
+    element("div", { class: "charts few" }, HELD_OUT.map(([key, title, about]) => chart(title, about, RUNS.map((run) => ({
+      steps: run.evaluations.map((row) => row.step),
+      values: run.evaluations.map((row) => row[key]),
+      floor: run.evaluations.map((row) => row.constant_reply && row.constant_reply[key]).find((value) => typeof value === "number"),
+      dots: true,
+    }))))),
+    scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, columns)))),
+    RUNS.some((run) => shown(run).length < run.evaluated)
+      ? soft("The table has the first evaluation, the best, and the last of each stage.") : null,
+    soft("The constant reply is the one training answer that scores best when it is given to every question: ",
+      "a policy that scores below it has learnt nothing."),
+  ]);
+}
+function heldOutRows(run, i, columns) {
+  const [peak, floor] = [best(run), constantReply(run)];
+  const label = (text) => [COMPARED ? element("td", { class: "run" }, named(i)) : null, element("td", { class: "text" }, text)];
+  const figures = (row) => columns.map((name) => element("td", {}, formatted(row[name])));
+  return [
+    shown(run).map((row) => element("tr", { class: row === peak ? "best" : null },
+      label(`${row.step.toLocaleString("en")} ${row.stage}${row === peak ? " (best)" : ""}`), figures(row))),
+    floor && element("tr", { class: "floor" }, label("constant reply"), figures(floor)),
+    floor && element("tr", { class: "floor" }, element("td", { colspan: columns.length + 1 + COMPARED, class: "text" }, `“${floor.text}”`)),
+  ];
+}
+function shown(run) {
+  if (run.evaluations.length <= 12) return run.evaluations;
+  const [rows, peak] = [run.evaluations, best(run)];
+  return rows.filter((row, i) => i === 0 || i === rows.length - 1 || row === peak || row.stage !== rows[i + 1].stage);
+}
+
+// ---- curves of training -----------------------------------------------------------------------------------------------------
+function curves(place) {
+  if (!DATA.curves.length) { add(place, soft("No step has been finished yet.")); return; }
+  const [, size] = bounds(RUNS.map((run) => run.curves.size));
+  add(place, [soft(size > 1 ? `Each point is the mean over up to ${size} steps. ` : "",
+    "Bold: running mean; faint: as measured. Vertical dotted line: GRPO begins. ",
+    "Point at a chart, or focus it and use the arrow keys, to read its figures."), COMPARED ? legend() : null]);
+  for (const name of new Set(DATA.curves.map((curve) => curve.section))) {
+    add(place, [element("h3", {}, name), element("div", { class: "charts" },
+      DATA.curves.filter((curve) => curve.section === name).map((curve) => chart(curve.title, curve.about, RUNS.map((run) =>
+        ({ steps: run.curves.steps, values: run.curves.values[curve.key] || [], exact: curve.exact })))))]);
+  }
+}

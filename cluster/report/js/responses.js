@@ -1,0 +1,54 @@
+// ---- one group: prompt, answers, passages, responses ------------------------------------------------------------------------
+// As F1 compares them: no case, no articles.
+const words = (text) =>
+  text.toLowerCase().normalize("NFKC").split(/[^\p{L}\p{N}]+/u).filter((word) => word && !["a", "an", "the"].includes(word));
+
+function marked(text, wanted) {
+  return text.split(/([\p{L}\p{N}]+)/u).map((part) => (words(part).some((word) => wanted.has(word)) ? element("mark", {}, part) : part));
+}
+function question(text) {
+  return text.startsWith("persona:") ? text.replace(/\s+(?=context:|[QA]: )/g, "\n") : text;
+}
+function weights([incarnation, step]) {
+  return `weights of step ${step.toLocaleString("en")}${incarnation > 0 ? `, incarnation ${incarnation}` : ""}`;
+}
+// inside: whether a reward lies within the filter
+function card(group, scale, inside) {
+  const wanted = new Set(group.answers.flatMap(words));
+  const parts = [...new Set(group.responses.flatMap((one) => Object.keys(one.parts)))];
+  const rows = [...group.responses].sort((a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity))
+    .map((one) => responseRow(one, parts, wanted, scale, inside(one.reward)));
+  const heads = [element("th", { class: "text" }, "response"), ["reward", ...parts, "advantage", "tokens"].map((name) => element("th", {}, name))];
+  const facts = [`step ${group.step.toLocaleString("en")}`, group.id, `epoch ${group.epoch}`, weights(group.version)];
+  if (group.rewards) facts.push(`mean reward ${formatted(group.rewards[0])}, from ${formatted(group.rewards[1])} to ${formatted(group.rewards[2])}`);
+  return element("article", {},
+    element("header", {}, COMPARED ? named(group.run) : null, facts.map((fact) => element("span", {}, fact))),
+    element("p", { class: "question" }, question(group.question)),
+    group.answers.map((answer) => element("p", { class: "answer" }, answer)),
+    group.passages.length ? passages(group, wanted) : null,
+    group.drawn > group.responses.length
+      ? soft(`${group.responses.length} of ${group.drawn} responses: the best, the worst and others evenly between.`) : null,
+    scrolling(`Responses to ${group.id} at step ${group.step}`, "scroll", table(heads, rows)));
+}
+function passages(group, wanted) {
+  const gold = group.passages.filter((one) => one.gold).length;
+  const read = group.read > group.passages.length ? `${group.passages.length} of ${group.read} passages` : count(group.read, "passage");
+  return element("details", {}, element("summary", {}, `${read}${gold ? `, ${gold} gold` : ""}`), group.passages.map((one) => {
+    const [title, text] = RUNS[group.run].passages[one.text];
+    return element("div", { class: "passage" }, element("span", { class: "soft" }, `${one.id}, score ${formatted(one.score)} `),
+      one.gold ? element("span", { class: "badge" }, "gold") : null,
+      element("div", {}, title ? [element("strong", {}, title), " "] : null, marked(text, wanted)));
+  }));
+}
+function responseRow(one, parts, wanted, scale, inside) {
+  const width = (Math.max(0, one.reward ?? 0) / scale) * 3.5;
+  return element("tr", { class: inside ? null : "other" },
+    element("td", { class: "text" }, marked(one.response, wanted), one.response ? null : element("i", { class: "soft" }, "(empty)"),
+      one.finished ? null : [" ", element("span", { class: "badge cut" }, "cut")],
+      inside ? null : element("span", { class: "unseen" }, " (outside the filter)")),
+    element("td", {}, element("span", { class: "bar", style: `width:${width}em` }), formatted(one.reward)),
+    parts.map((name) => element("td", {}, formatted(one.parts[name]))),
+    element("td", { class: one.advantage > 0 ? "plus" : one.advantage < 0 ? "minus" : null },
+      isKnown(one.advantage) ? `${one.advantage > 0 ? "+" : ""}${one.advantage.toFixed(2)}` : "–"),
+    element("td", {}, formatted(one.tokens)));
+}
