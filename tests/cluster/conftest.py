@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,3 +15,9 @@ def head(tmp_path: Path) -> Iterator[Head]:
         yield head
     finally:
         head.close()
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return shutil.copytree(finished_run, tmp_path / "first", symlinks=True)

@@ -1,4 +1,4 @@
-"""The report's data, and its page in a real browser."""
+"""The report's page in a real browser."""
 
 import contextlib
 import json
@@ -18,9 +18,9 @@ from playwright.sync_api import Page
 
 from cluster.changed_settings import changed
 from cluster.config import Settings
-from cluster.report.bounded import LONGEST_TEXT, cut, fair_limit
+from cluster.report.bounded import LONGEST_TEXT, cut
 from cluster.report.curves import POINTS
-from cluster.report.data import EVALUATIONS, distinct_names, report_data
+from cluster.report.data import EVALUATIONS, report_data
 from cluster.report.groups import GROUPS_PER_STEP, RESPONSES_PER_GROUP, STEPS_WITH_GROUPS
 from cluster.report.page import page, write_report
 from cluster.run_folder import read_settings
@@ -28,44 +28,20 @@ from launch import main
 from learner.samples import write_samples
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
 from tests.browser import PHONE, opened
+from tests.cluster.report_runs import EVIL, log_group, write_rows
 from tests.cluster.runs import rows
 
-EVIL = '</script><script>window.stolen = 1</script><img src=x onerror="window.stolen = 2"> <b>bold</b> &lt;i&gt; \u2028'
-
-
-@pytest.fixture
-def run(finished_run: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(finished_run, tmp_path / "first", symlinks=True)
-
-
-def log_group(
-    run: Path,
-    step: int,
-    texts: tuple[str, ...],
-    rewards: tuple[float, ...],
-    id: str = "evil",
-    title: str = "",
-    incarnation: int = 0,
-) -> None:
-    """A sample log of one group whose prompt, passage and responses are given texts."""
-    group = Group(
-        prompt=Prompt(id=id, question=f"what {texts[0]}", answers=("the Big, red dog",), gold=("p1",)),
-        retrieval=Retrieval(passages=(Passage(id="p1", title=title, text=texts[0]),), scores=(1.5,)),
-        context_ids=(),
-        responses=tuple(
-            Response(text=text, token_ids=np.zeros(3, np.int32), sampler_logprobs=np.zeros(3, np.float32), finished=i == 0)
-            for i, text in enumerate(texts)
-        ),
-        version=Version(incarnation, step),
-        rewards=np.array(rewards, np.float32),
-        reward_parts={"f1": np.array(rewards, np.float32)},
-    )
-    shutil.rmtree(run / "samples", ignore_errors=True)
-    write_samples(run / "samples" / f"step-{step}.parquet", [group], torch.tensor([rewards]) - 1)
-
-
-def write_rows(file: Path, lines: list[dict[str, Any]]) -> None:
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+TOO_WIDE = """[...document.querySelectorAll("body *")]
+    .filter((one) => !one.closest("svg, .scroll, .events, nav, .skip, .unseen"))
+    .filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.outerHTML.slice(0, 80))"""
+GROUND = """(one) => {
+    const colour = (each) => getComputedStyle(each).backgroundColor;
+    let place = one;
+    while (colour(place) === "rgba(0, 0, 0, 0)") place = place.parentElement;
+    let opacity = 1;
+    for (let each = one; each; each = each.parentElement) opacity *= getComputedStyle(each).opacity;
+    return [colour(place), getComputedStyle(one).color, opacity];
+}"""
 
 
 @contextlib.contextmanager
@@ -86,19 +62,6 @@ def page_of(data: dict[str, Any], folder: Path, **view: Any) -> Iterator[Page]:
         yield shown
 
 
-def test_a_report_holds_what_the_run_wrote(run: Path) -> None:
-    [data] = report_data([run])["runs"]
-    metrics = rows(run / "metrics.jsonl")
-    assert data["curves"]["steps"] == [row["step"] for row in metrics]
-    assert data["curves"]["values"]["reward"][4:] == [pytest.approx(row["reward"], rel=1e-4) for row in metrics[4:]]
-    assert data["curves"]["values"]["truncated"][:4] == [None] * 4  # nothing is drawn in stage 1
-    assert data["evaluations"] == rows(run / "evaluations.jsonl")
-    assert data["stages"] == {"supervised": [1, 4], "grpo": [5, 8]} and data["settings"]["rollout.group_size"] == 4
-    assert len(data["groups"]) == 4 * 4 and {len(group["responses"]) for group in data["groups"]} == {4}
-    texts = {tuple(data["passages"][passage["text"]]) for group in data["groups"] for passage in group["passages"]}
-    assert texts == set(map(tuple, data["passages"])) and all(text for _, text in texts)
-
-
 def test_a_report_of_a_long_run_is_bounded(run: Path) -> None:
     [row] = rows(run / "metrics.jsonl")[-1:]
     steps = 4 * POINTS + 1
@@ -111,15 +74,6 @@ def test_a_report_of_a_long_run_is_bounded(run: Path) -> None:
     shown = sorted({group["step"] for group in data["groups"]})
     assert (shown[0], shown[-1], len(shown)) == (5, 8 + 3 * STEPS_WITH_GROUPS, STEPS_WITH_GROUPS)
     assert len(data["groups"]) <= STEPS_WITH_GROUPS * GROUPS_PER_STEP
-
-
-def test_no_text_can_leave_the_data(run: Path) -> None:
-    html = page(json.dumps({"text": EVIL}))
-    assert html.count("</script>") == 2 and "\u2028" not in html and "<b>bold" not in html
-
-
-def test_a_run_writes_its_report_by_itself(finished_run: Path) -> None:
-    assert (finished_run / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_what_the_policy_wrote_is_shown_as_text(run: Path) -> None:
@@ -238,29 +192,6 @@ def test_failures_and_replaced_actors_stand_on_a_time_line(run: Path) -> None:
         assert told[1:] == ["1970-01-01 00:00:00\t5\tsampler lost: <i>it died</i>", "–\t6\tnobody knows when"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([], "report: names no run; give the folder of one"),
-        (["nowhere"], "nowhere: holds no run (no config.yaml)"),
-        (["RUN", "--output", "nowhere/report.html"], "nowhere/report.html: cannot be written"),
-        (["RUN", "--outptu", "x.html"], "--outptu: unknown setting; did you mean output?"),
-    ],
-)
-def test_a_mistake_in_asking_for_a_report_is_one_line(
-    arguments: list[str],
-    expected: str,
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["report", *[str(run) if part == "RUN" else part for part in arguments]]) == 2
-    error = capsys.readouterr().err
-    assert expected in error and error.count("\n") == 1
-
-
 def test_a_run_that_has_done_nothing_yet_has_a_report(run: Path) -> None:
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         (run / name).unlink()
@@ -288,14 +219,6 @@ def test_figures_that_are_not_finite_leave_gaps_in_a_page_that_is_drawn(run: Pat
         assert page.locator("#curves figure").count() > 10
         rewards = [line.split("\t")[1:4:2] for line in page.locator("article table").inner_text().splitlines()[1:]]
         assert rewards == [["2", "–"], ["1", "–"], ["–", "–"]]
-
-
-def test_a_mean_over_steps_is_that_of_its_finite_figures(run: Path) -> None:
-    [row] = rows(run / "metrics.jsonl")[-1:]
-    lines = [row | {"step": n, "reward": math.nan if n % 2 else n, "loss": 1e308} for n in range(1, 2 * POINTS + 1)]
-    write_rows(run / "metrics.jsonl", lines)
-    [data] = report_data([run])["runs"]
-    assert data["curves"]["values"]["reward"][:2] == [2, 4] and data["curves"]["values"]["loss"][0] is None
 
 
 def test_a_hundred_thousand_responses_and_steps_are_drawn(run: Path, tmp_path: Path) -> None:
@@ -337,24 +260,6 @@ def test_sample_files_that_cannot_be_read_are_counted_and_left_out(run: Path) ->
         (run / "samples" / f"step-{step}.parquet").write_bytes(b"PAR1")
     with report_of(run) as page:
         assert page.locator("#groups p").all_inner_texts() == ["4 of the sample files could not be read."]
-
-
-def test_a_folder_named_like_a_column_adds_none(run: Path, tmp_path: Path) -> None:
-    moved = run.rename(tmp_path / "seed=3")
-    [data] = report_data([moved])["runs"]
-    assert set(data["groups"][0]["responses"][0]["parts"]) == {"f1", "rougeL", "bleu"}
-
-
-def test_rows_that_lack_a_figure_are_reported_without_it(run: Path) -> None:
-    lines = [{"step": row["step"], "stage": row["stage"]} for row in rows(run / "metrics.jsonl")]
-    write_rows(run / "metrics.jsonl", lines)
-    [data] = report_data([run])["runs"]
-    assert data["seconds"] == 0 and data["incidents"]["restarts"] == []
-
-
-TOO_WIDE = """[...document.querySelectorAll("body *")]
-    .filter((one) => !one.closest("svg, .scroll, .events, nav, .skip, .unseen"))
-    .filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.outerHTML.slice(0, 80))"""
 
 
 def test_long_names_fit_a_phone(run: Path, tmp_path: Path) -> None:
@@ -489,41 +394,6 @@ def test_a_long_text_is_cut_and_says_by_how_much(run: Path) -> None:
         assert "w… (1,500 characters more)" in page.locator("article tbody tr").last.inner_text()
 
 
-def test_only_the_longest_texts_are_cut_to_keep_a_budget() -> None:
-    lengths = [10, 20, 1000, 2000]
-    assert fair_limit(lengths, 400) == (400 - 10 - 20) // 2
-    assert fair_limit(lengths, sum(lengths)) == LONGEST_TEXT and fair_limit([], 400) == LONGEST_TEXT
-
-
-def test_runs_of_one_name_are_told_apart_by_the_folders_above(run: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        shutil.copytree(run, tmp_path / name / "run", symlinks=True)
-    data = report_data([tmp_path / "a" / "run", tmp_path / "b" / "run", run])
-    assert [one["name"] for one in data["runs"]] == ["a/run", "b/run", "first"]
-    paths = [Path("/x/a/run"), Path("/y/a/run"), Path("/y/b/run")]
-    assert distinct_names(paths) == ["x/a/run", "y/a/run", "b/run"]
-    assert distinct_names([Path("/run"), Path("/run")]) == ["/run", "/run"]
-
-
-def test_a_reward_of_ones_own_has_its_curve_though_the_last_step_lacks_it(run: Path) -> None:
-    lines = rows(run / "metrics.jsonl")
-    lines[5] |= {"extra/brevity": 0.5}
-    write_rows(run / "metrics.jsonl", lines)
-    data = report_data([run])
-    assert data["runs"][0]["curves"]["values"]["extra/brevity"][5] == 0.5
-    assert "extra/brevity" in [curve["key"] for curve in data["curves"]]
-
-
-GROUND = """(one) => {
-    const colour = (each) => getComputedStyle(each).backgroundColor;
-    let place = one;
-    while (colour(place) === "rgba(0, 0, 0, 0)") place = place.parentElement;
-    let opacity = 1;
-    for (let each = one; each; each = each.parentElement) opacity *= getComputedStyle(each).opacity;
-    return [colour(place), getComputedStyle(one).color, opacity];
-}"""
-
-
 def test_responses_outside_the_filter_and_signed_figures_stay_readable(run: Path) -> None:
     log_group(run, 8, ("a big RED cat", "no"), (0.25, 2.0))
     for colours in ("light", "dark"):
@@ -587,9 +457,3 @@ def test_templates_of_the_family_are_no_changed_settings(run: Path) -> None:
     with report_of(run) as page:
         assert "policy.prompt_template" not in page.locator("#settings table").first.inner_text()
         assert "rollout.group_size\t4\t8" in page.locator("#settings table").first.inner_text()
-
-
-@pytest.mark.parametrize("order", ["RUN --output FILE", "--output FILE RUN", "--output=FILE RUN"])
-def test_the_runs_may_stand_before_and_after_the_flag(order: str, finished_run: Path, tmp_path: Path) -> None:
-    words = order.replace("RUN", str(finished_run)).replace("FILE", str(tmp_path / "x.html")).split()
-    assert main(["report", *words]) == 0 and (tmp_path / "x.html").stat().st_size > 10_000
