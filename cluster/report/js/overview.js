@@ -32,8 +32,8 @@ function head(top) {
 // ---- held-out figures -------------------------------------------------------------------------------------------------------
 const HELD_OUT = [
   ["reward", "Held-out reward", "greedy replies, in the training reward's units"],
-  ["f1", "Held-out F1", "percent; thin and level: the constant reply"],
-  ["rougeL", "Held-out ROUGE-L", "percent; thin and level: the constant reply"],
+  ["f1", "Held-out F1", "percent; dashed: the constant reply"],
+  ["rougeL", "Held-out ROUGE-L", "percent; dashed: the constant reply"],
 ];
 
 function heldOut(place) {
