@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # PyTorch and Ray are imported by what needs them: a help tex
     from cluster.trainer import Trainer
 
 COMMANDS = {
-    "train": f"{__name__}.train_command",
+    "train": "",  # below
     "evaluate": "cluster.commands.evaluating.evaluate",
     "report": "cluster.commands.reporting.report",
     "chat": "cluster.commands.chatting.chat",
@@ -56,11 +56,15 @@ def train_command(argv: Sequence[str]) -> None:
         return
     with training(request) as trainer:
         asyncio.run(train(trainer))
+        if trainer.chronicle.unread:
+            raise BrokenPipeError
 
 
 def command_named(name: str) -> Callable[[Sequence[str]], None]:
     if name not in COMMANDS:
         raise SettingsError(f"{name}: no such command; the commands are {', '.join(COMMANDS)}")
+    if name == "train":
+        return train_command
     module, _, function = COMMANDS[name].rpartition(".")
     command: Callable[[Sequence[str]], None] = getattr(import_module(module), function)
     return command

@@ -29,6 +29,10 @@ class Chronicle:
         self._job_entry: JobEntry | None = None
         self._step = 0
 
+    @property
+    def unread(self) -> bool:
+        return self._terminal.unread
+
     def watch(self, crew: Crew, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         roles: dict[str, Actors | Learner] = {"sampler": crew.samplers, "reward": crew.rewards, "learner": crew.learner}
         self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.tell)
@@ -50,8 +54,8 @@ class Chronicle:
 
     def tell(self, text: str) -> None:
         """Say what happened to the run, and keep it for its report."""
-        self._terminal.say(text)
         self._folder.append(self._folder.events, {"time": time.time(), "step": self._step, "text": text})
+        self._terminal.say(text)
 
     def step(self, row: Row) -> None:
         """`row` becomes a line of metrics.jsonl."""

@@ -18,6 +18,7 @@ class Terminal:
 
     def __init__(self, total_steps: int, manner: Manner = "lines"):
         self.manner, self._total_steps = manner, total_steps
+        self.unread = False  # whether the reader of stdout has left
         self._bar: tqdm[Any] | None = None
 
     def say(self, text: str) -> None:
@@ -37,7 +38,7 @@ class Terminal:
     def conclude(self, text: str, row: Row) -> None:
         """The last word, which is said in every manner."""
         self.close()
-        print(json_line(row) if self.manner == "json" else text, flush=True)
+        self._print(json_line(row) if self.manner == "json" else text)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -45,8 +46,14 @@ class Terminal:
 
     def _write(self, line: str, row: Row) -> None:
         if self.manner != "quiet":
-            tqdm.write(json_line(row) if self.manner == "json" else line, file=sys.stdout)
+            self._print(json_line(row) if self.manner == "json" else line)
+
+    def _print(self, text: str) -> None:
+        try:
+            tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
+        except BrokenPipeError:  # as Ctrl-C behind `| tee` ends tee, too: the run is still to be saved
+            self.unread = True
 
 
 def nobody_reads_on() -> bool:

@@ -110,7 +110,7 @@ def _told(error: BaseException) -> str:
 
 def without_secrets(text: str) -> str:
     """What is told lands in the run folder: no keys, and of addresses no passwords and no queries."""
-    for name, value in os.environ.items():
-        if SECRET.search(name) and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, "***")
-    return re.sub(r"(://\S*?\?)[^\s)'\"]+", r"\1***", re.sub(r"//[^/\s]+@", "//***@", text))
+    secrets = {value for name, value in os.environ.items() if SECRET.search(name) and len(value) >= SHORTEST_SECRET}
+    for value in sorted(secrets, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return re.sub(r"(://\S*?\?)[^\s)'\"]+", r"\1***", re.sub(r"//[^\s?]+@", "//***@", text))

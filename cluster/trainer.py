@@ -152,6 +152,8 @@ class Trainer:
             await self._publish()
         self.pipeline.trained(batch, self.weights)
         self._record(self.pipeline, batch, update, seconds)
+        if self.chronicle.unread and self.stop_reason is None:
+            self.stop_reason = "nobody reads its output"
         await self._evaluate_if_due(stage)
         if self._save_is_due(stage):
             await self._save(self.pipeline)
@@ -241,8 +243,10 @@ class Trainer:
     async def _save(self, pipeline: Pipeline) -> None:
         self.state.constant_reply = await self.held_out.constant_reply()
         self._saving = True
-        ready = pipeline_state.note(pipeline, self.state)
-        self._saving = False
+        try:
+            ready = pipeline_state.note(pipeline, self.state)
+        finally:
+            self._saving = False
 
         async def write(folder: Path) -> None:
             await self.learner.ask("save", folder)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,9 +109,11 @@ def test_a_command_ends_in_silence_where_nobody_reads_on(
 
 
 def test_a_run_whose_reader_leaves_keeps_its_checkpoint(tiny_flags: list[str], tmp_path: Path) -> None:
-    with Process("train", "--local", *tiny_flags, "--run_dir", tmp_path / "run", "--checkpoint_every", 1) as process:
+    with Process("train", "--local", *tiny_flags, "--run_dir", tmp_path / "run", "--checkpoint_every", 0) as process:
         process.until("supervised      2")
         assert process.stdout is not None
         process.stdout.close()
-        process.wait(DEADLINE_S)
-    assert (tmp_path / "run" / "checkpoints" / "latest" / "manifest.json").is_file()
+        process.send_signal(signal.SIGINT)  # a shell tells the whole pipeline
+        assert process.wait(DEADLINE_S) == 141
+    last = rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == f"step-{last}"

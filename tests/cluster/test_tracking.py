@@ -227,6 +227,7 @@ def test_addresses_are_told_without_passwords_and_queries(monkeypatch: pytest.Mo
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi0123456789")
     text = "at https://user:p@ss@host/runs?api_key=abc (dapi0123456789), try http://host/x"
     assert without_secrets(text) == "at https://***@host/runs?*** (***), try http://host/x"
+    assert without_secrets("postgresql://me:pa/ss@db.host/mlflow") == "postgresql://***@db.host/mlflow"
 
 
 def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(
