@@ -1,7 +1,7 @@
 """What others see of a run while it goes on: Prometheus through Ray, TensorBoard, trackers."""
 
 import asyncio
-import json
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,9 +13,8 @@ from cluster.group_source import Actors
 from cluster.replica import forget
 from cluster.run_folder import RunFolder
 from cluster.series import Value, of_evaluation, of_step
-from cluster.trackers import TRACKERS
+from cluster.trackers import TRACKERS, Tracker
 from cluster.tracking import Background, TensorBoard, scalars
-from rollout.errors import writing
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -34,8 +33,9 @@ class Monitor:
     ):
         self._folder, self._roles, self._queues, self._failed_prompts, self._say = folder, roles, queues, failed_prompts, say
         self._gauges = Gauges(folder.path.name)
-        self._tensorboard = TensorBoard(folder.path / "tensorboard")
-        self._trackers = {name: Background(name, TRACKERS[name](settings, folder.path), say) for name in settings.trackers}
+        trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
+        trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}
+        self._trackers = [Background(name, tracker, say) for name, tracker in trackers.items()]
         self._counted = dict.fromkeys(roles, 0)  # restarts
         self._looking: asyncio.Task[None] | None = None
         self._finished = False
@@ -44,16 +44,16 @@ class Monitor:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
         self._looking = asyncio.create_task(self._look())
         self._looking.add_done_callback(self._say_why)
-        file = self._folder.path / "trackers.json"
-        ids: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-        for name, tracker in self._trackers.items():
-            ids[name] = await tracker.open(ids.get(name))
-            with writing(file):
-                file.write_text(json.dumps(ids))
+        ids = self._folder.tracker_ids() if len(self._trackers) > 1 else {}
+        for tracker in self._trackers:
+            if id := await tracker.open(ids.get(tracker.name)):
+                ids[tracker.name] = id
+                self._folder.write_tracker_ids(ids)
 
     def go_back(self, step: int) -> None:
         """The run goes on from `step`: what comes after it will be made again."""
-        self._tensorboard.go_back(step)
+        for tracker in self._trackers:
+            tracker.go_back(step)
 
     def step(self, row: Mapping[str, Any]) -> None:
         """`row` is a line of metrics.jsonl."""
@@ -69,16 +69,15 @@ class Monitor:
         self._finished = True
 
     def close(self) -> None:
-        if self._looking is not None:
-            forget(self._looking)
-        self._tensorboard.close()
-        for tracker in self._trackers.values():
-            tracker.close(self._finished)
+        with contextlib.ExitStack() as parts:
+            for tracker in self._trackers:
+                parts.callback(tracker.close, self._finished)
+            if self._looking is not None:
+                parts.callback(forget, self._looking)
 
     def _show(self, values: Iterator[Value], step: int, numbers: Mapping[str, float]) -> None:
         self._gauges.show(values)
-        self._tensorboard.log(step, numbers)
-        for tracker in self._trackers.values():
+        for tracker in self._trackers:
             tracker.log(step, numbers)
 
     def _say_why(self, ended: asyncio.Task[None]) -> None:

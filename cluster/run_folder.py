@@ -39,7 +39,7 @@ class RunFolder:
         self.path = path
         self.metrics, self.evaluations = path / "metrics.jsonl", path / "evaluations.jsonl"
         self.failed_prompts, self.events = path / "failed_prompts.jsonl", path / "events.jsonl"
-        self.report, self.inputs = path / "report.html", path / "inputs.json"
+        self.report, self.inputs, self.trackers = path / "report.html", path / "inputs.json", path / "trackers.json"
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
 
     @classmethod
@@ -82,6 +82,17 @@ class RunFolder:
     def digests(self) -> dict[str, str]:
         """Of the files that the run was begun with; none before they were read."""
         return json.loads(self.inputs.read_text(encoding="utf-8")) if self.inputs.is_file() else {}
+
+    def write_tracker_ids(self, ids: dict[str, str]) -> None:
+        _replace(self.trackers, json.dumps(ids))
+
+    def tracker_ids(self) -> dict[str, str]:
+        """Of this run, by the tracker's name. Raises CheckpointError for a file that holds none."""
+        try:
+            ids = json.loads(self.trackers.read_text(encoding="utf-8")) if self.trackers.is_file() else {}
+            return {str(name): str(id) for name, id in ids.items()}
+        except (ValueError, AttributeError) as error:
+            raise CheckpointError(f"{self.trackers}: holds no ids; remove it, and the trackers begin new runs") from error
 
     def write_settings(self, settings: Settings) -> None:
         _replace(self.path / "config.yaml", dump(settings))

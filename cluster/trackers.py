@@ -26,18 +26,22 @@ def check_installed(trackers: Sequence[TrackerName]) -> None:
 
 
 class Tracker(Protocol):
-    """place: where a person finds the run. `open` goes on with the run of an id that it returned before, None begins one."""
+    """place: where a person finds the run, if not in its folder. `open` goes on with the run of an id that it returned before,
+    None begins one. `go_back`: what comes after `step` is made again, and may be shown twice by those that cannot forget."""
 
-    place: str
+    place: str = ""
 
     def open(self, id: str | None) -> str: ...
+
+    def go_back(self, step: int) -> None:
+        return
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def close(self, finished: bool) -> None: ...
 
 
-class Wandb:
+class Wandb(Tracker):
     """The project is WANDB_PROJECT or else lapdog."""
 
     def __init__(self, settings: Settings, folder: Path):
@@ -67,7 +71,7 @@ class Wandb:
         self._run.finish(exit_code=0 if finished else 1)
 
 
-class Mlflow:
+class Mlflow(Tracker):
     """The server is MLFLOW_TRACKING_URI or else mlflow.db beside the run's folder; the experiment is MLFLOW_EXPERIMENT_NAME or
     else lapdog."""
 

@@ -4,22 +4,25 @@ import asyncio
 import math
 import os
 import re
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from cluster.trackers import Tracker
-from rollout.errors import SettingsError, first_line, writing
+from rollout.errors import SettingsError, first_line
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Scalars = Mapping[str, float]
-SECRET = re.compile("(KEY|TOKEN|PASSWORD|SECRET)$")  # so end the names of variables that hold one
-SHORTEST_SECRET = 8
+LONGEST_CLOSE_S = 60.0
+# so end, or stand, in the names of variables that hold one
+SECRET = re.compile(r"(KEY(_ID)?|TOKEN|PASS(WORD|WD|PHRASE)?|_PWD|SECRET|CREDENTIALS?|CONNECTION_STRING)$", re.IGNORECASE)
+SHORTEST_SECRET = 6
 
 
 def scalars(row: Mapping[str, Any], prefix: str) -> dict[str, float]:
@@ -33,7 +36,7 @@ def scalars(row: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return found
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in a folder; each call is on disk when it returns."""
 
     def __init__(self, folder: Path):
@@ -41,67 +44,84 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
         self._purged_from: int | None = None
 
+    def open(self, id: str | None) -> str:
+        """A folder needs none."""
+        return ""
+
     def go_back(self, step: int) -> None:
-        """TensorBoard shall forget what was logged of steps after `step`."""
         if self._writer is not None:
-            self.close()
+            self._writer.close()
+            self._writer = None
             time.sleep(1 - time.time() % 1)  # files are read in the order of their names, which tell the second
         self._purged_from = step + 1
 
     def log(self, step: int, values: Scalars) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes half a second
 
-        with writing(self._folder):
-            if self._writer is None:
-                self._writer = SummaryWriter(str(self._folder), purge_step=self._purged_from)
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._purged_from)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, finished: bool) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
 
 
 class Background:
-    """A tracker in a thread of its own. One that fails is reported and given up: a run outlives its tracker's server."""
+    """A tracker in a thread of its own, which keeps nobody waiting. One that fails is told of once and given up: a run outlives
+    its tracker's server."""
 
     def __init__(self, name: str, tracker: Tracker, say: Callable[[str], None]):
         self.name = name
         self._tracker, self._say = tracker, say
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._sent: deque[Future[None]] = deque()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None ends them
+        self._thread = threading.Thread(target=self._pass_on, name=name, daemon=True)  # the end of Python does not wait for it
         self._is_open = False
+        self._failure: Exception | None = None
 
     async def open(self, id: str | None) -> str:
         """The id of the tracker's run, the one given or that of a new one. Raises SettingsError if it cannot be had."""
-        opening = asyncio.wrap_future(self._thread.submit(self._tracker.open, id))
-        await asyncio.wait([opening])
-        if (error := opening.exception()) is not None:
-            raise SettingsError(f"trackers: {self.name} cannot be reached ({_told(error)}); check its login, or leave it out")
+        [opened] = await asyncio.gather(asyncio.to_thread(self._tracker.open, id), return_exceptions=True)
+        if isinstance(opened, BaseException):
+            raise SettingsError(f"trackers: {self.name} cannot be reached ({_told(opened)}); check its login, or leave it out")
         self._is_open = True
-        self._say(f"{self.name}: {without_secrets(self._tracker.place)}")
-        return opening.result()
+        self._thread.start()
+        if self._tracker.place:
+            self._say(f"{self.name}: {without_secrets(self._tracker.place)}")
+        return opened
+
+    def go_back(self, step: int) -> None:
+        """The run goes on from `step`."""
+        self._calls.put(partial(self._tracker.go_back, step))
 
     def log(self, step: int, values: Scalars) -> None:
-        self._notice_failures()
-        if self._is_open:
-            self._sent.append(self._thread.submit(self._tracker.log, step, values))
+        self._calls.put(partial(self._tracker.log, step, values))
+        self._tell_of_failure()
 
     def close(self, finished: bool) -> None:
-        """Wait until all is sent."""
-        if self._is_open:
-            self._sent.append(self._thread.submit(self._tracker.close, finished))
-        self._thread.shutdown()
-        self._notice_failures()
+        """Wait until all is sent, but no longer than a run may be held."""
+        if not self._is_open:
+            return
+        self._calls.put(partial(self._tracker.close, finished))
+        self._calls.put(None)
+        self._thread.join(LONGEST_CLOSE_S)
+        self._tell_of_failure()
+        if self._thread.is_alive():
+            self._say(f"{self.name} has not taken all within {LONGEST_CLOSE_S:g} s and is left; a resume tries it again")
 
-    def _notice_failures(self) -> None:
-        while self._is_open and self._sent and self._sent[0].done():
-            if (error := self._sent.popleft().exception()) is not None:
-                self._say(f"{self.name} fails and is given up ({_told(error)}); a resume tries it again")
-                self._is_open = False
-                self._thread.shutdown(wait=False, cancel_futures=True)
+    def _pass_on(self) -> None:
+        try:
+            while (call := self._calls.get()) is not None:
+                call()
+        except Exception as error:  # whatever another's library raises
+            self._failure = error
+
+    def _tell_of_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self._say(f"{self.name} fails and is given up ({_told(failure)}); a resume tries it again")
 
 
 def _told(error: BaseException) -> str:

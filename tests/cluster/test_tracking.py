@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import shutil
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cluster.tracking import Background, TensorBoard, scalars, without_secrets
 from launch import main
 from rollout.errors import SettingsError
 from tests.cluster.runs import rows
+from tests.cluster.test_training import assert_same_weights, copy_as_of
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 Curves = dict[str, list[tuple[int, float]]]
@@ -151,7 +154,7 @@ def test_steps_that_are_gone_back_to_are_forgotten(tmp_path: Path) -> None:
         board.log(step, {"train/loss": float(step)})
     board.go_back(2)
     board.log(3, {"train/loss": 30.0})
-    board.close()
+    board.close(finished=True)
     assert of_tensorboard(tmp_path) == {"train/loss": [(0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0)]}
 
 
@@ -173,13 +176,13 @@ def test_a_tracker_that_is_not_installed_is_told_before_ray_starts(
     assert not (tmp_path / "run").exists()
 
 
-class Moody:
+class Moody(trackers.Tracker):
     """A tracker whose server fails at the calls that it is told to fail at."""
 
     place = "https://me:word@host/runs"
 
     def __init__(self, *fails: str):
-        self.fails, self.logged = fails, list[int]()
+        self.fails, self.calls, self.logged = fails, list[str](), list[int]()
 
     def open(self, id: str | None) -> str:
         self._meet("open")
@@ -193,6 +196,7 @@ class Moody:
         self._meet("close")
 
     def _meet(self, what: str) -> None:
+        self.calls.append(what)
         if what in self.fails:
             raise ConnectionError(f"cannot reach {self.place} with key {SECRET}")
 
@@ -221,6 +225,51 @@ def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, 
     asyncio.run(used(tracker, said))
     met = "ConnectionError: cannot reach https://***@host/runs with key ***"
     assert said[1:] == [f"moody fails and is given up ({met}); a resume tries it again"]
+    assert tracker.calls[-1] == fails[0]  # what was still to be sent is not tried
+
+
+def test_a_tracker_that_takes_nothing_holds_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.tracking.LONGEST_CLOSE_S", 0.1)
+    tracker, said, free = Moody(), list[str](), threading.Event()
+    monkeypatch.setattr(tracker, "log", lambda step, values: free.wait())
+    asyncio.run(used(tracker, said))
+    free.set()
+    assert said[1:] == ["moody has not taken all within 0.1 s and is left; a resume tries it again"]
+
+
+def test_a_run_goes_on_without_tensorboard(finished_run: Path, tmp_path: Path) -> None:
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    shutil.rmtree(run / "tensorboard")
+    (run / "tensorboard").write_text("in its way")
+    (run / "trackers.json").write_text("{")  # belongs to trackers that are not named
+    assert main(["train", "--local", "--resume", str(run)]) == 0
+    assert_same_weights(run, finished_run)
+    told = [row["text"] for row in rows(run / "events.jsonl") if "tensorboard" in row["text"]]
+    assert len(told) == 1 and told[0].startswith("tensorboard fails and is given up (FileExistsError: ")
+
+
+def test_ids_of_trackers_that_cannot_be_read_are_refused_where_they_are_needed(
+    finished_run: Path, tmp_path: Path, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    (run / "trackers.json").write_text("[]")
+    assert main(["train", "--local", "--resume", str(run), "--trackers", "mlflow"]) == 2
+    expected = f"error: {run / 'trackers.json'}: holds no ids; remove it, and the trackers begin new runs\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["X_API_KEY", "aws_access_key_id", "TOKEN", "DB_PASS", "db_pwd", "SSH_PASSPHRASE", "BLOB_CONNECTION_STRING"]
+)
+def test_values_of_variables_that_hold_secrets_are_not_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "gh7/kp")
+    assert without_secrets("no entry with gh7/kp") == "no entry with ***"
+
+
+def test_folders_and_short_values_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/runs/one")
+    monkeypatch.setenv("USE_TOKEN", "1")
+    assert without_secrets("/runs/one/mlflow.db, try 1") == "/runs/one/mlflow.db, try 1"
 
 
 def test_addresses_are_told_without_passwords_and_queries(monkeypatch: pytest.MonkeyPatch) -> None:
