@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 Row = dict[str, Any]
@@ -29,11 +30,12 @@ def best_of(evaluations: Sequence[Row]) -> Best:
     """The policy that training began with does not count."""
     best = Best()
     for row in evaluations:
-        if row["step"] == 0 or row["reward"] is None:
+        reward = row.get("reward")
+        if row["step"] == 0 or reward is None:
             continue
-        if best.reward is None or row["reward"] > best.reward:
-            best = Best(row["step"], row["reward"])
-        elif row["stage"] == "grpo":
+        if best.reward is None or reward > best.reward:
+            best = Best(row["step"], reward)
+        elif row.get("stage") == "grpo":
             best = Best(best.step, best.reward, best.evaluations_since + 1)
     return best
 
@@ -43,7 +45,8 @@ def milestones(evaluations: Sequence[Row]) -> list[Row]:
     if len(evaluations) <= SHOWN_EVALUATIONS:
         return list(evaluations)
     best = best_of(evaluations).step
-    following = [*(row["stage"] for row in evaluations[1:]), None]
-    last_of_stages = [row["step"] for row, stage in zip(evaluations, following, strict=True) if row["stage"] != stage]
+    stages = [row.get("stage") for row in evaluations]
+    ends = [before != after for before, after in pairwise([*stages, None])]
+    last_of_stages = [row["step"] for row, is_last in zip(evaluations, ends, strict=True) if is_last]
     kept = {evaluations[0]["step"], best, *last_of_stages}
     return [row for row in evaluations if row["step"] in kept]

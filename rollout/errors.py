@@ -48,14 +48,16 @@ class ClusterError(LapdogError):
     pass
 
 
+HOW_TO_MEND = "make room or mend the rights"
+
+
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, remedy: str = f"{HOW_TO_MEND}; a run goes on with --resume") -> Iterator[None]:
     """Raise CheckpointError for what keeps `path` from being written: a full disk, missing rights."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        remedy = "make room or mend the rights; a run goes on with --resume"
         raise CheckpointError(f"{path}: cannot be written ({cause}); {remedy}") from error
 
 

@@ -25,7 +25,7 @@ from cluster.session import Shares, session
 from cluster.terminal import evaluation_table
 from rollout.config import Positive, Section
 from rollout.dataset import read_prompts
-from rollout.errors import writing
+from rollout.errors import HOW_TO_MEND, writing
 from rollout.types import Prompt, Version
 
 
@@ -74,10 +74,10 @@ def evaluate(argv: Sequence[str]) -> None:
     with session(settings.cluster, "evaluate") as shares:
         figures, rows = asyncio.run(_figures_and_rows(settings, shares, opened.path, prompts, state))
     if options.predictions is not None:
-        with writing(options.predictions):
+        with writing(options.predictions, HOW_TO_MEND):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     if options.output is not None:
-        with writing(options.output):
+        with writing(options.output, HOW_TO_MEND):
             options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         print(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
     else:

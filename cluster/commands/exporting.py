@@ -1,7 +1,5 @@
 """`export`: a policy as a plain transformers folder with tokenizer, generation config and model card."""
 
-import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,7 @@ from cluster.commands.opening import EXPORTED_SETTINGS, READ_BY_AN_EXPORT, Opene
 from cluster.config import Settings, absolute
 from cluster.flags import by_name, parse_flags, split
 from rollout.config import Section
-from rollout.errors import CheckpointError, SettingsError, writing
+from rollout.errors import HOW_TO_MEND, CheckpointError, SettingsError, writing
 from rollout.policy.interface import Policy, end_tokens
 from rollout.policy.loading import has_adapters, load_policy, merge_adapters
 
@@ -37,18 +35,17 @@ def export(argv: Sequence[str]) -> None:
     opened = open_policy(options.checkpoint, values)
     if options.keep_adapters and not has_adapters(opened.path):
         raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
-    draft = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    with writing(target), tempfile.TemporaryDirectory() as merged:
+    with writing(target, HOW_TO_MEND):
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = opened.path
-        if has_adapters(source) and not options.keep_adapters:
-            merge_adapters(Path(source), Path(merged))
-            source = merged
-        _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, draft)
-        if target.is_dir():
-            target.rmdir()
-        os.rename(draft, target)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+            source, merged, draft = opened.path, Path(beside) / "merged", Path(beside) / "draft"
+            if has_adapters(source) and not options.keep_adapters:
+                merge_adapters(Path(source), merged)
+                source = str(merged)
+            _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, draft)
+            if target.is_dir():
+                target.rmdir()
+            draft.rename(target)
     print(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
 
 

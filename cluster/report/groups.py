@@ -22,7 +22,7 @@ OF_PROMPT = ("question", "answers", "gold", "passages", "passage_titles", "passa
 
 def sampled_groups(logs: Sequence[tuple[int, Path]]) -> dict[str, Any]:
     """Groups of steps spread over the run, first and last among them; their passages, once each; how many steps have any; how
-    many of the files that were chosen cannot be read, as while they are being written."""
+    many of the files that were chosen hold none, as a log that was copied in part."""
     groups: list[dict[str, Any]] = []
     passages: dict[tuple[str, str], int] = {}
     unreadable = 0
@@ -42,6 +42,9 @@ def _rows_of_groups(log: Path) -> list[tuple[Row, list[Row]]]:
     """(what is the same in all its rows, its rows without that) of each group. The same stands in every row of the file and may
     be long, so it is read in small parts."""
     with pq.ParquetFile(log) as file:
+        columns = [(column.name, column.type) for column in file.schema_arrow]
+        if any(column not in columns for column in COLUMNS):
+            raise pa.ArrowInvalid(f"{log}: is no sample log")
         names = file.schema_arrow.names
         by_prompt: dict[tuple[int, str], list[Row]] = {}
         firsts: list[int] = []
@@ -77,9 +80,8 @@ def _group(step: int, prompt: Row, responses: Sequence[Row], passages: dict[tupl
 
 
 def _passages(prompt: Row, passages: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
-    texts, ids, scores = prompt["passages"], prompt["passage_ids"], prompt["retrieval_scores"]
-    titles = prompt.get("passage_titles") or [""] * len(texts)
-    found = list(zip(titles, texts, ids, scores, strict=True))[:PASSAGES_PER_GROUP]
+    columns = (prompt[name] for name in ("passage_titles", "passages", "passage_ids", "retrieval_scores"))
+    found = list(zip(*columns, strict=True))[:PASSAGES_PER_GROUP]
     return [
         {
             "text": passages.setdefault((title, text), len(passages)),

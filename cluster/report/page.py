@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
 from cluster.report.data import report_data
-from rollout.errors import writing
+from rollout.errors import HOW_TO_MEND, writing
 
 HERE = Path(__file__).parent
 # in the order in which they need each other
@@ -18,10 +19,13 @@ SCRIPTS = ("elements", "chart", "overview", "responses", "groups", "incidents", 
 def write_report(paths: Sequence[Path], target: Path) -> None:
     """Write what runs in these folders did to `target`. Raises CheckpointError if that cannot be written."""
     html = page(json.dumps(report_data(paths), ensure_ascii=False, allow_nan=False, separators=(",", ":")))
-    draft = target.with_name(f".{target.name}.tmp")
-    with writing(target):
-        draft.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair, as in a folder's name
-        draft.replace(target)
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")  # the run itself may write it at the same time
+    with writing(target, HOW_TO_MEND):
+        try:
+            draft.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair, as in a folder's name
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def page(data: str) -> str:

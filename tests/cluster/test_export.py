@@ -1,5 +1,6 @@
 """A policy taken away as a plain transformers folder."""
 
+import errno
 import io
 import json
 import re
@@ -170,3 +171,15 @@ def test_chat_reads_an_export_as_it_reads_the_checkpoint(
     assert said[0] == said[1] and len(said[0].splitlines()) == 4
     settings = yaml.safe_load((tmp_path / "taken" / "lapdog.yaml").read_text())
     assert settings["policy.prompt_template"] == "{question} says:" and settings["data.query"] == "last_turn"
+
+
+def test_an_export_that_fails_leaves_nothing(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cluster.commands.exporting.model_card", full)
+    assert main(["export", "--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")]) == 2
+    expected = f"error: {tmp_path / 'taken'}: cannot be written (No space left on device); make room or mend the rights\n"
+    assert capsys.readouterr().err == expected and list(tmp_path.iterdir()) == []

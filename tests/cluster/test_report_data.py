@@ -3,14 +3,16 @@
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.report.bounded import LONGEST_TEXT, fair_limit
 from cluster.report.curves import POINTS
 from cluster.report.data import distinct_names, report_data
-from cluster.report.page import page
+from cluster.report.page import page, write_report
 from launch import main
 from tests.cluster.report_runs import EVIL, write_rows
 from tests.cluster.runs import rows
@@ -111,3 +113,34 @@ def test_a_reward_of_ones_own_has_its_curve_though_the_last_step_lacks_it(run: P
 def test_the_runs_may_stand_before_and_after_the_flag(order: str, finished_run: Path, tmp_path: Path) -> None:
     words = order.replace("RUN", str(finished_run)).replace("FILE", str(tmp_path / "x.html")).split()
     assert main(["report", *words]) == 0 and (tmp_path / "x.html").stat().st_size > 10_000
+
+
+def test_files_that_are_no_sample_logs_are_counted(run: Path) -> None:
+    first, second, *_ = sorted((run / "samples").glob("step-*.parquet"))
+    table = pq.read_table(first)
+    pq.write_table(table.drop_columns(["epoch"]), first)
+    pq.write_table(table.set_column(table.column_names.index("tokens"), "tokens", table["id"]), second)
+    [data] = report_data([run])["runs"]
+    assert data["unreadable_samples"] == 2 and len({group["step"] for group in data["groups"]}) == 2
+
+
+def test_evaluations_without_a_reward_are_shown_and_are_not_the_best(run: Path) -> None:
+    lines = [{"step": step, "stage": "grpo", "f1": 1.0} for step in range(1, 301)]
+    write_rows(run / "evaluations.jsonl", lines)
+    [data] = report_data([run])["runs"]
+    assert data["evaluated"] == 300 and data["evaluations"][-1] == lines[-1]
+
+
+def test_reports_written_at_once_are_whole_and_leave_no_draft(run: Path) -> None:
+    target = run / "report.html"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_report([run], target), range(16)))
+    assert target.read_text().rstrip().endswith("</html>") and not list(run.glob(".report*"))
+
+
+def test_a_report_that_cannot_be_written_says_so_and_leaves_no_draft(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "report.html").unlink()
+    (run / "report.html").mkdir()
+    assert main(["report", str(run)]) == 2
+    assert capsys.readouterr().err.endswith("cannot be written (Is a directory); make room or mend the rights\n")
+    assert not list(run.glob(".report*"))
