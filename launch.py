@@ -18,20 +18,13 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cluster.terminal import nobody_reads_on
+from cluster.terminal import lost_output, reopen_closed_streams
 from rollout.errors import LapdogError, SettingsError
 
-if TYPE_CHECKING:  # PyTorch and Ray are imported by what needs them: a help text is there at once
+if TYPE_CHECKING:
     from cluster.trainer import Trainer
 
-COMMANDS = {
-    "train": "",  # below
-    "evaluate": "cluster.commands.evaluating.evaluate",
-    "report": "cluster.commands.reporting.report",
-    "chat": "cluster.commands.chatting.chat",
-    "export": "cluster.commands.exporting.export",
-    "convert": "cluster.commands.converting.convert",
-}
+Command = Callable[[Sequence[str]], None]
 
 
 async def train(trainer: "Trainer") -> None:
@@ -56,28 +49,45 @@ def train_command(argv: Sequence[str]) -> None:
         return
     with training(request) as trainer:
         asyncio.run(train(trainer))
-        if trainer.chronicle.unread:
-            raise BrokenPipeError
+        if trainer.chronicle.output_lost is not None:
+            raise trainer.chronicle.output_lost
 
 
-def command_named(name: str) -> Callable[[Sequence[str]], None]:
+def imported_when_called(name: str) -> Command:
+    """A help text is there at once: PyTorch and Ray are imported by the commands that need them."""
+
+    def command(argv: Sequence[str]) -> None:
+        module, _, function = name.rpartition(".")
+        getattr(import_module(module), function)(argv)
+
+    return command
+
+
+COMMANDS: dict[str, Command] = {
+    "train": train_command,
+    "evaluate": imported_when_called("cluster.commands.evaluating.evaluate"),
+    "report": imported_when_called("cluster.commands.reporting.report"),
+    "chat": imported_when_called("cluster.commands.chatting.chat"),
+    "export": imported_when_called("cluster.commands.exporting.export"),
+    "convert": imported_when_called("cluster.commands.converting.convert"),
+}
+
+
+def command_named(name: str) -> Command:
     if name not in COMMANDS:
         raise SettingsError(f"{name}: no such command; the commands are {', '.join(COMMANDS)}")
-    if name == "train":
-        return train_command
-    module, _, function = COMMANDS[name].rpartition(".")
-    command: Callable[[Sequence[str]], None] = getattr(import_module(module), function)
-    return command
+    return COMMANDS[name]
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; 0, or 2 after one line on stderr that names place, value and remedy."""
-    if argv and argv[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0
+    reopen_closed_streams()
     command, rest = ("train", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
     try:
-        command_named(command)(rest)
+        if argv and argv[0] in ("-h", "--help"):
+            print(__doc__)
+        else:
+            command_named(command)(rest)
         sys.stdout.flush()
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
@@ -87,14 +97,14 @@ def main(argv: Sequence[str]) -> int:
         whole = "; the newest checkpoint of the run, if there is one, is whole" if command == "train" else ""
         print(f"interrupted{whole}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        if not nobody_reads_on():
-            raise
-        return 141
     except OSError as error:
-        if error.filename is None:
+        lost = lost_output() if error.filename is None else None
+        if isinstance(lost, BrokenPipeError):  # as behind `| head`
+            return 141
+        if lost is None and error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
+        place = "standard output" if lost is not None else error.filename
+        print(f"error: {place}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
         return 2
     return 0
 

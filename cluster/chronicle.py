@@ -1,6 +1,7 @@
 """What a run tells: terminal, files, report, curves, the dashboard's list of jobs. What only shows a run never ends it."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -30,8 +31,9 @@ class Chronicle:
         self._step = 0
 
     @property
-    def unread(self) -> bool:
-        return self._terminal.unread
+    def output_lost(self) -> OSError | None:
+        """What keeps the terminal's lines from being written, once that was met."""
+        return self._terminal.output_lost
 
     def watch(self, crew: Crew, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         roles: dict[str, Actors | Learner] = {"sampler": crew.samplers, "reward": crew.rewards, "learner": crew.learner}
@@ -90,11 +92,10 @@ class Chronicle:
         self._terminal.conclude("\n".join(lines), row)
 
     def close(self) -> None:
-        self._terminal.close()
-        if self._job_entry is not None:
-            self._job_entry.close()
-        if self._monitor is not None:
-            self._monitor.close()
+        with contextlib.ExitStack() as parts:
+            for part in (self._monitor, self._job_entry, self._terminal):
+                if part is not None:
+                    parts.callback(part.close)
 
     async def _write_report(self) -> None:
         written = asyncio.to_thread(write_report, [self._folder.path], self._folder.report)

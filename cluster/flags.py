@@ -52,6 +52,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message}; see --help")
 
+    def print_help(self, file: object = None) -> None:
+        """argparse's own hides that there was no room for it."""
+        print(self.format_help(), end="", flush=True)
+
 
 def parse_flags(
     command: str,

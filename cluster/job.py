@@ -5,10 +5,9 @@ import json
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-from ray.dashboard.modules.job.common import JobInfoStorageClient
 
 from cluster.config import Settings
 from cluster.replica import forget
@@ -29,12 +28,9 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 
 
 class JobEntry:
-    """Ray has no public call for a job to describe itself, so this writes where Ray's own job supervisor does."""
-
     def __init__(self, settings: Settings, say: Callable[[str], None]):
         self._metadata, self._say = job_metadata(settings), say
-        self._id = json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
-        self._client = JobInfoStorageClient(GcsClient(address=ray.get_runtime_context().gcs_address))
+        self._entry: tuple[Any, str] | None = None
         self._last = float("-inf")
         self._writing: asyncio.Task[None] | None = None
 
@@ -52,14 +48,24 @@ class JobEntry:
             forget(self._writing)
 
     async def _write(self, row: Row, last_step: int) -> None:
-        info = await self._client.get_info(self._id)
+        client, id = self._entry = self._entry or _own_entry()
+        info = await client.get_info(id)
         if info is None:
             return
         reward = "" if row["reward"] is None else f", reward {row['reward']:.3f}"
         info.message = f"{row['stage']}, step {row['step']} of {last_step}{reward}"
         info.metadata = (info.metadata or {}) | self._metadata | {"step": str(row["step"])}
-        await self._client.put_info(self._id, info)
+        await client.put_info(id, info)
 
     def _say_why(self, ended: asyncio.Task[None]) -> None:
         if not ended.cancelled() and (error := ended.exception()) is not None:
             self._say(f"the dashboard's list of jobs no longer tells the step: {type(error).__name__}: {first_line(error)}")
+
+
+def _own_entry() -> tuple[Any, str]:
+    """Client and id. Ray has no public call for a job to describe itself, so this is where its own job supervisor writes."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+    from ray.dashboard.modules.job.common import JobInfoStorageClient
+
+    id = json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
+    return JobInfoStorageClient(GcsClient(address=ray.get_runtime_context().gcs_address)), id

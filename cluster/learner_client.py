@@ -25,9 +25,31 @@ from cluster.replica import (
 from rollout.errors import ClusterError, first_line
 from rollout.types import Version
 
+MOST_LOSSES = 5
+
 
 class LearnerLost(ClusterError):
     """The learner died or gave no answer: what it held since the newest checkpoint is gone."""
+
+
+class LearnerLosses:
+    """Those since the run last came further than before: a learner that is lost again and again ends it."""
+
+    def __init__(self) -> None:
+        self._furthest = 0
+        self._since: list[LearnerLost] = []
+
+    def reached(self, step: int) -> None:
+        if step > self._furthest:
+            self._furthest = step
+            self._since.clear()
+
+    def add(self, error: LearnerLost) -> None:
+        """Raises ClusterError if there are too many."""
+        self._since.append(error)
+        if len(self._since) >= MOST_LOSSES:
+            places = f"{MOST_LOSSES} times without getting beyond step {self._furthest}"
+            raise ClusterError(f"{self._since[0]}, {places}; see its log in the dashboard") from error
 
 
 class LearnerClient:

@@ -1,7 +1,6 @@
 """What a run says on the terminal: a line per step, a bar where somebody watches, a table at the end."""
 
 import os
-import select
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -18,7 +17,7 @@ class Terminal:
 
     def __init__(self, total_steps: int, manner: Manner = "lines"):
         self.manner, self._total_steps = manner, total_steps
-        self.unread = False  # whether the reader of stdout has left
+        self.output_lost: OSError | None = None
         self._bar: tqdm[Any] | None = None
 
     def say(self, text: str) -> None:
@@ -52,18 +51,26 @@ class Terminal:
         try:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-        except BrokenPipeError:  # as Ctrl-C behind `| tee` ends tee, too: the run is still to be saved
-            self.unread = True
+        except OSError as error:  # Ctrl-C behind `| tee` ends tee, too, a disk is full: the run is still to be saved
+            self.output_lost = error
 
 
-def nobody_reads_on() -> bool:
-    """Whether stdout is a pipe whose reader has left, as behind `| head`; what it still holds is then dropped."""
-    stdout = select.poll()
-    stdout.register(sys.stdout, 0)
-    left = any(event & select.POLLERR for _, event in stdout.poll(0))
-    if left:
+def lost_output() -> OSError | None:
+    """What keeps stdout from being written, if an empty line shows anything: what it still holds is then dropped."""
+    try:
+        print(flush=True)
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return left
+        return error
+    return None
+
+
+def reopen_closed_streams() -> None:
+    """Those that a caller closed (`>&-`): the next file to be opened would take their number, and what others print."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def step_line(row: Row) -> str:

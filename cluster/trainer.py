@@ -15,7 +15,7 @@ from cluster.failed_prompts import FailedPrompts
 from cluster.group_source import GroupSource, PublishedWeights
 from cluster.held_out import HeldOut
 from cluster.inputs import Inputs
-from cluster.learner_client import LearnerLost
+from cluster.learner_client import LearnerLosses, LearnerLost
 from cluster.metrics import metrics_row
 from cluster.pipeline import Batch, Pipeline
 from cluster.poison import FailedPrompt
@@ -26,10 +26,8 @@ from cluster.stop import heed_stop_signals
 from cluster.terminal import Manner
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
-from rollout.errors import ClusterError
 from rollout.types import Version
 
-LEARNER_LOSSES = 5
 Say = Callable[[str], None]
 
 
@@ -49,8 +47,7 @@ class Trainer:
         self.stop_reason: str | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
-        self._losses: list[LearnerLost] = []  # without a step that was never reached before
-        self._furthest = 0
+        self._losses = LearnerLosses()
         self._saving = self._signalled = False
         self._restarts_recorded = 0
         self._step_started: float | None = None
@@ -64,7 +61,7 @@ class Trainer:
                 state.requeue_ready()  # they were sampled otherwise
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
-        self._furthest = max(self._furthest, state.step)
+        self._losses.reached(state.step)
         if not self._signalled:
             self.stop_reason = None  # what ended the patience is undone
         self.chronicle.go_back(state.step)
@@ -145,15 +142,13 @@ class Trainer:
                 await self._save(self.pipeline)
             return
         self.state.step = step
-        if step > self._furthest:
-            self._furthest = step
-            self._losses.clear()
+        self._losses.reached(step)
         if stage.sampled:
             await self._publish()
         self.pipeline.trained(batch, self.weights)
         self._record(self.pipeline, batch, update, seconds)
-        if self.chronicle.unread and self.stop_reason is None:
-            self.stop_reason = "nobody reads its output"
+        if self.chronicle.output_lost is not None and self.stop_reason is None:
+            self.stop_reason = f"its output cannot be written ({self.chronicle.output_lost.strerror})"
         await self._evaluate_if_due(stage)
         if self._save_is_due(stage):
             await self._save(self.pipeline)
@@ -168,15 +163,14 @@ class Trainer:
 
     def close(self) -> None:
         """End what this run started."""
-        if self.nodes is not None:
-            self.nodes.close()
-        self.held_out.close()
-        if self.pipeline is not None:
-            self.pipeline.cancel()
-        self.samplers.close()
-        self.rewards.close()
-        self.learner.close()
-        self.chronicle.close()
+        with contextlib.ExitStack() as parts:
+            for part in (self.chronicle, self.learner, self.rewards, self.samplers):
+                parts.callback(part.close)
+            if self.pipeline is not None:
+                parts.callback(self.pipeline.cancel)
+            parts.callback(self.held_out.close)
+            if self.nodes is not None:
+                parts.callback(self.nodes.close)
 
     async def _start_learner(self) -> None:
         await self.learner.start()
@@ -188,15 +182,13 @@ class Trainer:
 
     async def _replace_learner(self, error: LearnerLost) -> LearnerLost | None:
         """Go back to the newest checkpoint, or to the start, with a new learner; what it met if that is lost, too."""
-        self._losses.append(error)
-        if len(self._losses) >= LEARNER_LOSSES:
-            places = f"{LEARNER_LOSSES} times without getting beyond step {self._furthest}"
-            raise ClusterError(f"{self._losses[0]}, {places}; see its log in the dashboard") from error
+        self._losses.add(error)
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None
-        self.resume(newest(self.folder.checkpoints, self.chronicle.tell))
-        self.chronicle.tell(f"{error}; going on from step {self.state.step} with a new one")
+        checkpoint = newest(self.folder.checkpoints, self.chronicle.tell)
+        self.chronicle.tell(f"{error}; going on from step {checkpoint[1].step if checkpoint else 0} with a new one")
+        self.resume(checkpoint)
         try:
             await self._start_learner()
         except LearnerLost as again:

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from cluster.chronicle import Chronicle
+from cluster.commands.training import train_request, training
 from cluster.config import Settings
 from cluster.job import JobEntry
+from cluster.local import LocalLearner, LocalPool
+from cluster.monitor import Monitor
 from cluster.run_folder import RunFolder
 from cluster.session import JOB_CONFIG
+from cluster.terminal import Terminal
 from tests.cluster.runs import rows
 
 ROW = {"step": 7, "stage": "grpo", "reward": 0.5}
@@ -35,6 +39,23 @@ def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pyte
     assert "run folder:" in capsys.readouterr().out
 
 
+def test_what_fails_to_close_keeps_nothing_else_open(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    def failing(part: object) -> None:
+        closed.append(type(part))
+        raise RuntimeError("stuck")
+
+    for part in (LocalPool, LocalLearner, Monitor, Terminal):
+        monkeypatch.setattr(part, "close", failing)
+    flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
+    with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):
+        pass
+    assert closed == [LocalPool, LocalPool, LocalLearner, Terminal, Monitor]
+
+
 class Storage:
     """Stands in for Ray's store of jobs, which answers, or not."""
 
@@ -52,24 +73,29 @@ class Storage:
         self.info = info
 
 
+async def said_of_two_steps() -> list[str]:
+    said: list[str] = []
+    entry = JobEntry(Settings(), said.append)
+    for step in (7, 8):
+        entry.step(ROW | {"step": step}, 10)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    entry.close()
+    return said
+
+
+def test_a_run_goes_on_where_its_job_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": {}}))
+    expected = "the dashboard's list of jobs no longer tells the step: KeyError: 'job_submission_id'"
+    assert asyncio.run(said_of_two_steps()) == [expected]
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}}))
-    monkeypatch.setattr("cluster.job.GcsClient", lambda **_: None)
-    monkeypatch.setattr("cluster.job.ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="here"))
     monkeypatch.setattr("cluster.job.SECONDS_BETWEEN_MESSAGES", 0.0)
-    storage, said = Storage(answers), list[str]()
-    monkeypatch.setattr("cluster.job.JobInfoStorageClient", lambda _: storage)
-
-    async def run() -> None:
-        entry = JobEntry(Settings(), said.append)
-        for step in (7, 8):
-            entry.step(ROW | {"step": step}, 10)
-            for _ in range(5):
-                await asyncio.sleep(0)
-        entry.close()
-
-    asyncio.run(run())
+    storage = Storage(answers)
+    monkeypatch.setattr("cluster.job._own_entry", lambda: (storage, "raysubmit_1"))
+    said = asyncio.run(said_of_two_steps())
     if answers:
         assert storage.info.message == "grpo, step 8 of 10, reward 0.500" and said == []
         assert storage.info.metadata["mine"] == "kept" and storage.info.metadata["step"] == "8"

@@ -1,12 +1,23 @@
 """All roles in one process, without Ray: the same numbers, one call after the other."""
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cluster import pipeline_state
+from cluster.checkpoint import TrainState
+from cluster.commands.training import train_request, training
+from cluster.group_source import ScoredGroup
+from cluster.pipeline import Pipeline
+from cluster.poison import FailedPrompt
+from cluster.trainer import Trainer
 from launch import main
+from rollout.errors import CheckpointError
+from rollout.types import Prompt
 from tests.cluster.runs import ROOT, rows, without_clock
 from tests.cluster.test_training import assert_same_weights, copy_as_of
 
@@ -87,3 +98,32 @@ def test_staleness_is_refused_where_nothing_overlaps(
     assert capsys.readouterr().err.startswith("error: cluster.max_staleness: 2 has no meaning with --local")
     assert not (tmp_path / "run").exists()
     assert main(["train", "--local", "--dry-run", *flags]) == 2
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_prompts_that_fail_while_a_step_is_saved_belong_to_it(
+    finds: bool, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume from there must not try them again, so they may not be cut back. Afterwards they are the next step's."""
+    failed = FailedPrompt(Prompt(id="bad", question="who ?", answers=("me",)), RuntimeError("no"))
+
+    def note(pipeline: Pipeline, state: TrainState) -> list[ScoredGroup]:
+        if finds:
+            pipeline.fail(failed)
+            return []
+        raise CheckpointError("stop here")
+
+    async def save(trainer: Trainer) -> None:
+        await trainer.start()
+        await trainer.begin(next(trainer.stages()))
+        trainer.state.step = 3
+        monkeypatch.setattr(pipeline_state, "note", note)
+        assert trainer.pipeline is not None
+        with contextlib.nullcontext() if finds else pytest.raises(CheckpointError):
+            await trainer._save(trainer.pipeline)
+        trainer.pipeline.fail(failed)
+
+    flags = ["--local", *tiny_flags, "--supervised.steps", "0", "--run_dir", str(tmp_path / "run")]
+    with training(train_request(flags, None)) as trainer:
+        asyncio.run(save(trainer))
+    assert [row["step"] for row in rows(tmp_path / "run" / "failed_prompts.jsonl")] == ([3, 4] if finds else [4])

@@ -95,6 +95,27 @@ def test_quiet_and_json_exclude_each_other(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "error: --quiet: does not go with --json; give one of them\n"
 
 
+@pytest.mark.parametrize("options", ["", "-u"])
+@pytest.mark.parametrize("flags", ["--help", "convert --help", "train --local"])
+def test_output_that_finds_no_room_is_told_in_one_line(flags: str, options: str, tiny_flags: list[str], tmp_path: Path) -> None:
+    run = [*tiny_flags, "--run_dir", str(tmp_path / "run")] if flags.startswith("train") else []
+    command = [sys.executable, *options.split(), str(ROOT / "launch.py"), *flags.split(), *run]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S)
+    expected = "error: standard output: No space left on device; check the path, its rights and the disk\n"
+    assert (ended.returncode, ended.stderr) == (2, expected)
+    if run:  # stopped, and saved
+        assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
+
+
+def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) -> None:
+    arguments = ["train", "--local", *tiny_flags, "--supervised.steps", "1", "--learner.steps", "0"]
+    command = [sys.executable, str(ROOT / "launch.py"), *arguments, "--run_dir", str(tmp_path / "run")]
+    closing = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *command]
+    assert subprocess.run(closing, timeout=DEADLINE_S).returncode == 0
+    assert (tmp_path / "run" / ".lock").read_bytes() == b""
+
+
 @pytest.mark.parametrize("command", ["train --local", "train --dry-run", "chat --checkpoint RUN"])
 def test_a_command_ends_in_silence_where_nobody_reads_on(
     command: str, finished_run: Path, tiny_flags: list[str], tmp_path: Path
