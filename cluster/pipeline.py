@@ -9,7 +9,7 @@ Which prompt comes next, which group is too old or teaches nothing, and which ba
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -190,21 +190,15 @@ class Pipeline:
         return prompts
 
     def _pressing(self) -> list[RunningCall]:
-        """Running calls of which one must end before this batch, lest groups become too old: those of lag L have
-        max_staleness - L batches more, each with room for as many groups. Calls that seem to hang are not among them."""
+        """Running calls of which one must end before this batch, lest groups become too old; not those that seem to hang."""
         patience_s = PATIENCE * self.source.slowest_s
         running = [call for call in self._running if call.version is not None and call.age_s < patience_s]
         made = Counter(self.source.lag(group.version) for group in self.ready)
         to_come: Counter[int] = Counter()
         for call in running:
             to_come[self.source.lag(call.version)] += len(call.prompts)
-        size, old, old_ready = self.stage.prompts_per_step, 0, 0
-        for later, lag in enumerate(range(self.max_staleness, -1, -1)):
-            old_ready += made[lag]
-            old += made[lag] + to_come[lag]
-            if old_ready < min(size, old - later * size):
-                return [call for call in running if self.source.lag(call.version) >= lag]
-        return []
+        awaited = lag_to_wait_for(made, to_come, self.stage.prompts_per_step, self.max_staleness)
+        return [call for call in running if awaited is not None and self.source.lag(call.version) >= awaited]
 
     async def _wait_for_pressing(self) -> None:
         self._collect()
@@ -235,3 +229,18 @@ class Pipeline:
 def call_size(prompts_per_step: int, prompts_per_call: int) -> int:
     """The largest size within the limit that divides a batch: any calls then fill one exactly, in whatever order they end."""
     return next(size for size in range(min(prompts_per_call, prompts_per_step), 0, -1) if prompts_per_step % size == 0)
+
+
+def lag_to_wait_for(made: Mapping[int, int], to_come: Mapping[int, int], size: int, max_staleness: int) -> int | None:
+    """Of groups of this lag or more the next batch of `size` must hold more than are made, or some become too old: those of
+    lag L fit into it and the max_staleness - L after it. None: the batch can be filled with what is made.
+
+    made, to_come: groups that are finished and that are still sampled, by their lag.
+    """
+    old_made = old = 0
+    for later, lag in enumerate(range(max_staleness, -1, -1)):
+        old_made += made.get(lag, 0)
+        old += made.get(lag, 0) + to_come.get(lag, 0)
+        if old_made < min(size, old - later * size):
+            return lag
+    return None

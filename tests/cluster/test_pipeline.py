@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.group_source import GroupSource, PublishedWeights, ScoredGroup
-from cluster.pipeline import Batch, Pipeline, call_size
+from cluster.pipeline import Batch, Pipeline, call_size, lag_to_wait_for
 from cluster.poison import FailedPrompt
 from cluster.pool import ReplicasLost
 from cluster.replica import InputsLost
@@ -190,6 +190,28 @@ async def after_a_batch_without_the_first_call(clock: Clock, end: asyncio.Event)
     samplers.version = Version(0, 1)
     flow.trained(batch, PublishedWeights(samplers.version))
     return flow
+
+
+@pytest.mark.parametrize(
+    ("made", "to_come", "awaited"),
+    [
+        ({}, {}, None),
+        ({0: 4}, {2: 1}, 2),  # its last chance
+        ({2: 1}, {2: 3}, 2),
+        ({2: 4}, {2: 1}, None),  # one becomes too old whatever is done
+        ({1: 4}, {1: 4}, None),  # those to come fit into the batch after
+        ({2: 1, 0: 3}, {1: 4}, None),
+        ({2: 1, 0: 3}, {1: 5}, 1),  # four of them fit into the batch after, so this one must hold two of the six
+        ({}, {0: 8}, None),  # two batches after this one hold eight
+        ({}, {0: 9}, 0),
+        ({0: 4}, {0: 12}, None),
+    ],
+)
+def test_groups_that_would_become_too_old_are_waited_for(
+    made: dict[int, int], to_come: dict[int, int], awaited: int | None
+) -> None:
+    """Batches of four, staleness two at most."""
+    assert lag_to_wait_for(made, to_come, size=4, max_staleness=2) == awaited
 
 
 def test_a_call_at_its_last_chance_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
