@@ -52,8 +52,8 @@ class JobEntry:
         info = await client.get_info(id)
         if info is None:
             return
-        reward = "" if row["reward"] is None else f", reward {row['reward']:.3f}"
-        info.message = f"{row['stage']}, step {row['step']} of {last_step}{reward}"
+        reward = "" if row["reward"] is None else f", reward {row['reward']:.2f}"
+        info.message = f"{row['stage']} {row['step']}/{last_step}{reward}"  # the dashboard shows some thirty characters
         info.metadata = (info.metadata or {}) | self._metadata | {"step": str(row["step"])}
         await client.put_info(id, info)
 

@@ -21,7 +21,8 @@ class Head:
         path.touch(mode=0o600)
         path.write_text(self.token)
         own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
-        self.with_token = os.environ | (environment or {}) | own
+        python = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # of the jobs
+        self.with_token = os.environ | python | (environment or {}) | own
         others = (*own, "RAY_AUTH_TOKEN")
         self.without_token = {name: value for name, value in os.environ.items() if name not in others} | {"HOME": str(folder)}
         gcs, dashboard, agent, grpc, self.metrics, client = free_ports(6)

@@ -97,7 +97,7 @@ def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: 
     monkeypatch.setattr("cluster.job._own_entry", lambda: (storage, "raysubmit_1"))
     said = asyncio.run(said_of_two_steps())
     if answers:
-        assert storage.info.message == "grpo, step 8 of 10, reward 0.500" and said == []
+        assert storage.info.message == "grpo 8/10, reward 0.50" and said == []
         assert storage.info.metadata["mine"] == "kept" and storage.info.metadata["step"] == "8"
     else:
         assert storage.asked == 1  # and given up

@@ -1,6 +1,6 @@
 """A submitted run as one sees it in Ray's dashboard, in a real browser."""
 
-import sys
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +16,13 @@ PATIENCE_MS = 90_000
 def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
     head: Head, tiny_flags: list[str], tmp_path: Path, picture: Callable[[Page, str], None]
 ) -> None:
-    flags = ["train", *tiny_flags, "--run_dir", str(tmp_path / "demo"), "--learner.steps", "1000000", "--checkpoint_every", "0"]
-    launch = [sys.executable, str(ROOT / "launch.py"), *flags, "--cluster.samplers", "2"]
-    head.submit(head.with_token, launch, "--submission-id", "demo", "--no-wait")
+    launch = ["python", "launch.py", "train", "--run_dir", str(tmp_path / "demo"), *tiny_flags]
+    launch += ["--learner.steps", "9996", "--checkpoint_every", "0", "--cluster.samplers", "2"]
+    head.submit(head.with_token, launch, "--submission-id", "demo", "--no-wait", "--working-dir", str(ROOT))
     cookie = {"name": "ray-authentication-token", "value": head.token, "url": head.jobs}
     with opened(f"{head.jobs}/#/jobs", cookies=[cookie], own_page=False) as page:
         page.set_default_timeout(PATIENCE_MS)
-        expect(page.get_by_text("grpo, step")).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_text(re.compile(r"grpo \d+/10000, reward \d"))).to_be_visible(timeout=PATIENCE_MS)
         picture(page, "dashboard-jobs")
 
         page.goto(f"{head.jobs}/#/jobs/demo")
@@ -30,6 +30,7 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
         page.get_by_role("link", name="Expand").or_(page.get_by_text("Expand")).first.click()
         for shown in ('"run": "demo"', '"model": "small T5, from scratch"', '"step": "'):
             expect(page.get_by_text(shown).first).to_be_visible()
+        expect(page.locator(".MuiDialog-container")).to_have_css("opacity", "1")  # it fades in
         picture(page, "dashboard-job")
 
         page.goto(f"{head.jobs}/#/actors")
