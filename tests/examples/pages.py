@@ -6,12 +6,15 @@ Comments that a reader does not see say what becomes of the fenced block beneath
     run exit=2          the same with another exit code
     run slow            run by the slow tests alone
     run background      left running until the page ends
+    run needs=PROGRAM   the page is skipped where that is missing
     run small [FLAGS]   from here on, SMALL and the flags are added to training runs: a model and a run of a few seconds
     file NAME           the block is written to that file
     output              what the last run prints, in this order: any number stands for any other, … for any text, a line of …
                         alone for any lines; what runs in the background may take its time to print it
 
-What HEAD, /shared and the ports are here, `Shell` tells.
+A comment of several lines that begins with `run` holds the commands itself: what a reader has done before. The files
+train.jsonl, valid.jsonl, passages.jsonl and story.jsonl are those of the demo, until a page writes others; what HEAD, /shared
+and the ports are, `Shell` tells.
 """
 
 import contextlib
@@ -27,7 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
+from rollout.demo import write_demo
 from tests.cluster.head import free_ports
 from tests.cluster.runs import ROOT
 
@@ -42,16 +47,25 @@ PYTHON = """#!/bin/bash
 if [ "$1" = launch.py ] && [[ "${{2:-train}}" == train || "$2" == --run_dir ]]; then set -- "$@" $(cat {folder}/small); fi
 exec {python} "$@"
 """
-# another Ray on this machine may hold the agent's usual port
+# another Ray on this machine may hold the usual ports, and what `ray start` leaves behind is to end with the page
 RAY = """#!/bin/bash
+[ "$1" = start ] || exec {ray} "$@"
 free='import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
-[ "$1" = start ] && set -- "$@" --dashboard-agent-listen-port=$({python} -c "$free")
+set -- "$@" --dashboard-agent-listen-port=$({python} -c "$free")
 [ "$2" = --head ] && set -- "$@" --temp-dir={short}
-exec {ray} "$@"
+[[ "$2" = --head && "$*" != *--dashboard-port* ]] && set -- "$@" --dashboard-port=$RAY_DASHBOARD_PORT
+[[ "$*" = *--block* ]] && exec {ray} "$@"
+said=$(mktemp -p {short})
+{ray} "$@" --block >$said 2>&1 &
+until grep -q "Ray runtime started" $said; do kill -0 $! || break; sleep 0.1; done
+cat $said
+kill -0 $!
 """
 DEADLINE_S = 300
 BLOCK = re.compile(
-    r"^(?:<!-- (?P<order>(?:run|file|output)\b[^>]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"^<!-- (?P<hidden_order>run\b[^>\n]*)\n(?P<hidden>.*?)^-->$"
+    r"|^(?:<!-- (?P<order>(?:run|file|output)\b[^>\n]*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 NUMBER = r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?"
 
@@ -71,13 +85,20 @@ class Block:
         return next((int(word.removeprefix("exit=")) for word in self.order if word.startswith("exit=")), 0)
 
     @property
+    def needs(self) -> list[str]:
+        return [word.removeprefix("needs=") for word in self.order if word.startswith("needs=")]
+
+    @property
     def small(self) -> str:
         return " ".join([SMALL, *self.order[self.order.index("small") + 1 :]]) if "small" in self.order else ""
 
 
 def blocks(page: Path) -> list[Block]:
-    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
-    return [Block(tuple((each["order"] or "").split()), each["language"], each["text"]) for each in found]
+    found = []
+    for each in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        order, text = (each["hidden_order"], each["hidden"]) if each["hidden"] else (each["order"], each["text"])
+        found.append(Block(tuple((order or "").split()), each["language"] or "", text))
+    return found
 
 
 def prose(page: Path) -> str:
@@ -94,6 +115,8 @@ class Shell:
         for name in ("bin", "shared", "home"):
             (folder / name).mkdir()
         _copy_project(self._project)
+        write_demo(self._project, seed=0)
+        shutil.copy(self._project / "passages.jsonl", self._project / "story.jsonl")
         self._short = tempfile.mkdtemp(prefix="ray-")  # a socket's path is 107 characters long at most
         scripts = {"python": PYTHON, "ray": RAY}
         ray = Path(sys.executable).with_name("ray")
@@ -102,16 +125,21 @@ class Shell:
             path.write_text(script.format(folder=folder, short=self._short, python=sys.executable, ray=ray))
             path.chmod(0o755)
         (folder / "small").touch()
-        gcs, dashboard = free_ports(2)
+        gcs, dashboard, prometheus = free_ports(3)
         shared = str(folder / "shared")
-        self._places = {"/shared": shared, r"\bHEAD": "127.0.0.1", ":8265": f":{dashboard}", ":6379": f":{gcs}"}
+        self._places = {"/shared": shared, r"\bHEAD": "127.0.0.1", ":8265": f":{dashboard}", ":9090": f":{prometheus}"}
+        self._places |= {":6379": f":{gcs}", "=6379": f"={gcs}"}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self._environment |= {"RAY_PORT": str(gcs), "RAY_DASHBOARD_PORT": str(dashboard), "HF_HUB_OFFLINE": "1"}
-        self._environment |= {"HOME": str(folder / "home"), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+        programs = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment |= {"HOME": str(folder / "home"), "PATH": programs, "WANDB_MODE": "offline"}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def follow(self, page: Path, slow: bool) -> None:
         """Do what the page says, with its slow parts or without."""
+        for program in (program for block in blocks(page) for program in block.needs if slow or "slow" not in block.order):
+            if shutil.which(program) is None:
+                pytest.skip(f"no {program}: apt-get install {program} (Debian)")
         skipped = False
         for block in blocks(page):
             match block.kind:
