@@ -69,7 +69,7 @@ function heldOutRows(run, i, columns) {
   const figures = (row) => columns.map((name) => element("td", {}, formatted(row[name])));
   return [
     shown(run).map((row) => element("tr", { class: row === peak ? "best" : null },
-      label(`${row.step.toLocaleString("en")} ${row.stage}${row === peak ? " (best)" : ""}`), figures(row))),
+      label(`${row.step.toLocaleString("en")} ${row.stage ?? ""}${row === peak ? " (best)" : ""}`), figures(row))),
     floor && element("tr", { class: "floor" }, label("constant reply"), figures(floor)),
     floor && element("tr", { class: "floor" }, element("td", { colspan: columns.length + 1 + COMPARED, class: "text" }, `“${floor.text}”`)),
   ];
