@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Scalars = Mapping[str, float]
 LONGEST_CLOSE_S = 60.0
-# so end, or stand, in the names of variables that hold one
+# of the names of variables that hold one
 SECRET = re.compile(r"(KEY(_ID)?|TOKEN|PASS(WORD|WD|PHRASE)?|_PWD|SECRET|CREDENTIALS?|CONNECTION_STRING)$", re.IGNORECASE)
 SHORTEST_SECRET = 6
 
@@ -78,7 +78,7 @@ class Background:
         self._tracker, self._say = tracker, say
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None ends them
         self._thread = threading.Thread(target=self._pass_on, name=name, daemon=True)  # the end of Python does not wait for it
-        self._is_open = False
+        self._is_open = self._is_given_up = False
         self._failure: Exception | None = None
 
     async def open(self, id: str | None) -> str:
@@ -94,20 +94,19 @@ class Background:
 
     def go_back(self, step: int) -> None:
         """The run goes on from `step`."""
-        self._calls.put(partial(self._tracker.go_back, step))
+        self._send(partial(self._tracker.go_back, step))
 
     def log(self, step: int, values: Scalars) -> None:
-        self._calls.put(partial(self._tracker.log, step, values))
-        self._tell_of_failure()
+        self._send(partial(self._tracker.log, step, values))
 
     def close(self, finished: bool) -> None:
         """Wait until all is sent, but no longer than a run may be held."""
         if not self._is_open:
             return
-        self._calls.put(partial(self._tracker.close, finished))
-        self._calls.put(None)
+        self._send(partial(self._tracker.close, finished))
+        self._send(None)
         self._thread.join(LONGEST_CLOSE_S)
-        self._tell_of_failure()
+        self._notice_failure()
         if self._thread.is_alive():
             self._say(f"{self.name} has not taken all within {LONGEST_CLOSE_S:g} s and is left; a resume tries it again")
 
@@ -118,10 +117,15 @@ class Background:
         except Exception as error:  # whatever another's library raises
             self._failure = error
 
-    def _tell_of_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            self._say(f"{self.name} fails and is given up ({_told(failure)}); a resume tries it again")
+    def _send(self, call: Callable[[], None] | None) -> None:
+        self._notice_failure()
+        if not self._is_given_up:
+            self._calls.put(call)
+
+    def _notice_failure(self) -> None:
+        if self._failure is not None and not self._is_given_up:
+            self._is_given_up = True
+            self._say(f"{self.name} fails and is given up ({_told(self._failure)}); a resume tries it again")
 
 
 def _told(error: BaseException) -> str:
