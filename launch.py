@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cluster.terminal import lost_output, reopen_closed_streams
+from cluster.terminal import STDOUT, output_is_lost, reopen_closed_streams
 from rollout.errors import LapdogError, SettingsError
 
 if TYPE_CHECKING:
@@ -98,13 +98,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"interrupted{whole}", file=sys.stderr)
         return 130
     except OSError as error:
-        lost = lost_output() if error.filename is None else None
-        if isinstance(lost, BrokenPipeError):  # as behind `| head`
-            return 141
-        if lost is None and error.filename is None:
+        if error.filename is None and not output_is_lost():
             raise
-        place = "standard output" if lost is not None else error.filename
-        print(f"error: {place}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):  # as behind `| head`
+            return 141
+        print(f"error: {error.filename or STDOUT}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
         return 2
     return 0
 

@@ -52,9 +52,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message}; see --help")
 
-    def print_help(self, file: object = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         """argparse's own hides that there was no room for it."""
-        print(self.format_help(), end="", flush=True)
+        print(self.format_help(), end="", file=file, flush=True)
 
 
 def parse_flags(

@@ -31,7 +31,8 @@ class Monitor:
         failed_prompts: FailedPrompts,
         say: Callable[[str], None],
     ):
-        self._folder, self._roles, self._queues, self._failed_prompts, self._say = folder, roles, queues, failed_prompts, say
+        self._settings, self._folder, self._say = settings, folder, say
+        self._roles, self._queues, self._failed_prompts = roles, queues, failed_prompts
         self._gauges = Gauges(folder.path.name)
         trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
         trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}
@@ -44,7 +45,7 @@ class Monitor:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
         self._looking = asyncio.create_task(self._look())
         self._looking.add_done_callback(self._say_why)
-        ids = self._folder.tracker_ids() if len(self._trackers) > 1 else {}
+        ids = self._folder.tracker_ids() if self._settings.trackers else {}
         for tracker in self._trackers:
             if id := await tracker.open(ids.get(tracker.name)):
                 ids[tracker.name] = id

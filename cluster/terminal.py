@@ -10,6 +10,7 @@ from tqdm import tqdm
 from cluster.rows import EVALUATION_COLUMNS, Row, json_line, milestones
 
 Manner = Literal["lines", "quiet", "json"]
+STDOUT = "standard output"
 
 
 class Terminal:
@@ -52,17 +53,24 @@ class Terminal:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
         except OSError as error:  # Ctrl-C behind `| tee` ends tee, too, a disk is full: the run is still to be saved
+            error.filename = STDOUT
             self.output_lost = error
+            drop_output()
 
 
-def lost_output() -> OSError | None:
-    """What keeps stdout from being written, if an empty line shows anything: what it still holds is then dropped."""
+def output_is_lost() -> bool:
+    """Whether stdout cannot be written, as an empty line shows; what it still holds is then dropped."""
     try:
         print(flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return error
-    return None
+    except OSError:
+        drop_output()
+        return True
+    return False
+
+
+def drop_output() -> None:
+    """Let nobody meet once more that stdout cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def reopen_closed_streams() -> None:

@@ -108,6 +108,22 @@ def test_output_that_finds_no_room_is_told_in_one_line(flags: str, options: str,
         assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
 
 
+def test_a_run_whose_output_was_lost_for_a_moment_is_saved_and_says_so(tiny_flags: list[str], tmp_path: Path) -> None:
+    script = """import sys, tqdm, launch
+write = tqdm.tqdm.write
+def full_at_the_third_step(text, **arguments):
+    if "supervised      3" in text:
+        raise OSError(28, "No space left on device")
+    write(text, **arguments)
+tqdm.tqdm.write = full_at_the_third_step
+sys.exit(launch.main(sys.argv[1:]))"""
+    flags = ["train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
+    ended = subprocess.run([sys.executable, "-c", script, *flags], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    expected = "error: standard output: No space left on device; check the path, its rights and the disk\n"
+    assert (ended.returncode, ended.stderr) == (2, expected)
+    assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == "step-3"
+
+
 def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) -> None:
     arguments = ["train", "--local", *tiny_flags, "--supervised.steps", "1", "--learner.steps", "0"]
     command = [sys.executable, str(ROOT / "launch.py"), *arguments, "--run_dir", str(tmp_path / "run")]
