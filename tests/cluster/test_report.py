@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from cluster.changed_settings import changed
 from cluster.config import Settings
@@ -167,6 +167,8 @@ def test_runs_are_compared_with_their_settings_side_by_side(
     with opened(f"file://{tmp_path}/report.html") as page:
         assert page.locator("h1").inner_text() == "2 runs compared"
         assert [text.split()[0] for text in page.locator("header .legend li").all_inner_texts()] == ["first", "second"]
+        page.locator("#curves figure").last.scroll_into_view_if_needed()
+        expect(page.locator("nav .legend")).to_be_in_viewport()
         table = page.locator("#settings table").first
         settings = [line.split("\t") for line in table.inner_text().splitlines()]
         assert ["learner.lr", "0.0001", "0.001"] in settings

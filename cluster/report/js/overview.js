@@ -12,6 +12,7 @@ function head(top) {
   add(top, element("h1", {}, COMPARED ? `${RUNS.length} runs compared` : RUNS[0].name));
   if (COMPARED) {
     add(top, legend((run) => ` ${count(run.steps, "step")}, ${duration(run.seconds)} of training`));
+    add(document.querySelector("nav"), legend());
     return;
   }
   const run = RUNS[0];
