@@ -457,3 +457,17 @@ def test_templates_of_the_family_are_no_changed_settings(run: Path) -> None:
     with report_of(run) as page:
         assert "policy.prompt_template" not in page.locator("#settings table").first.inner_text()
         assert "rollout.group_size\t4\t8" in page.locator("#settings table").first.inner_text()
+
+
+def test_a_column_has_as_many_decimals_as_its_largest_figure_and_bars_begin_at_one_edge(run: Path) -> None:
+    log_group(run, 8, ("one", "two", "three", "four"), (2.0, 0.00551, -0.004, 0.25))
+    lines = rows(run / "evaluations.jsonl")
+    write_rows(run / "evaluations.jsonl", [row | {"f1": f1} for row, f1 in zip(lines[:2], (0.781, 70.52), strict=True)])
+    with report_of(run) as page:
+        cells = [row.inner_text().split("\t")[1:3] for row in page.locator("article tbody tr").all()]
+        assert cells == [["2.00", "2.00"], ["0.25", "0.25"], ["0.01", "0.01"], ["0.00", "0.00"]]
+        edges = page.locator("article .bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().left)")
+        assert max(edges) - min(edges) < 0.5
+        heads = page.locator("#held-out th").all_inner_texts()
+        shown = [row.inner_text().split("\t")[heads.index("f1")] for row in page.locator("#held-out tbody tr").all()[:2]]
+        assert shown == ["0.8", "70.5"]

@@ -49,6 +49,13 @@ function formatted(value) {
   if (size !== 0 && (size < 0.001 || size >= 1e6)) return value.toExponential(1);
   return size >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(size >= 100 ? 4 : 3));
 }
+// How to write the figures of one column: all with as many decimals as give the largest three digits.
+function inColumn(values) {
+  const [, largest] = bounds([0, ...known(values).map(Math.abs)]);
+  if (largest < 0.001 || largest >= 1000 || known(values).every(Number.isInteger)) return formatted;
+  const decimals = Math.max(0, 2 - Math.floor(Math.log10(largest)));
+  return (value) => (isKnown(value) ? value.toFixed(decimals).replace(/^-(?=[0.]+$)/, "") : "–");
+}
 function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;

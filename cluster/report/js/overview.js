@@ -47,6 +47,8 @@ function heldOut(place) {
       `${(run.evaluated - run.evaluations.length).toLocaleString("en")} are left out here and lie in evaluations.jsonl.`));
   }
   const columns = DATA.columns.filter((name) => RUNS.some((run) => run.evaluations.some((row) => isKnown(row[name]))));
+  const tabled = RUNS.flatMap((run) => [...shown(run), constantReply(run) ?? {}]);
+  const written = columns.map((name) => [name, inColumn(tabled.map((row) => row[name]))]);
   const heads = [COMPARED ? element("th", { class: "text" }, "run") : null, element("th", { class: "text" }, "step"),
     columns.map((name) => element("th", {}, name))];
   add(place, [
@@ -57,7 +59,7 @@ function heldOut(place) {
       floor: run.evaluations.map((row) => row.constant_reply && row.constant_reply[key]).find((value) => typeof value === "number"),
       dots: true,
     }))))),
-    scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, columns)))),
+    scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, written)))),
     RUNS.some((run) => shown(run).length < run.evaluated)
       ? soft("The table has the first evaluation, the best, and the last of each stage.") : null,
     soft("The constant reply is the one training answer that scores best when it is given to every question: ",
@@ -67,7 +69,7 @@ function heldOut(place) {
 function heldOutRows(run, i, columns) {
   const [peak, floor] = [best(run), constantReply(run)];
   const label = (text) => [COMPARED ? element("td", { class: "run" }, named(i)) : null, element("td", { class: "text" }, text)];
-  const figures = (row) => columns.map((name) => element("td", {}, formatted(row[name])));
+  const figures = (row) => columns.map(([name, written]) => element("td", {}, written(row[name])));
   return [
     shown(run).map((row) => element("tr", { class: row === peak ? "best" : null },
       label(`${row.step.toLocaleString("en")} ${row.stage ?? ""}${row === peak ? " (best)" : ""}`), figures(row))),

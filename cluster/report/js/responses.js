@@ -16,8 +16,10 @@ function weights([incarnation, step]) {
 function card(group, scale, inside) {
   const wanted = new Set(group.answers.flatMap(words));
   const parts = [...new Set(group.responses.flatMap((one) => Object.keys(one.parts)))];
+  const columns = [(one) => one.reward, ...parts.map((name) => (one) => one.parts[name])]
+    .map((value) => [value, inColumn(group.responses.map(value))]);
   const rows = [...group.responses].sort((a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity))
-    .map((one) => responseRow(one, parts, wanted, scale, inside(one.reward)));
+    .map((one) => responseRow(one, columns.map(([value, written]) => written(value(one))), wanted, scale, inside(one.reward)));
   const heads = [element("th", { class: "text" }, "response"), ["reward", ...parts, "advantage", "tokens"].map((name) => element("th", {}, name))];
   const facts = [`step ${group.step.toLocaleString("en")}`, group.id, `epoch ${group.epoch}`, weights(group.version)];
   if (group.rewards) facts.push(`mean reward ${formatted(group.rewards[0])}, from ${formatted(group.rewards[1])} to ${formatted(group.rewards[2])}`);
@@ -40,14 +42,13 @@ function passages(group, wanted) {
       element("div", {}, title ? [element("strong", {}, title), " "] : null, marked(text, wanted)));
   }));
 }
-function responseRow(one, parts, wanted, scale, inside) {
-  const width = (Math.max(0, one.reward ?? 0) / scale) * 3.5;
+function responseRow(one, [reward, ...parts], wanted, scale, inside) {
   return element("tr", { class: inside ? null : "other" },
     element("td", { class: "text" }, marked(one.response, wanted), one.response ? null : element("i", { class: "soft" }, "(empty)"),
       one.finished ? null : [" ", element("span", { class: "badge cut" }, "cut")],
       inside ? null : element("span", { class: "unseen" }, " (outside the filter)")),
-    element("td", {}, element("span", { class: "bar", style: `width:${width}em` }), formatted(one.reward)),
-    parts.map((name) => element("td", {}, formatted(one.parts[name]))),
+    element("td", { class: "reward" }, element("span", { class: "bar", style: `--share:${Math.max(0, one.reward ?? 0) / scale}` }), reward),
+    parts.map((part) => element("td", {}, part)),
     element("td", { class: one.advantage > 0 ? "plus" : one.advantage < 0 ? "minus" : null },
       isKnown(one.advantage) ? `${one.advantage > 0 ? "+" : ""}${one.advantage.toFixed(2)}` : "–"),
     element("td", {}, formatted(one.tokens)));
