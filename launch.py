@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cluster.terminal import STDOUT, output_is_lost, reopen_closed_streams
+from cluster.output import reopen_closed_streams, say, say_aside
 from rollout.errors import LapdogError, SettingsError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def train_command(argv: Sequence[str]) -> None:
 
     request = train_request(argv, train_command.__doc__)
     if request.options.dry_run:
-        print(planned(request))
+        say(planned(request))
         return
     with training(request) as trainer:
         asyncio.run(train(trainer))
@@ -85,24 +85,23 @@ def main(argv: Sequence[str]) -> int:
     command, rest = ("train", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
     try:
         if argv and argv[0] in ("-h", "--help"):
-            print(__doc__)
+            say(__doc__)
         else:
             command_named(command)(rest)
-        sys.stdout.flush()
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
-        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        say_aside(f"error: {' '.join(str(cause).split())}")
         return 2
     except KeyboardInterrupt:
         whole = "; the newest checkpoint of the run, if there is one, is whole" if command == "train" else ""
-        print(f"interrupted{whole}", file=sys.stderr)
+        say_aside(f"interrupted{whole}")
         return 130
     except OSError as error:
-        if error.filename is None and not output_is_lost():
+        if error.filename is None:
             raise
         if isinstance(error, BrokenPipeError):  # as behind `| head`
             return 141
-        print(f"error: {error.filename or STDOUT}: {error.strerror}; check the path, its rights and the disk", file=sys.stderr)
+        say_aside(f"error: {error.filename}: {error.strerror}; check the path, its rights and the disk")
         return 2
     return 0
 

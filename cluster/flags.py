@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from cluster.output import say
 from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -54,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         """argparse's own hides that there was no room for it."""
-        print(self.format_help(), end="", file=file, flush=True)
+        say(self.format_help().rstrip())
 
 
 def parse_flags(

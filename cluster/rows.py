@@ -46,7 +46,7 @@ def milestones(evaluations: Sequence[Row]) -> list[Row]:
         return list(evaluations)
     best = best_of(evaluations).step
     stages = [row.get("stage") for row in evaluations]
-    ends = [before != after for before, after in pairwise([*stages, None])]
+    ends = [before != after for before, after in pairwise([*stages, object()])]
     last_of_stages = [row["step"] for row, is_last in zip(evaluations, ends, strict=True) if is_last]
     kept = {evaluations[0]["step"], best, *last_of_stages}
     return [row for row in evaluations if row["step"] in kept]

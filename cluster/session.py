@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from cluster.config import ClusterSettings
+from cluster.output import say_aside
 from rollout.errors import ClusterError, first_line
 
 Resources = dict[str, float]
@@ -80,13 +80,8 @@ def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, s
         raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
     _protect_token()
     if place != "a local Ray" and not is_token_auth_enabled():
-        _say(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
-    _say(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
-
-
-def _say(text: str) -> None:
-    """Apart from what the run itself says, which may be JSON."""
-    print(text, file=sys.stderr, flush=True)
+        say_aside(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
+    say_aside(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
 
 
 def _probe(address: str) -> None:

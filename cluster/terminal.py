@@ -1,16 +1,15 @@
 """What a run says on the terminal: a line per step, a bar where somebody watches, a table at the end."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from tqdm import tqdm
 
+from cluster.output import say
 from cluster.rows import EVALUATION_COLUMNS, Row, json_line, milestones
 
 Manner = Literal["lines", "quiet", "json"]
-STDOUT = "standard output"
 
 
 class Terminal:
@@ -50,35 +49,9 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         try:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            say(text)
         except OSError as error:  # Ctrl-C behind `| tee` ends tee, too, a disk is full: the run is still to be saved
-            error.filename = STDOUT
             self.output_lost = error
-            drop_output()
-
-
-def output_is_lost() -> bool:
-    """Whether stdout cannot be written, as an empty line shows; what it still holds is then dropped."""
-    try:
-        print(flush=True)
-    except OSError:
-        drop_output()
-        return True
-    return False
-
-
-def drop_output() -> None:
-    """Let nobody meet once more that stdout cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def reopen_closed_streams() -> None:
-    """Those that a caller closed (`>&-`): the next file to be opened would take their number, and what others print."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, os.fdopen(number, mode))
 
 
 def step_line(row: Row) -> str:
@@ -94,23 +67,23 @@ def step_line(row: Row) -> str:
 
 def evaluation_line(row: Row) -> str:
     """`row` is a line of evaluations.jsonl."""
-    figures = "  ".join(f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row[name] is not None)
+    figures = "  ".join(f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row.get(name) is not None)
     return f"{'held-out':>10} {row['step']:>6}  {figures}"
 
 
 def evaluation_table(rows: Sequence[Row]) -> str:
     """Held-out figures, one line per evaluation (the `milestones` of many), the constant reply beneath them."""
-    columns = [name for name in EVALUATION_COLUMNS if any(row[name] is not None for row in rows)]
+    columns = [name for name in EVALUATION_COLUMNS if any(row.get(name) is not None for row in rows)]
     widths = [max(6, len(name)) + 2 for name in columns]
 
-    def line(step: object, stage: str, cells: Iterable[str]) -> str:
-        return f"{step:>6}  {stage:<14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    def line(step: object, stage: str | None, cells: Iterable[str]) -> str:
+        return f"{step:>6}  {stage or '':<14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
     def cells(figures: Mapping[str, Any]) -> Iterator[str]:
         values = (figures.get(name) for name in columns)
         return ("" if value is None else f"{value:.2f}" for value in values)
 
-    lines = [line("step", "stage", columns), *(line(row["step"], row["stage"], cells(row)) for row in milestones(rows))]
-    if rows and (constant := rows[-1]["constant_reply"]):
+    lines = [line("step", "stage", columns), *(line(row["step"], row.get("stage"), cells(row)) for row in milestones(rows))]
+    if rows and (constant := rows[-1].get("constant_reply")):
         lines += [line("", "constant reply", cells(constant)), f"constant reply: {constant['text']!r}"]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from cluster.commands.opening import READ_BY_A_POLICY, OpenedPolicy, open_policy
 from cluster.config import Settings
 from cluster.flags import parse_flags, split
 from cluster.inputs import check_retrieval
+from cluster.output import say, say_aside
 from rollout.config import Positive, Section
 from rollout.convert import question_of
 from rollout.errors import SettingsError
@@ -47,20 +48,20 @@ def chat(argv: Sequence[str]) -> None:
         raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")
     sampler = _sampler(open_policy(options.checkpoint, values, passages=options.passages))
     if sys.stdin.isatty():
-        print(HELP, file=sys.stderr)
+        say_aside(HELP)
     turns: list[str] = []
     for number, text in enumerate(typed()):
         if text == "/reset":
             turns = []
             continue
         if text.startswith("/"):
-            print(HELP, file=sys.stderr)
+            say_aside(HELP)
             continue
         turns.append(f"Q: {text}")
         question = text if options.questions else question_of(options.persona or "", turns, options.history)
         prompt = Prompt(id=f"typed-{number}", question=question, answers=())
         [group] = sampler.groups([prompt], "sample" if options.sample else "greedy", Version(0, 0))
-        print(answer(group), flush=True)
+        say(answer(group))
         turns.append(f"R: {group.responses[0].text}")
 
 

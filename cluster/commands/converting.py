@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.flags import build, parse_flags
+from cluster.output import say
 from cluster.run_folder import writable
 from rollout.config import Positive, Section
 from rollout.convert import convert_parlai
@@ -22,4 +23,4 @@ def convert(argv: Sequence[str]) -> None:
     options = build(ConvertOptions, parse_flags("convert", convert.__doc__, [ConvertOptions], argv))
     writable(options.output)
     count = convert_parlai(options.input, options.output, options.history)
-    print(f"wrote {count} examples to {options.output}")
+    say(f"wrote {count} examples to {options.output}")

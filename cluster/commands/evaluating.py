@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import sys
 import uuid
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -19,6 +17,7 @@ from cluster.elastic import start_what_fits
 from cluster.flags import parse_flags, split
 from cluster.group_source import PublishedWeights
 from cluster.inputs import check_retrieval
+from cluster.output import say, say_aside
 from cluster.poison import FailedPrompt
 from cluster.run_folder import writable
 from cluster.session import Shares, session
@@ -79,9 +78,9 @@ def evaluate(argv: Sequence[str]) -> None:
     if options.output is not None:
         with writing(options.output, HOW_TO_MEND):
             options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        print(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
+        say(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
     else:
-        print(json.dumps(figures))
+        say(json.dumps(figures))
 
 
 async def _figures_and_rows(
@@ -91,9 +90,8 @@ async def _figures_and_rows(
         raise failed.error
 
     namespace = f"evaluate-{uuid.uuid4().hex[:8]}"
-    say = partial(print, file=sys.stderr)  # the figures on stdout are for programs, too
-    samplers = sampler_pool(settings, shares, namespace, policy_path, say)
-    rewards = reward_pool(settings, shares, namespace, say)
+    samplers = sampler_pool(settings, shares, namespace, policy_path, say_aside)
+    rewards = reward_pool(settings, shares, namespace, say_aside)
     try:
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.flags import build, parse_flags
+from cluster.output import say
 from cluster.report.page import write_report
 from cluster.run_folder import RunFolder, writable
 from rollout.config import Section
@@ -26,7 +27,7 @@ def report(argv: Sequence[str]) -> None:
     if len(runs) > 1 or options.output is not None:
         writable(target)
     write_report(runs, target)
-    print(f"wrote {target}: open it in a browser")
+    say(f"wrote {target}: open it in a browser")
 
 
 def _runs_and_flags(argv: Sequence[str]) -> tuple[list[Path], list[str]]:

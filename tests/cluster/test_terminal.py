@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from cluster.rows import EVALUATION_COLUMNS
-from cluster.terminal import Terminal, evaluation_table, step_line
+import launch
+from cluster.rows import EVALUATION_COLUMNS, milestones
+from cluster.terminal import Terminal, evaluation_line, evaluation_table, step_line
 from launch import main
 from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
 
@@ -65,6 +66,13 @@ def test_the_table_of_a_long_run_shows_before_the_stages_the_best_and_the_last()
     assert [line.split()[0] for line in evaluation_table(rows).splitlines()] == ["step", "0", "20", "77", "220"]
 
 
+def test_rows_that_say_little_are_shown_all_the_same() -> None:
+    rows: list[dict[str, Any]] = [{"step": i, "f1": 1.0, "reward": float(i == 3)} for i in range(20)]
+    assert [row["step"] for row in milestones(rows)] == [0, 3, 19]
+    assert evaluation_table([{"step": 1, "f1": 1.0}]).split() == ["step", "stage", "f1", "1", "1.00"]
+    assert evaluation_line({"step": 1, "f1": 1.0}).split() == ["held-out", "1", "f1", "1.00"]
+
+
 def test_help_and_mistakes_are_told_without_torch_and_ray() -> None:
     script = (
         "import launch, sys; launch.main(['--help']); launch.main(['trian']); print(sorted({'torch', 'ray'} & {*sys.modules}))"
@@ -108,6 +116,28 @@ def test_output_that_finds_no_room_is_told_in_one_line(flags: str, options: str,
         assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1
 
 
+@pytest.mark.parametrize("flags", ["--help", "train --local", "nosuch"])
+def test_the_exit_code_is_that_of_the_mistake_where_errors_find_no_room_either(
+    flags: str, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    run = [*tiny_flags, "--run_dir", str(tmp_path / "run")] if flags.startswith("train") else []
+    command = [sys.executable, str(ROOT / "launch.py"), *flags.split(), *run]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=DEADLINE_S).returncode == 2
+
+
+def test_an_error_that_is_not_of_the_output_leaves_it_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def timed_out(argv: object) -> None:
+        raise TimeoutError("a bug")
+
+    monkeypatch.setitem(launch.COMMANDS, "report", timed_out)
+    with pytest.raises(TimeoutError):
+        main(["report"])
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_run_whose_output_was_lost_for_a_moment_is_saved_and_says_so(tiny_flags: list[str], tmp_path: Path) -> None:
     script = """import sys, tqdm, launch
 write = tqdm.tqdm.write
@@ -130,6 +160,16 @@ def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) 
     closing = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", *command]
     assert subprocess.run(closing, timeout=DEADLINE_S).returncode == 0
     assert (tmp_path / "run" / ".lock").read_bytes() == b""
+
+
+def test_a_child_has_the_streams_that_its_parent_was_started_without() -> None:
+    child = "import sys; sys.exit(None in (sys.stdin, sys.stdout, sys.stderr))"
+    parent = f"""import subprocess, sys
+from cluster.output import reopen_closed_streams
+reopen_closed_streams()
+sys.exit(subprocess.run([sys.executable, "-c", {child!r}]).returncode)"""
+    closing = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", parent]
+    assert subprocess.run(closing, cwd=ROOT, timeout=DEADLINE_S).returncode == 0
 
 
 @pytest.mark.parametrize("command", ["train --local", "train --dry-run", "chat --checkpoint RUN"])
