@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ from cluster.trackers import TRACKERS, Tracker
 from cluster.tracking import Background, TensorBoard, scalars
 
 SECONDS_BETWEEN_LOOKS = 2.0
+LONGEST_CLOSE_S = 60.0
+LONGEST_CLOSE_OF_A_BROKEN_RUN_S = 2.0
 
 
 class Monitor:
@@ -70,9 +73,13 @@ class Monitor:
         self._finished = True
 
     def close(self) -> None:
-        with contextlib.ExitStack() as parts:
+        """Wait until trackers have all, but no longer than a run may be held."""
+        deadline = time.monotonic() + (LONGEST_CLOSE_S if self._finished else LONGEST_CLOSE_OF_A_BROKEN_RUN_S)
+        with contextlib.ExitStack() as parts:  # the last first
             for tracker in self._trackers:
-                parts.callback(tracker.close, self._finished)
+                parts.callback(tracker.wait, deadline)
+            for tracker in self._trackers:
+                parts.callback(tracker.end, self._finished)
             if self._looking is not None:
                 parts.callback(forget, self._looking)
 

@@ -4,22 +4,24 @@ import asyncio
 import math
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cluster.trackers import Tracker
 from rollout.errors import SettingsError, first_line
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 Scalars = Mapping[str, float]
-LONGEST_CLOSE_S = 60.0
 # of the names of variables that hold one
 SECRET = re.compile(r"(KEY(_ID)?|TOKEN|PASS(WORD|WD|PHRASE)?|_PWD|SECRET|CREDENTIALS?|CONNECTION_STRING)$", re.IGNORECASE)
 SHORTEST_SECRET = 6
@@ -37,11 +39,12 @@ def scalars(row: Mapping[str, Any], prefix: str) -> dict[str, float]:
 
 
 class TensorBoard(Tracker):
-    """Event files in a folder; each call is on disk when it returns."""
+    """Event files in a folder; each call is on disk when it returns, or raises what it met, which SummaryWriter leaves to a
+    thread of its own and its traceback."""
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._events: RecordWriter | None = None
         self._purged_from: int | None = None
 
     def open(self, id: str | None) -> str:
@@ -49,45 +52,58 @@ class TensorBoard(Tracker):
         return ""
 
     def go_back(self, step: int) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-            time.sleep(1 - time.time() % 1)  # files are read in the order of their names, which tell the second
+        self.close(finished=False)
         self._purged_from = step + 1
 
     def log(self, step: int, values: Scalars) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes half a second
-
-        if self._writer is None:
-            self._writer = SummaryWriter(str(self._folder), purge_step=self._purged_from)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        if self._events is None:
+            self._begin()
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        self._write(Event(step=step, summary=summary))
 
     def close(self, finished: bool) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _begin(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        began = f"{time.time():017.6f}"  # files are read in the order of their names
+        file = self._folder / f"events.out.tfevents.{began}.{socket.gethostname()}.{os.getpid()}"
+        self._events = RecordWriter(file.open("wb"))
+        self._write(Event(file_version="brain.Event:2"))
+        if self._purged_from is not None:
+            self._write(Event(step=self._purged_from, session_log=SessionLog(status=SessionLog.START)))
+
+    def _write(self, event: Event) -> None:
+        assert self._events is not None
+        event.wall_time = time.time()
+        self._events.write(event.SerializeToString())
+        self._events.flush()
 
 
 class Background:
-    """A tracker in a thread of its own, which keeps nobody waiting. One that fails is told of once and given up: a run outlives
-    its tracker's server."""
+    """A tracker in a thread of its own, which keeps nobody waiting, not even the end of Python. One that fails is told of once
+    and given up: a run outlives its tracker's server."""
 
     def __init__(self, name: str, tracker: Tracker, say: Callable[[str], None]):
         self.name = name
         self._tracker, self._say = tracker, say
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None ends them
-        self._thread = threading.Thread(target=self._pass_on, name=name, daemon=True)  # the end of Python does not wait for it
+        self._thread = threading.Thread(target=self._pass_on, name=name, daemon=True)
         self._is_open = self._is_given_up = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
 
     async def open(self, id: str | None) -> str:
         """The id of the tracker's run, the one given or that of a new one. Raises SettingsError if it cannot be had."""
-        [opened] = await asyncio.gather(asyncio.to_thread(self._tracker.open, id), return_exceptions=True)
+        opening: Future[str | BaseException] = Future()
+        self._calls.put(partial(self._open, id, opening))
+        self._thread.start()
+        opened = await asyncio.wrap_future(opening)
         if isinstance(opened, BaseException):
+            self._calls.put(None)
             raise SettingsError(f"trackers: {self.name} cannot be reached ({_told(opened)}); check its login, or leave it out")
         self._is_open = True
-        self._thread.start()
         if self._tracker.place:
             self._say(f"{self.name}: {without_secrets(self._tracker.place)}")
         return opened
@@ -99,22 +115,32 @@ class Background:
     def log(self, step: int, values: Scalars) -> None:
         self._send(partial(self._tracker.log, step, values))
 
-    def close(self, finished: bool) -> None:
-        """Wait until all is sent, but no longer than a run may be held."""
-        if not self._is_open:
-            return
+    def end(self, finished: bool) -> None:
+        """Nothing comes after this."""
         self._send(partial(self._tracker.close, finished))
         self._send(None)
-        self._thread.join(LONGEST_CLOSE_S)
+
+    def wait(self, deadline: float) -> None:
+        """Until all is sent, or `time.monotonic()` is the deadline."""
+        if not self._is_open:
+            return
+        self._thread.join(max(0, deadline - time.monotonic()))
         self._notice_failure()
         if self._thread.is_alive():
-            self._say(f"{self.name} has not taken all within {LONGEST_CLOSE_S:g} s and is left; a resume tries it again")
+            self._say(f"{self.name} has not taken all at the end of the run and is left; a resume tries it again")
+
+    def _open(self, id: str | None, opening: Future[str | BaseException]) -> None:
+        try:
+            opened: str | BaseException = self._tracker.open(id)
+        except BaseException as error:  # whatever another's library raises
+            opened = error
+        opening.set_result(opened)
 
     def _pass_on(self) -> None:
         try:
             while (call := self._calls.get()) is not None:
                 call()
-        except Exception as error:  # whatever another's library raises
+        except BaseException as error:  # whatever another's library raises
             self._failure = error
 
     def _send(self, call: Callable[[], None] | None) -> None:

@@ -5,7 +5,10 @@ import json
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from cluster.run_folder import read_settings
 from cluster.tracking import Background, TensorBoard, scalars, without_secrets
 from launch import main
 from rollout.errors import SettingsError
-from tests.cluster.runs import rows
+from tests.cluster.runs import DEADLINE_S, ROOT, rows
 from tests.cluster.test_training import assert_same_weights, copy_as_of
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
@@ -122,7 +125,7 @@ def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path,
             id = await tracker.open(id)
             for step, values in part:
                 tracker.log(step, values)
-            tracker.close(finished=True)
+            end(tracker)
         assert id is not None
         return id
 
@@ -176,6 +179,11 @@ def test_a_tracker_that_is_not_installed_is_told_before_ray_starts(
     assert not (tmp_path / "run").exists()
 
 
+def end(tracker: Background, seconds: float = DEADLINE_S) -> None:
+    tracker.end(finished=True)
+    tracker.wait(time.monotonic() + seconds)
+
+
 class Moody(trackers.Tracker):
     """A tracker whose server fails at the calls that it is told to fail at."""
 
@@ -209,7 +217,7 @@ async def used(tracker: Moody, said: list[str]) -> str:
             background.log(step, {"train/loss": 1.0})
         return id
     finally:
-        background.close(finished=True)
+        end(background)
 
 
 def test_what_is_sent_arrives_before_the_end() -> None:
@@ -228,13 +236,55 @@ def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, 
     assert tracker.calls[-1] == fails[0]  # what was still to be sent is not tried
 
 
-def test_a_tracker_that_takes_nothing_holds_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.tracking.LONGEST_CLOSE_S", 0.1)
-    tracker, said, free = Moody(), list[str](), threading.Event()
-    monkeypatch.setattr(tracker, "log", lambda step, values: free.wait())
-    asyncio.run(used(tracker, said))
+def test_trackers_that_take_nothing_hold_no_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    monkeypatch.setattr("cluster.monitor.LONGEST_CLOSE_S", 0.2)
+    monkeypatch.setattr("cluster.tracking.TensorBoard.log", lambda *_: free.wait())
+    monkeypatch.setattr(Moody, "log", lambda *_: free.wait())
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", lambda *_: Moody())
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    assert main(["train", "--local", "--resume", str(run), "--trackers", "mlflow"]) == 0
     free.set()
-    assert said[1:] == ["moody has not taken all within 0.1 s and is left; a resume tries it again"]
+    assert_same_weights(run, finished_run)
+    told = [row["text"] for row in rows(run / "events.jsonl") if "has not taken all" in row["text"]]
+    left = "has not taken all at the end of the run and is left; a resume tries it again"
+    assert told == [f"mlflow {left}", f"tensorboard {left}"]
+
+
+def test_a_tracker_that_does_not_open_keeps_nobody_from_leaving() -> None:
+    script = """import asyncio, threading
+from cluster.tracking import Background
+from cluster.trackers import Tracker
+class Stuck(Tracker):
+    def open(self, id):
+        threading.Event().wait()
+async def interrupted():
+    opening = asyncio.create_task(Background("stuck", Stuck(), print).open(None))
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+asyncio.run(interrupted())"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_full_disk_under_tensorboard_is_told_once(tmp_path: Path) -> None:
+    script = f"""import asyncio, resource, signal, time
+from pathlib import Path
+from cluster.tracking import Background, TensorBoard
+async def tracked():
+    board = Background("tensorboard", TensorBoard(Path({str(tmp_path)!r})), print)
+    await board.open(None)
+    for step in range(1000):
+        board.log(step, {{"train/loss": 1.0}})
+    board.end(finished=True)
+    board.wait(time.monotonic() + {DEADLINE_S})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+asyncio.run(tracked())"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    told = "tensorboard fails and is given up (OSError: [Errno 27] File too large); a resume tries it again\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, told, "")
 
 
 def test_a_run_goes_on_without_tensorboard(finished_run: Path, tmp_path: Path) -> None:
