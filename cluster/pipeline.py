@@ -233,7 +233,7 @@ def call_size(prompts_per_step: int, prompts_per_call: int) -> int:
 
 def lag_to_wait_for(made: Mapping[int, int], to_come: Mapping[int, int], size: int, max_staleness: int) -> int | None:
     """Of groups of this lag or more the next batch of `size` must hold more than are made, or some become too old: those of
-    lag L fit into it and the max_staleness - L after it. None: the batch can be filled with what is made.
+    lag L fit into it and the max_staleness - L after it. None: no group becomes too old for want of waiting.
 
     made, to_come: groups that are finished and that are still sampled, by their lag.
     """

@@ -1,7 +1,8 @@
 """`export`: a policy as a plain transformers folder with tokenizer, generation config and model card."""
 
-import tempfile
-from collections.abc import Sequence
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from cluster.commands.model_card import model_card
 from cluster.commands.opening import EXPORTED_SETTINGS, READ_BY_AN_EXPORT, OpenedPolicy, open_policy
 from cluster.config import Settings, absolute
 from cluster.flags import by_name, parse_flags, split
+from cluster.output import say
 from rollout.config import Section
 from rollout.errors import HOW_TO_MEND, CheckpointError, SettingsError, writing
 from rollout.policy.interface import Policy, end_tokens
@@ -35,18 +37,28 @@ def export(argv: Sequence[str]) -> None:
     opened = open_policy(options.checkpoint, values)
     if options.keep_adapters and not has_adapters(opened.path):
         raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
-    with writing(target, HOW_TO_MEND):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-            source, merged, draft = opened.path, Path(beside) / "merged", Path(beside) / "draft"
-            if has_adapters(source) and not options.keep_adapters:
-                merge_adapters(Path(source), merged)
-                source = str(merged)
-            _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, draft)
-            if target.is_dir():
-                target.rmdir()
-            draft.rename(target)
-    print(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
+    with writing(target, HOW_TO_MEND), _place_for_drafts(target) as place:
+        source = opened.path
+        if has_adapters(source) and not options.keep_adapters:
+            merge_adapters(Path(source), place / "merged")
+            source = str(place / "merged")
+        _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, place / "draft")
+        if target.is_dir():
+            target.rmdir()
+        (place / "draft").rename(target)
+    say(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
+
+
+@contextlib.contextmanager
+def _place_for_drafts(target: Path) -> Iterator[Path]:
+    """A folder beside the target, always the same: what an export left that was killed goes with the next one."""
+    place = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _write(policy: Policy, opened: OpenedPolicy, folder: Path) -> None:

@@ -183,3 +183,9 @@ def test_an_export_that_fails_leaves_nothing(
     assert main(["export", "--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")]) == 2
     expected = f"error: {tmp_path / 'taken'}: cannot be written (No space left on device); make room or mend the rights\n"
     assert capsys.readouterr().err == expected and list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_goes_with_the_next(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / ".taken.tmp" / "draft").mkdir(parents=True)
+    export(["--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")])
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]

@@ -138,7 +138,7 @@ class Shell:
     def follow(self, page: Path, slow: bool) -> None:
         """Do what the page says, with its slow parts or without."""
         for program in (program for block in blocks(page) for program in block.needs if slow or "slow" not in block.order):
-            if shutil.which(program) is None:
+            if shutil.which(program, path=self._environment["PATH"]) is None:
                 pytest.skip(f"no {program}: apt-get install {program} (Debian)")
         skipped = False
         for block in blocks(page):
