@@ -70,7 +70,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Kill:
-    """So many seconds after the start, or `delay_s` after a step was finished."""
+    """So many seconds after the start, if no step is finished before, or `delay_s` after a step was finished."""
 
     step: int
     after_start_s: float | None
@@ -78,7 +78,7 @@ class Kill:
 
     def is_due(self, run: Path, seconds: float, steps_before: int) -> bool:
         if self.after_start_s is not None:
-            return seconds >= self.after_start_s
+            return seconds >= self.after_start_s or steps(run) > steps_before
         if steps(run) < self.step or steps(run) == steps_before:
             return False
         time.sleep(self.delay_s)
