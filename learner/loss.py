@@ -167,7 +167,7 @@ def kl_divergence(policy: torch.Tensor, reference: torch.Tensor, estimator: KlEs
         case "k2":
             return d.square() / 2
         case "k3":
-            return d.exp() - d - 1
+            return torch.expm1(d) - d  # near 0 exp(d) - 1 is rounding alone
 
 
 def adapted_kl_coef(kl_coef: float, kl: float, target: float) -> float:

@@ -78,7 +78,7 @@ def decode(continuation: Continuation, start: torch.Tensor, end_tokens: Sequence
         logprobs=logprobs[:, : t + 1].view(*start.shape, -1),
         lengths=lengths.view(start.shape),
         finished=finished.view(start.shape),
-        kept_mass=float(torch.stack(kept).mean()) if kept else 1.0,
+        kept_mass=float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0,
     )
 
 

@@ -135,6 +135,12 @@ def test_a_response_without_tokens_has_ratio_one(level):
     assert importance_ratio(torch.zeros(1, 2), torch.zeros(1, 2).bool(), level).tolist() == [[1, 1]]
 
 
+def test_k3_of_policies_that_are_all_but_equal_is_no_rounding_noise() -> None:
+    d = torch.linspace(-1e-4, 1e-4, 1001)
+    k3 = kl_divergence(torch.zeros(1001), d, "k3")
+    assert k3.min() >= 0 and torch.allclose(k3, d.square() / 2, atol=1e-11)
+
+
 @pytest.mark.parametrize(("estimator", "value"), [("k1", -0.5), ("k2", 0.125), ("k3", math.exp(0.5) - 1.5)])
 def test_kl_estimators(estimator, value):
     d = kl_divergence(torch.tensor([-1.5]), torch.tensor([-1.0]), estimator)
