@@ -77,7 +77,8 @@ def parse_flags(
     used = [pair for model in models[:-1] for pair in fields(model)]
     used += [(name, field) for name, field in fields(models[-1]) if name.startswith(only)]
     for name, field in used:
-        default = "" if field.default is None or field.is_required() else f" [{field.default}]"
+        value = "none" if field.default == () else field.default
+        default = "" if value is None or field.is_required() else f" [{value}]"
         text = f"{field.description}{default}".replace("%", "%%")
         if field.annotation is bool and "." not in name:
             spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
@@ -173,15 +174,16 @@ def _is_section(name: str, known: Sequence[str]) -> bool:
 
 
 def _value(field: FieldInfo, value: Any, name: str) -> Any:
-    """Text of a flag: null where a setting may be empty (`none` too, unless it is a choice), YAML where it is a list; the rest
-    is left to pydantic."""
-    if not isinstance(value, str):
-        return value
-    kinds = get_args(field.annotation)
+    """null empties a setting that may be empty, a list too, as a flag also `none`, unless that is a choice; a list's text is
+    YAML; the rest is left to pydantic."""
+    kinds, is_list = get_args(field.annotation), "tuple" in str(field.annotation)
     is_choice = any(value in get_args(kind) for kind in kinds)
-    if value.lower() in ("null", "none") and type(None) in kinds and not is_choice:
-        return None
-    if "tuple" in str(field.annotation):
+    if value is None or (isinstance(value, str) and value.lower() in ("null", "none") and not is_choice):
+        if is_list:
+            return ()
+        if type(None) in kinds:
+            return None
+    if isinstance(value, str) and is_list:
         try:
             return yaml.safe_load(value)
         except yaml.YAMLError as error:

@@ -17,8 +17,9 @@ INTRODUCTION = """\
 # Settings
 
 Every setting is a flag of `train` (`--learner.lr 1e-5`) and a key of a YAML file (`learner: {lr: 1.0e-5}`) given with
-`--config`; flags win. `null` (as a flag also `none`) empties a setting that may be empty. A wrong name, type, bound or
-combination is refused in one line before anything is started. A run writes all of them, as used, to its `config.yaml`.
+`--config`; flags win. `null` (as a flag also `none`, where that is no choice of its own) empties a list, or a setting that
+may be empty. A wrong name, type, bound or combination is refused in one line before anything is started. A run writes all of
+them, as used, to its `config.yaml`.
 
 This page is what `python -m cluster.settings_reference` prints; a test compares the two.
 """

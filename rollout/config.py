@@ -52,15 +52,20 @@ class PolicySettings(Section):
     lora: LoraSettings = LoraSettings()
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic; the learner's own weights stay float32")
     n_context: NonNegative = Field(4, description="passages read for a prompt; 0 reads the question alone")
-    max_passage_tokens: Positive = Field(128, description="longest passage text in tokens; only passages are ever cut")
+    max_passage_tokens: Positive = Field(128, description="longest passage text in tokens; the question is never cut")
     system_prompt: str | None = Field(None, description="system message of a causal LM with a chat template; default: its own")
     prompt_template: str | None = Field(
-        None, description="the query, from {question}; default: dialog with R's persona: {question} R:, or {question} in a chat"
+        None,
+        description="the query, from {question}; default: dialog with R's persona: {question} R: for a T5, "
+        "{question} in a chat, else {question} R:",
     )
     passage_template: str | None = Field(
         None, description="a passage, from {title} and {text}; for a T5 the whole context row, from {query} too"
     )
-    response_template: str | None = Field(None, description="supervised target, from {answer}; default: {answer}")
+    response_template: str | None = Field(
+        None,
+        description="supervised target, from {answer}; default: {answer}, after a space where a causal LM has no chat",
+    )
 
     @field_validator("prompt_template")
     @classmethod
@@ -87,7 +92,9 @@ class RolloutSettings(Section):
     dynamic_sampling: NonNegative = Field(
         0, description="batches of prompts a step may sample in addition, in place of groups whose rewards are all equal"
     )
-    max_new_tokens: Positive = Field(32, description="longest response in tokens, its end token included")
+    max_new_tokens: Positive = Field(
+        32, description="longest response in tokens, its end token included; gold answers are cut there, too"
+    )
 
 
 def check_template(template: str, required: set[str], optional: frozenset[str] | set[str] = frozenset()) -> str:

@@ -40,6 +40,7 @@ def test_every_choice_can_be_given_and_comes_back_from_the_written_settings(name
 def test_a_setting_that_may_be_empty_can_be_emptied(text: str) -> None:
     assert build(Settings, {"eval_limit": text}).eval_limit is None
     assert build(Settings, {"learner.baseline": text}).learner.baseline == (None if text != "none" else "none")
+    assert build(Settings, {"trackers": text}).trackers == build(Settings, {"trackers": None}).trackers == ()
 
 
 @pytest.mark.parametrize(
