@@ -2,11 +2,11 @@
 
     python -m benchmarks.learner [--group_sizes 4 8 16] [--repetitions 3] [--threads 2]
 
-seed         the seed's way: every response has its own encoder pass, for policy and reference
+patch        the patch's way: every response has its own encoder pass, for policy and reference
 encode-once  each prompt is encoded once, its states are repeated for the group
 ours         the policy's own `score`: encoded once, and one cross-attention K/V for the whole group
 
-Random weights, 2 prompts of 6 x 128 tokens, responses of 24 tokens, float32. `max_rel_diff` compares ours with the seed's way:
+Random weights, 2 prompts of 6 x 128 tokens, responses of 24 tokens, float32. `max_rel_diff` compares ours with the patch's way:
 the largest difference of log-probs and of every gradient over its largest value. `gemm_share`: arithmetic that the mathematics
 needs (four forwards' matrix products; what is recomputed does not count) a second, over that of one large matrix product.
 """
@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_flops_per_second, median_seconds
-from benchmarks.readers import VOCABULARY, Shape, encode_once_logprobs, random_contexts, reader, seeds_logprobs
+from benchmarks.readers import VOCABULARY, Shape, encode_once_logprobs, patch_logprobs, random_contexts, reader
 from learner.loss import LossSwitches, policy_loss, token_weights
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Context
@@ -34,7 +34,7 @@ def our_logprobs(policy: FidPolicy, contexts: list[Context], responses: torch.Te
     return policy.score(contexts, responses, 1.0).logprobs.flatten(0, 1)
 
 
-WAYS: dict[str, LogProbs] = {"seed": seeds_logprobs, "encode-once": encode_once_logprobs, "ours": our_logprobs}
+WAYS: dict[str, LogProbs] = {"patch": patch_logprobs, "encode-once": encode_once_logprobs, "ours": our_logprobs}
 
 
 def main() -> None:
@@ -49,18 +49,18 @@ def main() -> None:
     peak = matmul_flops_per_second()
     result: dict[str, object] = {"bench": "learner"}
     differences, shares = [], []
-    print(f"{'k':>3} {'seed':>9} {'encode-once':>12} {'ours':>9} {'speedup':>8} {'rel. diff':>10} {'of matmul':>10}")
+    print(f"{'k':>3} {'patch':>9} {'encode-once':>12} {'ours':>9} {'speedup':>8} {'rel. diff':>10} {'of matmul':>10}")
     for k in options.group_sizes:
         generator = torch.Generator().manual_seed(k)
         responses = torch.randint(5, VOCABULARY - 128, (SHAPE.prompts, k, SHAPE.response_tokens), generator=generator)
         passes = {name: partial(learner_pass, way, policy, reference, contexts, responses) for name, way in WAYS.items()}
-        differences.append(largest_difference(passes["ours"](), passes["seed"]()))
+        differences.append(largest_difference(passes["ours"](), passes["patch"]()))
         assert differences[-1] < 1e-4, f"ours computes something else: {differences[-1]}"
         seconds = median_seconds(passes, options.repetitions, warm_ups=0)
         shares.append(4 * forward_flops(policy, contexts, responses) / seconds["ours"] / peak)
-        speedup = seconds["seed"] / seconds["ours"]
+        speedup = seconds["patch"] / seconds["ours"]
         result[f"speedup_k{k}"] = round(speedup, 2)
-        figures = " ".join(f"{seconds[name]:{width}.2f} s" for name, width in (("seed", 7), ("encode-once", 10), ("ours", 7)))
+        figures = " ".join(f"{seconds[name]:{width}.2f} s" for name, width in (("patch", 7), ("encode-once", 10), ("ours", 7)))
         print(f"{k:>3} {figures} {speedup:7.2f}x {differences[-1]:10.1e} {shares[-1]:10.2f}", flush=True)
     print(f"one matrix product of 2048 x 2048: {peak / 1e9:.0f} GFLOP/s on {options.threads} threads")
     print(json.dumps(result | {"max_rel_diff": max(differences), "gemm_share": round(min(shares), 3)}))

@@ -37,8 +37,8 @@ from rollout.types import Prompt, Version
 
 ROOT = Path(__file__).parent.parent
 KEPT_STEPS = (2, 4, 7, 10, 14, 20, 30)
-SEED_LOSS = {"importance": "none", "kl_estimator": "k1", "kl_coef": 0.1}
-SEED_REWARD = [{"function": "benchmarks.seed_reward:f1_rouge_bleu"}]
+PATCH_LOSS = {"importance": "none", "kl_estimator": "k1", "kl_coef": 0.1}
+PATCH_REWARD = [{"function": "benchmarks.patch_reward:f1_rouge_bleu"}]
 PER_CALL = 48
 
 
@@ -51,18 +51,18 @@ class Arm:
     single_passages: bool = False
 
 
-SEED = {f"learner.{name}": value for name, value in SEED_LOSS.items()} | {
+PATCH = {f"learner.{name}": value for name, value in PATCH_LOSS.items()} | {
     "rollout.top_p": 0.9,
     **{f"reward.{name}": 0 for name in ("f1", "rouge", "bleu")},
-    "reward.extra": json.dumps(SEED_REWARD),
+    "reward.extra": json.dumps(PATCH_REWARD),
 }
 INVERTED = {f"reward.{name}": -1 for name in ("f1", "rouge", "bleu")}
 ARMS = {
     "stage-1-continued": Arm("stage 1 continued", {"learner.loss": "sft"}),
     "reinforce": Arm("REINFORCE", {"learner.loss": "reinforce"}),
     "reinforce-as-written": Arm("REINFORCE as written", {"learner.loss": "reinforce"} | INVERTED),
-    "seed": Arm("the seed's GRPO as written", SEED, single_passages=True),
-    "seed-fused": Arm("the seed's loss, passages fused", SEED),
+    "patch": Arm("LAPDOG's patch as written", PATCH, single_passages=True),
+    "patch-fused": Arm("the patch's loss, passages fused", PATCH),
     "grpo": Arm("GRPO", {}),
     "dr_grpo": Arm("Dr. GRPO", {"learner.loss": "dr_grpo"}),
     "dapo": Arm("DAPO", {"learner.loss": "dapo", "rollout.dynamic_sampling": 1}),
@@ -146,7 +146,7 @@ def steps_of_equal_time(run: Path, stage_1: Path) -> int:
 
 
 def write_single_passages(used: Settings, path: Path) -> Path:
-    """Every example once with each of the passages that would be fused for it, as the seed forms its groups."""
+    """Every example once with each of the passages that would be fused for it, as LAPDOG's patch forms its groups."""
     assert used.data.train is not None and used.data.passages is not None
     prompts = read_prompts(used.data.train)
     retriever = Retriever(Corpus.open(used.data.passages, used.data.cache), used.data.query, used.policy.n_context)

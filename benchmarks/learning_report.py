@@ -29,8 +29,9 @@ TEXT = """# Does it learn?
 
 Written by `python -m benchmarks.learning`: the demo, {count} seeds ({seeds}), held-out file of 384 examples, greedy replies,
 the default reward (F1 + ROUGE-L + BLEU, each in [0, 1]), whatever an arm was trained for. Every arm of a seed starts from the
-same policy, that of the demo's stage 1, with a fresh optimiser and the demo's settings; {responses} sampled responses each, but
-for *stage 1 continued*, which gets the wall time of GRPO's updates ({seconds:.0f} s, {supervised:.0f} updates) on gold answers.
+same policy, that of the demo's stage 1, with a fresh optimiser and the demo's settings but for the number of updates: as many
+as take {responses} sampled responses, but for *stage 1 continued*, which gets the wall time of GRPO's updates ({seconds:.0f} s,
+{supervised:.0f} updates) on gold answers.
 
 - GRPO: `learner.loss grpo`, the default: group mean and std, clipped ratio, k3 to the reference.
 - Dr. GRPO: `dr_grpo`: no std, constant length, no KL.
@@ -38,10 +39,10 @@ for *stage 1 continued*, which gets the wall time of GRPO's updates ({seconds:.0
   updates.
 - REINFORCE: `reinforce`: `-r log p`, LAPDOG's route with the right sign, on samples, without a baseline.
 - REINFORCE as written: the same with LAPDOG's sign, which minimises `r log p`.
-- the seed's GRPO as written in LAPDOG's patch: a group is the responses to one prompt with *one* of its passages; reward
+- LAPDOG's patch as written: a group is the responses to one prompt with *one* of its passages; reward
   F1 + ROUGE-L + BLEU on 0..100; loss `-A log p + 0.1 (log p - log p_ref)`; top-p 0.9. Its slips in tokens (a doubled
   `<extra_id_0>`, an end token after the padding) and draws at another temperature than the log-probs' cannot be expressed here.
-- the seed's loss, passages fused: that loss and reward on our groups, whose prompt reads all its passages.
+- the patch's loss, passages fused: that loss and reward on our groups, whose prompt reads all its passages.
 - stage 1 continued: cross-entropy on gold answers.
 
 How a reply is worded is drawn at random: a policy that always finds the detail and always words it best can expect a reward of
@@ -167,7 +168,8 @@ def _column(points: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 
 def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling: float, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    """All arms with the band of their seeds; beside it their means alone, near the ceiling."""
+    figure, (whole, near) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained", width_ratios=(3, 2))
     start = [run["curve"][0] for run in results["stage-1"]]
     for arm in arms:
         curves = [[first, *run["curve"]] for first, run in zip(start, results[arm], strict=True)]
@@ -175,12 +177,17 @@ def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling
             continue
         x = _column(min(curves, key=lambda points: points[-1]["responses"]), "responses")
         rewards = np.array([np.interp(x, _column(points, "responses"), _column(points, "reward")) for points in curves])
-        (line,) = axes.plot(x, rewards.mean(0), marker=".", label=titles[arm])
-        axes.fill_between(x, rewards.min(0), rewards.max(0), color=line.get_color(), alpha=0.12)
-    continued = _mean(results["stage-1-continued"], "reward")
-    axes.axhline(continued, color="grey", linestyle="--", label="stage 1 continued, for GRPO's wall time")
-    axes.axhline(ceiling, color="black", linestyle=":", label="ceiling")
-    axes.set(xlabel="sampled responses", ylabel="held-out reward (greedy)", title="The demo after stage 1")
-    axes.legend(fontsize="small")
+        (line,) = whole.plot(x, rewards.mean(0), marker=".", label=titles[arm])
+        whole.fill_between(x, rewards.min(0), rewards.max(0), color=line.get_color(), alpha=0.08)
+        near.plot(x, rewards.mean(0), marker=".", color=line.get_color())
+    whole.axhline(
+        _mean(results["stage-1-continued"], "reward"), color="grey", ls="--", label="stage 1 continued, for GRPO's wall time"
+    )
+    for axes in (whole, near):
+        axes.axhline(ceiling, color="black", ls=":", label="ceiling")
+        axes.set(xlabel="sampled responses")
+    whole.set(ylabel="held-out reward (greedy)", title="The demo after stage 1")
+    near.set(ylim=(ceiling - 0.16, ceiling + 0.02), title="The same, near the ceiling")
+    whole.legend(fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)

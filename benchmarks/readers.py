@@ -51,8 +51,8 @@ def encoded(model: T5ForConditionalGeneration, ids: torch.Tensor) -> torch.Tenso
     return states.view(ids.shape[0], -1, states.shape[-1])
 
 
-def seeds_logprobs(policy: Policy, contexts: Sequence[Context], responses: torch.Tensor) -> torch.Tensor:
-    """The seed's way: every response brings its own copy of the prompt, which is encoded for it alone."""
+def patch_logprobs(policy: Policy, contexts: Sequence[Context], responses: torch.Tensor) -> torch.Tensor:
+    """The patch's way: every response brings its own copy of the prompt, which is encoded for it alone."""
     return _repeated(policy, encoded(policy.model, stacked(contexts).repeat_interleave(responses.shape[1], 0)), responses)
 
 

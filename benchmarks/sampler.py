@@ -2,7 +2,7 @@
 
     python -m benchmarks.sampler [--group_sizes 4 8 16] [--repetitions 3] [--threads 2]
 
-seed      the seed's way: one response at a time of every prompt, each time encoded anew, by transformers' `generate`
+patch     the patch's way: one response at a time of every prompt, each time encoded anew, by transformers' `generate`
 generate  each prompt is encoded once, then transformers' `generate(num_return_sequences=k)`
 ours      the policy's own `sample`
 
@@ -29,7 +29,7 @@ SAMPLED = {"do_sample": True, "top_k": 0, "min_new_tokens": SHAPE.response_token
 
 
 @torch.inference_mode()
-def seeds_way(policy: FidPolicy, contexts: list[Context], k: int) -> int:
+def patch_way(policy: FidPolicy, contexts: list[Context], k: int) -> int:
     drawn = 0
     for _ in range(k):
         states = BaseModelOutput(last_hidden_state=encoded(policy.model, stacked(contexts)))
@@ -49,7 +49,7 @@ def ours(policy: FidPolicy, contexts: list[Context], k: int) -> int:
     return sum(len(response.token_ids) for group in groups for response in group)
 
 
-WAYS = {"seed": seeds_way, "generate": by_generate, "ours": ours}
+WAYS = {"patch": patch_way, "generate": by_generate, "ours": ours}
 
 
 def main() -> None:
@@ -63,14 +63,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     policy, contexts = reader(0), random_contexts(SHAPE)
     result: dict[str, object] = {"bench": "sampler"}
-    print(f"{'k':>3} {'seed':>9} {'generate':>9} {'ours':>9} {'over seed':>10} {'over generate':>14} {'our tokens/s':>13}")
+    print(f"{'k':>3} {'patch':>9} {'generate':>9} {'ours':>9} {'over patch':>10} {'over generate':>14} {'our tokens/s':>13}")
     for k in options.group_sizes:
         calls = {name: partial(way, policy, contexts, k) for name, way in WAYS.items()}
         tokens = SHAPE.prompts * k * SHAPE.response_tokens
         drawn = {name: call() for name, call in calls.items()}
         assert set(drawn.values()) == {tokens}, f"a response ended by itself: {drawn}"
         seconds = median_seconds(calls, options.repetitions, warm_ups=0)
-        naive, generate = seconds["seed"] / seconds["ours"], seconds["generate"] / seconds["ours"]
+        naive, generate = seconds["patch"] / seconds["ours"], seconds["generate"] / seconds["ours"]
         taken = " ".join(f"{seconds[name]:7.2f} s" for name in WAYS)
         print(f"{k:>3} {taken} {naive:9.2f}x {generate:13.2f}x {tokens / seconds['ours']:13.0f}", flush=True)
         if k == HEADLINE:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import ARMS, SEED, Arm, best_expected_reward, settings_of
+from benchmarks.learning import ARMS, PATCH, Arm, best_expected_reward, settings_of
 from benchmarks.learning_report import FIGURES, excludes_zero, paired, write_report
-from benchmarks.seed_reward import f1_rouge_bleu
+from benchmarks.patch_reward import f1_rouge_bleu
 from cluster.config import Settings
 from cluster.flags import build, dump
 from rollout.types import Prompt
@@ -76,7 +76,7 @@ def test_the_ceiling_is_what_the_best_wording_can_expect():
     assert best_expected_reward(0) == pytest.approx(2.104, abs=5e-4)
 
 
-def test_the_seeds_reward_pays_bleu_a_hundredfold():
+def test_the_patchs_reward_pays_bleu_a_hundredfold():
     prompt = Prompt(id="1", question="?", answers=("the red hat .",))
     assert f1_rouge_bleu(prompt, (), ["the red hat .", "no"]) == [pytest.approx(1 + 1 + 100), 0]
-    assert SEED["reward.f1"] == SEED["reward.rouge"] == SEED["reward.bleu"] == 0
+    assert PATCH["reward.f1"] == PATCH["reward.rouge"] == PATCH["reward.bleu"] == 0
