@@ -62,8 +62,8 @@ function heldOut(place) {
     scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, written)))),
     RUNS.some((run) => shown(run).length < run.evaluated)
       ? soft("The table has the first evaluation, the best, and the last of each stage.") : null,
-    soft("The constant reply is the one training answer that scores best when it is given to every question: ",
-      "a policy that scores below it has learnt nothing."),
+    soft("The constant reply is one training answer given to every question, the best of those that were tried: ",
+      "a policy that scores below it has not been shown to look at the question."),
   ]);
 }
 function heldOutRows(run, i, columns) {
