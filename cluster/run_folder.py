@@ -61,7 +61,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from training here. Raises CheckpointError if one does."""
+        """Keep other processes from training here. Raises CheckpointError if one does, or if none can be kept."""
         with writing(self.path / LOCK):
             lock = (self.path / LOCK).open("w")
         with lock:
@@ -69,6 +69,9 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise CheckpointError(f"{self.path}: another process trains it; wait for its end, or stop it") from error
+            except OSError as error:
+                remedy = "mount it with them (Lustre: -o flock), or name another folder"
+                raise CheckpointError(f"{self.path}: its file system has no locks ({error.strerror}); {remedy}") from error
             yield
 
     def remove_if_nothing_was_done(self) -> None:

@@ -52,7 +52,7 @@ def without_preset(values: dict[str, Any]) -> dict[str, Any]:
 class SupervisedSettings(Section):
     steps: NonNegative | None = Field(None, description="updates of stage 1; default: 0 with policy.path, else 1000")
     batch_size: Positive = Field(32, description="gold answers in one update")
-    lr: Rate = Field(1e-3, description="peak learning rate")
+    lr: Rate = Field(1e-3, description="peak learning rate; it falls linearly to a tenth at the last step")
     lr_warmup_steps: NonNegative = Field(50, description="steps of linear warm-up")
 
 
@@ -60,7 +60,7 @@ class LearnerSettings(Section):
     """`loss` names a preset of switches (those without a default here); a switch that is set itself wins."""
 
     steps: NonNegative = Field(200, description="GRPO updates")
-    lr: Rate = Field(1e-4, description="peak learning rate of GRPO")
+    lr: Rate = Field(1e-4, description="peak learning rate of GRPO; it falls linearly to a tenth at the last step")
     lr_warmup_steps: NonNegative = Field(5, description="steps of linear warm-up")
     weight_decay: AtLeastZero = Field(0.01, description="AdamW's decoupled weight decay")
     max_grad_norm: Rate = Field(1.0, description="gradients are clipped to this norm")

@@ -26,7 +26,10 @@ def take(run: Path, other: Path) -> None:
             page.get_by_label("Order").select_option("spread")
             page.locator("#groups article details").first.click()
             page.evaluate("document.querySelector('#groups .pager').scrollIntoView()")
-            page.screenshot(path=IMAGES / "report-groups.png")
+            group = page.locator("#groups article").first.bounding_box()
+            assert group is not None
+            clip = {"x": 0, "y": 0, "width": 1200, "height": group["y"] + group["height"] + 16}
+            page.screenshot(path=IMAGES / "report-groups.png", clip=clip)  # type: ignore[arg-type]
         with opened(f"file://{one}", colours="dark", height=800) as page:
             page.evaluate("document.querySelector('#curves h3').scrollIntoView()")
             page.screenshot(path=IMAGES / "report-dark.png")

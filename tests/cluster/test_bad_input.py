@@ -536,6 +536,16 @@ def test_a_run_is_trained_by_one_process_at_a_time(
     assert capsys.readouterr().err == f"error: {run}: another process trains it; wait for its end, or stop it\n"
 
 
+def test_a_file_system_without_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("cluster.run_folder.fcntl.flock", no_locks)
+    expected = f"^{tmp_path}: its file system has no locks (Function not implemented); mount it with them"
+    with pytest.raises(CheckpointError, match=expected.replace("(", r"\(").replace(")", r"\)")), RunFolder(tmp_path).held():
+        pass
+
+
 @pytest.mark.parametrize(("line", "expected"), [("{oops", ":1: is not JSON"), ('{"loss": 1}', ":1: names no step")])
 def test_metrics_that_no_run_wrote_are_named(
     line: str, expected: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,7 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
     launch += ["--learner.steps", "9996", "--checkpoint_every", "0", "--cluster.samplers", "2"]
     head.submit(head.with_token, launch, "--submission-id", "demo", "--no-wait", "--working-dir", str(ROOT))
     cookie = {"name": "ray-authentication-token", "value": head.token, "url": head.jobs}
-    with opened(f"{head.jobs}/#/jobs", cookies=[cookie], own_page=False) as page:
+    with opened(f"{head.jobs}/#/jobs", width=1400, height=620, cookies=[cookie], own_page=False) as page:
         page.set_default_timeout(PATIENCE_MS)
         expect(page.get_by_text(re.compile(r"grpo \d+/10000, reward \d"))).to_be_visible(timeout=PATIENCE_MS)
         picture(page, "dashboard-jobs")
@@ -33,6 +33,7 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
         expect(page.locator(".MuiDialog-container")).to_have_css("opacity", "1")  # it fades in
         picture(page, "dashboard-job")
 
+        page.set_viewport_size({"width": 1400, "height": 870})
         page.goto(f"{head.jobs}/#/actors")
         for name in ("Learner", "Sampler[0]", "Sampler[1]", "Reward[0]"):
             expect(page.get_by_role("cell", name=name, exact=True)).to_be_visible()
