@@ -54,8 +54,10 @@ def of_mlflow(uri: str, id: str, names: list[str]) -> Curves:
 
 
 def of_wandb(folder: Path) -> Curves:
+    import wandb
     from wandb.proto import wandb_internal_pb2 as wire
 
+    wandb.teardown()  # a run that is finished may still be on its way to the file
     curves: Curves = {}
     for file in sorted(folder.glob("offline-run-*/*.wandb")):
         for data in log_records(file.read_bytes()):
