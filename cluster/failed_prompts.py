@@ -1,10 +1,11 @@
 """Prompts that cannot be answered: written down, left out, and too many of them end the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from cluster.poison import FailedPrompt
 from cluster.replica import cause
+from cluster.rows import Row
 from cluster.run_folder import RunFolder
 from rollout.errors import ClusterError
 
@@ -12,26 +13,34 @@ File = Literal["train", "valid"]
 
 
 class FailedPrompts:
-    """limit: so many may fail; train_count: how many training prompts there are. say: told of each."""
+    """Those of this process: who resumes a run may have mended what was the matter, so all are tried again.
 
-    def __init__(self, folder: RunFolder, limit: int, train_count: int, say: Callable[[str], None]):
-        self._folder, self._limit, self._train_count, self._say = folder, limit, train_count, say
+    limit: so many may fail; prompts: how many there are, by file. say: told of each.
+    """
+
+    def __init__(self, folder: RunFolder, limit: int, prompts: Mapping[File, int], say: Callable[[str], None]):
+        self._folder, self._limit, self._prompts, self._say = folder, limit, prompts, say
+        self._rows: list[Row] = []
 
     def add(self, file: File, step: int, failed: FailedPrompt) -> None:
         """Write a prompt down with the step that went on without it. Raises ClusterError if there are too many of them."""
         prompt, met = failed.prompt, cause(failed.error)
         row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id, "error": met}
+        self._rows.append(row)
         self._folder.append(self._folder.failed_prompts, row | {"question": prompt.question, "details": str(failed.error)})
         self._say(f"prompt {prompt.id!r} of data.{file} failed three times and is left out: {met}")
-        first = self._folder.failed_prompt_rows()[0]
         count = len(self.ids("train")) + len(self.ids("valid"))
-        nothing_left = len(self.ids("train")) == self._train_count
+        nothing_left = len(self.ids(file)) == self._prompts[file]
         if count > self._limit or nothing_left:
-            bound = "none is left" if nothing_left else f"{self._limit} may"
+            first, bound = self._rows[0], f"none of data.{file} is left" if nothing_left else f"{self._limit} may"
             raise ClusterError(
                 f"cluster.max_failed_prompts: {count} prompts failed, {bound}; "
                 f"the first was {first['id']!r}: {first['error']}; mend that, or raise the limit"
             ) from failed.error
 
+    def go_back(self, step: int) -> None:
+        """The run goes on from `step`: what failed after it is tried again."""
+        self._rows = [row for row in self._rows if row["step"] <= step]
+
     def ids(self, file: File) -> set[str]:
-        return {row["id"] for row in self._folder.failed_prompt_rows() if row["file"] == file}
+        return {row["id"] for row in self._rows if row["file"] == file}

@@ -144,10 +144,14 @@ class Pipeline:
             self._collect()
         return list(self.ready)
 
+    @property
+    def given_back(self) -> list[Prompt]:
+        """Prompts of the batch that is made again, which comes before all others."""
+        return self._given_back.prompts if self._given_back is not None else []
+
     def unfinished(self) -> list[Prompt]:
-        """Prompts taken from the order and not yet scored, in admission order; those set aside are not among them."""
-        again = self._given_back.prompts if self._given_back is not None else []
-        return again + [prompt for call in self._running for prompt in call.prompts] + list(self.queue)
+        """Prompts taken from the order and not yet scored, in admission order, but for those given back or set aside."""
+        return [prompt for call in self._running for prompt in call.prompts] + list(self.queue)
 
     def cancel(self) -> None:
         for call in self._running:

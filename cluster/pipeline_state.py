@@ -21,7 +21,7 @@ def note(pipeline: Pipeline, state: TrainState) -> list[ScoredGroup]:
     made = pipeline.made_ahead()
     ready, again = (made, []) if pipeline.stage.sampled else ([], [group.prompt for group in made])
     state.order = pipeline.order.state()
-    state.pending = [_saved(prompt) for prompt in again + pipeline.unfinished()]
+    state.pending = [_saved(prompt) for prompt in pipeline.given_back + again + pipeline.unfinished()]
     state.set_aside = [_saved(prompt) for prompt in pipeline.set_aside]
     state.ready = [[*_saved(group.prompt), group.spread, group.version] for group in ready]
     return ready

@@ -31,9 +31,11 @@ def check_resumable(before: Settings, settings: Settings, checkpoint: Path, stat
         check_fixed(before, settings, ["supervised"])
     if state.stage == "grpo" and settings.learner.reference_path != before.learner.reference_path:
         raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
-    if state.stage not in [stage.name for stage in settings.stages()]:
-        steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
-        raise SettingsError(f"{steps}: 0 would remove the stage that the run is in; give {state.step} or more")
+    stage = next((stage for stage in settings.stages() if stage.name == state.stage), None)
+    if stage is None or stage.last < state.step:
+        steps, before_it = ("supervised.steps", 0) if state.stage == "supervised" else ("learner.steps", before.supervised_steps)
+        done = state.step - before_it
+        raise SettingsError(f"{steps}: is below what the run has done; give {done} or more")
     needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():
         raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")

@@ -108,11 +108,11 @@ class RunFolder:
             out.write(json_line(row) + "\n")
 
     def cut_back(self, step: int) -> None:
-        """Remove what the per-step files hold of steps after `step`."""
-        for file in (self.metrics, self.evaluations, self.failed_prompts):
+        """Remove what the per-step files hold of steps after `step`, and of events, which stay, a half line at the end."""
+        for file in (self.metrics, self.evaluations, self.failed_prompts, self.events):
             if file.is_file():
-                kept = [row for row in _rows(file) if row["step"] <= step]
-                _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
+                kept = [row for row in _rows(file) if row["step"] <= step or file == self.events]
+                _replace(file, "".join(json_line(row) + "\n" for row in kept))
         for number, log in self.sample_logs():
             if number > step:
                 log.unlink()

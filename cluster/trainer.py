@@ -38,8 +38,8 @@ class Trainer:
         self.chronicle = Chronicle(settings, folder, manner)
         crew = hire(self.chronicle.tell)
         self.samplers, self.rewards, self.learner, self.nodes = crew.samplers, crew.rewards, crew.learner, crew.nodes
-        limit = settings.cluster.max_failed_prompts
-        self.failed_prompts = FailedPrompts(folder, limit, len(inputs.train), self.chronicle.tell)
+        limit, prompts = settings.cluster.max_failed_prompts, {"train": len(inputs.train), "valid": len(inputs.valid)}
+        self.failed_prompts = FailedPrompts(folder, limit, prompts, self.chronicle.tell)
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
         self.chronicle.watch(crew, self._queues, self.failed_prompts)
         self.state = TrainState()
@@ -65,6 +65,7 @@ class Trainer:
         if not self._signalled:
             self.stop_reason = None  # what ended the patience is undone
         self.chronicle.go_back(state.step)
+        self.failed_prompts.go_back(state.step)
         self.checkpoints.discard_after(state.step)
         kept = [row for row in self.folder.evaluation_rows() if self.checkpoints.has(row["step"])]
         self.checkpoints.mark_best(best_of(kept).step)

@@ -1,7 +1,6 @@
 """`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
 
 import contextlib
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from cluster import checkpoint, seed_flags
 from cluster.actors import ray_crew
+from cluster.checkpoint import TrainState
 from cluster.config import Settings
 from cluster.crew import Crew
 from cluster.flags import Values, build, parse_flags, read_yaml, split
@@ -28,6 +28,7 @@ from cluster.inputs import (
 )
 from cluster.job import job_metadata
 from cluster.local import check_local, local_crew
+from cluster.output import say_aside
 from cluster.plan import plan
 from cluster.resume import check_fixed, check_inputs, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
@@ -87,12 +88,8 @@ def training(request: TrainRequest) -> Iterator[Trainer]:
 def planned(request: TrainRequest) -> str:
     """The plan of a run that is neither started nor written."""
     options, values = request.options, request.values
-    inputs: Inputs | None
     if options.resume is not None:
-        file = RunFolder.existing(options.resume).path / "config.yaml"
-        settings = resumed_settings(read_yaml(file, Settings), values)
-        check_fixed(read_settings(file).resolved(), settings)
-        inputs = load_inputs(settings)
+        settings, inputs, _ = _resumption(RunFolder.existing(options.resume), values)
     else:
         settings, inputs = _new_settings(options, values)
     if options.local:
@@ -138,25 +135,33 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
 
 @contextlib.contextmanager
 def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
-    """What the run was told stays, but for what is said now."""
     assert request.options.resume is not None
     folder = RunFolder.existing(request.options.resume)
     with folder.held():
-        before = read_settings(folder.path / "config.yaml").resolved()
-        settings = resumed_settings(read_yaml(folder.path / "config.yaml", Settings), request.values)
-        check_fixed(before, settings)
-        newest = checkpoint.newest(folder.checkpoints, partial(print, file=sys.stderr))
-        check_models_rewards_and_trackers(settings)
-        inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
-        if inputs is not None:
-            check_inputs(folder.digests(), settings, inputs)
-        if newest is not None:
-            check_resumable(before, settings, *newest)
+        settings, inputs, newest = _resumption(folder, request.values)
         with _hiring(settings, folder.path.name, request.options.local) as hire:
             folder.write_settings(settings)
             trainer = _trainer(settings, inputs, folder, hire, request.manner)
             trainer.resume(newest)
             yield trainer
+
+
+Checkpoint = tuple[Path, TrainState]
+
+
+def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | None, Checkpoint | None]:
+    """What the run was told stays, but for what is said now. The same as of `_new_settings`, and the newest checkpoint."""
+    file = folder.path / "config.yaml"
+    before, settings = read_settings(file).resolved(), resumed_settings(read_yaml(file, Settings), values)
+    check_fixed(before, settings)
+    newest = checkpoint.newest(folder.checkpoints, say_aside)
+    check_models_rewards_and_trackers(settings)
+    inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
+    if inputs is not None:
+        check_inputs(folder.digests(), settings, inputs)
+    if newest is not None:
+        check_resumable(before, settings, *newest)
+    return settings, inputs, newest
 
 
 def resumed_settings(told: Values, values: Values) -> Settings:

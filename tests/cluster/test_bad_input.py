@@ -572,7 +572,8 @@ def test_truncated_model_weights_leave_no_run_behind(
     ("flags", "expected"),
     [
         (["--supervised.steps", "9"], "supervised: differs from the run's own"),
-        (["--learner.steps", "0"], "learner.steps: 0 would remove the stage that the run is in"),
+        (["--learner.steps", "0"], "learner.steps: is below what the run has done; give 4 or more"),
+        (["--learner.steps", "3"], "learner.steps: is below what the run has done; give 4 or more"),
         (["--learner.reference_path", "POLICY"], "learner.reference_path: differs from the run's own"),
     ],
 )
@@ -581,8 +582,20 @@ def test_a_resumed_run_keeps_its_stages(
 ) -> None:
     capsys.readouterr()
     flags = [str(finished_run / "policy") if flag == "POLICY" else flag for flag in flags]
-    assert main(["train", "--resume", str(finished_run), *flags]) == 2
-    assert expected in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        assert main(["train", "--resume", str(finished_run), *flags, *dry]) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_half_a_line_that_a_full_disk_left_at_the_end_of_a_file_is_gone_after_a_resume(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for file in (folder.metrics, folder.events):
+        folder.append(file, {"step": 2})
+        file.write_text(file.read_text() + '{"step": 3, "te')
+    folder.cut_back(1)
+    for file in (folder.metrics, folder.events):
+        folder.append(file, {"step": 4})
+    assert folder.metric_rows() == [{"step": 4}] and folder.event_rows() == [{"step": 2}, {"step": 4}]
 
 
 @pytest.mark.parametrize(("name", "saved"), [("train", True), ("valid", True), ("passages", True), ("train", False)])

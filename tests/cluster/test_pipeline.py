@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from cluster.checkpoint import TrainState
 from cluster.group_source import GroupSource, PublishedWeights, ScoredGroup
 from cluster.pipeline import Batch, Pipeline, call_size, lag_to_wait_for
+from cluster.pipeline_state import note
 from cluster.poison import FailedPrompt
 from cluster.pool import ReplicasLost
 from cluster.replica import InputsLost
@@ -520,12 +522,27 @@ def test_a_batch_given_back_is_the_same_where_groups_were_replaced_in_it() -> No
         flow.admit()
         batch = await flow.batch()
         flow.give_back(batch)
-        assert ids(flow.unfinished())[:4] == ids(batch.prompts)
+        assert flow.given_back == batch.prompts
         again = await flow.batch()
         assert (again.prompts, again.set_aside, len(again.calls)) == (batch.prompts, 4, len(batch.calls))
         assert ids([*flow.set_aside]) == order[1:5]
 
     asyncio.run(run())
+
+
+def test_a_batch_given_back_comes_first_in_a_checkpoint_too() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+    gold = Stage(name="supervised", mode="gold", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
+
+    async def run() -> list[str]:
+        flow = pipeline(AnsweringPool(), stage=gold, prompts_per_call=3)
+        flow.ready.extend(ScoredGroup(prompt, prompt, FIRST, None) for prompt in flow.order.take(6))
+        flow.give_back(await flow.batch())
+        state = TrainState()
+        assert note(flow, state) == []
+        return [id for _, id, _ in state.pending]
+
+    assert asyncio.run(run()) == order[:6]
 
 
 def test_a_prompt_that_fails_when_its_batch_is_made_again_is_left_out() -> None:

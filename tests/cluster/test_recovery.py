@@ -229,6 +229,17 @@ def test_too_many_failed_prompts_end_the_run_with_the_first_cause(
     assert "that_raises" in error and error.count("\n") == 1
 
 
+def test_a_held_out_file_of_which_nothing_can_be_rewarded_ends_the_run_and_is_tried_again_when_that_is_mended(
+    ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *tiny_flags, "--supervised.steps", "0", *BROKEN, "--run_dir", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cluster.max_failed_prompts: 6 prompts failed, none of data.valid is left; the first was ")
+    assert main(["train", "--resume", str(run), "--reward.extra", "none"]) == 0
+    assert {row["examples"] for row in rows(run / "evaluations.jsonl")} == {6}
+
+
 @pytest.mark.slow
 def test_a_batch_that_the_learner_never_survives_ends_the_run(
     ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -144,13 +144,12 @@ def test_everything_is_reached_by_keyboard(run: Path) -> None:
     with opened(f"file://{run}/report.html") as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-        page.locator("#curves svg").first.focus()
-        page.keyboard.press("Home")
-        last = rows(run / "metrics.jsonl")[4]
         readout = page.locator("#curves output").first
-        assert readout.inner_text().startswith("step 5: ")
-        page.keyboard.press("ArrowRight")
-        assert readout.inner_text().startswith("step 6: ") and last["step"] == 5
+        assert readout.inner_text().startswith("step 8: ")  # unread, it tells the last
+        page.locator("#curves svg").first.focus()
+        for key, step in (("Home", 5), ("ArrowRight", 6)):
+            page.keyboard.press(key)
+            assert readout.inner_text().startswith(f"step {step}: ")
         reached = set()
         for _ in range(150):
             page.keyboard.press("Tab")

@@ -82,9 +82,11 @@ function readout(svg, series, marks, scale) {
   let at = null;
   function read(index) {
     at = Math.max(0, Math.min(marks.length - 1, index));
-    const step = marks[at];
-    for (const end of ["x1", "x2"]) cursor.setAttribute(end, scale.x(step));
+    for (const end of ["x1", "x2"]) cursor.setAttribute(end, scale.x(marks[at]));
     cursor.setAttribute("visibility", "visible");
+    tell(marks[at]);
+  }
+  function tell(step) {
     const figures = series.map((one, i) => [i, figureAt(one, step)]).filter(([, found]) => found);
     told.textContent = `step ${step.toLocaleString("en")}: `;
     add(told, figures.map(([i, [from, value]]) => {
@@ -92,7 +94,11 @@ function readout(svg, series, marks, scale) {
       return COMPARED ? named(i, ` ${text}  `) : text;
     }));
   }
-  function leave() { cursor.setAttribute("visibility", "hidden"); told.textContent = ""; at = null; }
+  function leave() {
+    cursor.setAttribute("visibility", "hidden");
+    at = null;
+    tell(marks[marks.length - 1]);
+  }
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
     const step = scale.step((event.clientX - box.left) / box.width);
@@ -106,5 +112,6 @@ function readout(svg, series, marks, scale) {
     event.preventDefault();
     read(at === null && Number.isFinite(move) ? marks.length - 1 : (at ?? 0) + move);
   });
+  leave();
   return told;
 }

@@ -89,7 +89,7 @@ function curves(place) {
   const [, size] = bounds(RUNS.map((run) => run.curves.size));
   add(place, [soft(size > 1 ? `Each point is the mean over up to ${size} steps. ` : "",
     "Bold: running mean; faint: as measured. Vertical dotted line: GRPO begins. ",
-    "Point at a chart, or focus it and use the arrow keys, to read its figures."), COMPARED ? legend() : null]);
+    "Beneath a chart stand its last figures: point at it, or focus it and use the arrow keys, to read others."), COMPARED ? legend() : null]);
   for (const name of new Set(DATA.curves.map((curve) => curve.section))) {
     add(place, [element("h3", {}, name), element("div", { class: "charts" },
       DATA.curves.filter((curve) => curve.section === name).map((curve) => chart(curve.title, curve.about, RUNS.map((run) =>
