@@ -1,6 +1,6 @@
 """Prompts that cannot be answered: written down, left out, and too many of them end the run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from cluster.poison import FailedPrompt
@@ -15,11 +15,12 @@ File = Literal["train", "valid"]
 class FailedPrompts:
     """Those of this process: who resumes a run may have mended what was the matter, so all are tried again.
 
-    limit: so many may fail; prompts: how many there are, by file. say: told of each.
+    limit: so many may fail; train_count, valid_count: how many there are. say: told of each.
     """
 
-    def __init__(self, folder: RunFolder, limit: int, prompts: Mapping[File, int], say: Callable[[str], None]):
-        self._folder, self._limit, self._prompts, self._say = folder, limit, prompts, say
+    def __init__(self, folder: RunFolder, limit: int, train_count: int, valid_count: int, say: Callable[[str], None]):
+        self._folder, self._limit, self._say = folder, limit, say
+        self._counts: dict[File, int] = {"train": train_count, "valid": valid_count}
         self._rows: list[Row] = []
 
     def add(self, file: File, step: int, failed: FailedPrompt) -> None:
@@ -30,7 +31,7 @@ class FailedPrompts:
         self._folder.append(self._folder.failed_prompts, row | {"question": prompt.question, "details": str(failed.error)})
         self._say(f"prompt {prompt.id!r} of data.{file} failed three times and is left out: {met}")
         count = len(self.ids("train")) + len(self.ids("valid"))
-        nothing_left = len(self.ids(file)) == self._prompts[file]
+        nothing_left = len(self.ids(file)) == self._counts[file]
         if count > self._limit or nothing_left:
             first, bound = self._rows[0], f"none of data.{file} is left" if nothing_left else f"{self._limit} may"
             raise ClusterError(

@@ -33,8 +33,8 @@ def check_resumable(before: Settings, settings: Settings, checkpoint: Path, stat
         raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
     stage = next((stage for stage in settings.stages() if stage.name == state.stage), None)
     if stage is None or stage.last < state.step:
-        steps, before_it = ("supervised.steps", 0) if state.stage == "supervised" else ("learner.steps", before.supervised_steps)
-        done = state.step - before_it
+        steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
+        done = state.step if state.stage == "supervised" else state.step - before.supervised_steps
         raise SettingsError(f"{steps}: is below what the run has done; give {done} or more")
     needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():

@@ -38,8 +38,9 @@ class Trainer:
         self.chronicle = Chronicle(settings, folder, manner)
         crew = hire(self.chronicle.tell)
         self.samplers, self.rewards, self.learner, self.nodes = crew.samplers, crew.rewards, crew.learner, crew.nodes
-        limit, prompts = settings.cluster.max_failed_prompts, {"train": len(inputs.train), "valid": len(inputs.valid)}
-        self.failed_prompts = FailedPrompts(folder, limit, prompts, self.chronicle.tell)
+        self.failed_prompts = FailedPrompts(
+            folder, settings.cluster.max_failed_prompts, len(inputs.train), len(inputs.valid), self.chronicle.tell
+        )
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
         self.chronicle.watch(crew, self._queues, self.failed_prompts)
         self.state = TrainState()
