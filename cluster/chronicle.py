@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 from cluster.config import Settings
 from cluster.crew import Crew, Learner
@@ -75,6 +76,14 @@ class Chronicle:
         if self._monitor is not None:
             self._monitor.evaluation(row)
         await self._write_report()
+
+    @contextlib.contextmanager
+    def timing(self, phase: Literal["evaluate", "save"]) -> Iterator[None]:
+        """What is done inside is a phase of its own, between two steps."""
+        started = time.perf_counter()
+        yield
+        if self._monitor is not None:
+            self._monitor.phase(phase, time.perf_counter() - started)
 
     async def conclude(self, step: int, stop_reason: str | None) -> None:
         """Write the report; say what the run achieved, and where everything lies."""

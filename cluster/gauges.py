@@ -15,7 +15,7 @@ class Gauges:
         self._metrics: dict[str, Gauge | Counter] = {}
         for series in SERIES:
             kind = Counter if series.is_counter else Gauge
-            metric = kind(PREFIX + series.name, f"{series.unit} {series.meaning}".strip(), (*series.labels, "run"))
+            metric = kind(PREFIX + series.name, series.meaning, (*series.labels, "run"))
             self._metrics[series.name] = metric.set_default_tags({"run": run})
 
     def show(self, values: Iterable[Value]) -> None:

@@ -48,6 +48,7 @@ class Monitor:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
         self._looking = asyncio.create_task(self._look())
         self._looking.add_done_callback(self._say_why)
+        self._gauges.show([("last_step_timestamp_seconds", {}, time.time())])
         ids = self._folder.tracker_ids() if self._settings.trackers else {}
         for tracker in self._trackers:
             if id := await tracker.open(ids.get(tracker.name)):
@@ -67,6 +68,10 @@ class Monitor:
     def evaluation(self, row: Mapping[str, Any]) -> None:
         """`row` is a line of evaluations.jsonl."""
         self._show(of_evaluation(row), row["step"], scalars(row, "held_out/"))
+
+    def phase(self, name: str, seconds: float) -> None:
+        """What was done between two steps, in seconds of wall time."""
+        self._gauges.show([("phase_seconds_total", {"phase": name}, seconds)])
 
     def conclude(self) -> None:
         """The run came to its end."""

@@ -220,8 +220,9 @@ class Trainer:
             return
         if self.weights.version.step != step:
             await self._publish()
-        row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
-        await self.chronicle.evaluation(row)
+        with self.chronicle.timing("evaluate"):
+            row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
+            await self.chronicle.evaluation(row)
         best = self.held_out.best()
         if best.step == step:
             self.checkpoints.mark_best(step)
@@ -246,7 +247,8 @@ class Trainer:
             await self.learner.ask("save", folder)
             await pipeline_state.write_groups(self.rewards, ready, folder, self.state)
 
-        await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
+        with self.chronicle.timing("save"):
+            await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
 
     def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> None:
         seconds_step, self._step_started = time.perf_counter() - (self._step_started or 0.0), None

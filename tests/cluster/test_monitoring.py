@@ -22,8 +22,9 @@ from tests.cluster.runs import DEADLINE_S, ROOT, Process
 
 MONITORING = ROOT / "examples" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "lapdog.json").read_text())
+PAGE = ROOT / "docs" / "monitoring.md"
+ALERTS = MONITORING / "alerts.yml"
 DISCOVERY = "prom_metrics_service_discovery.json"
-WAIT_S = 60
 
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="no prometheus: apt-get install prometheus (Debian)"
@@ -43,6 +44,7 @@ class Prometheus:
         (discovery,) = config["scrape_configs"][0]["file_sd_configs"]
         assert discovery["files"] == [f"/tmp/ray/{DISCOVERY}"]
         discovery["files"] = [str(self.targets)]
+        config["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
         file = self.folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
         (port,) = free_ports(1)
@@ -61,7 +63,7 @@ class Prometheus:
         return list(answer["data"]["result"])
 
     def await_series(self, expressions: list[str]) -> None:
-        until, missing = time.monotonic() + WAIT_S, expressions
+        until, missing = time.monotonic() + DEADLINE_S, expressions
         while missing := [expression for expression in missing if not self.query(expression)]:
             assert time.monotonic() < until, f"no series for {missing}"
             time.sleep(0.2)
@@ -80,24 +82,54 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
 
 
 def expressions(run: str) -> list[str]:
-    """Every query of the dashboard, its variables replaced as Grafana does."""
+    """Every query of the dashboard's panels, its variables replaced as Grafana does."""
     asked = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
-    return [expression.replace("$run", run).replace("$__rate_interval", "30s") for expression in asked]
+    return [as_asked(expression, run) for expression in asked]
+
+
+def as_asked(expression: str, run: str) -> str:
+    for variable, value in (("$run", run), ("$__rate_interval", "30s"), ("$__range", "1h")):
+        expression = expression.replace(variable, value)
+    return expression
+
+
+def alerts() -> list[dict[str, Any]]:
+    [group] = yaml.safe_load(ALERTS.read_text())["groups"]
+    return list(group["rules"])
 
 
 @needs_prometheus
-def test_every_query_of_the_dashboard_finds_series_of_a_run(
+def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
     prometheus: Prometheus, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     node = next(node for node in ray.nodes() if node["Alive"])
     prometheus.targets.write_text(json.dumps([{"targets": [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"]}]))
     train("--run_dir", tmp_path / "watched")
-    prometheus.await_series(expressions("watched"))
+    documented = re.findall(r"\| `(rate\(.+)` \|", PAGE.read_text())
+    assert len(documented) == 4
+    prometheus.await_series(expressions("watched") + [asked.replace("[5m]", "[30s]") for asked in documented])
+    for annotation in DASHBOARD["annotations"]["list"]:
+        assert prometheus.query(as_asked(annotation["expr"], "watched")) == []  # no actor was lost
 
 
 def test_the_dashboard_shows_every_series() -> None:
     shown = set(re.findall(r"ray_lapdog_(\w+)", "\n".join(expressions(""))))
     assert shown == {series.name for series in SERIES}
+
+
+@needs_prometheus
+def test_the_configuration_passes_prometheus_own_check() -> None:
+    subprocess.run(["promtool", "check", "config", MONITORING / "prometheus.yml"], check=True)
+
+
+@needs_prometheus
+def test_alerts_tell_a_run_that_is_ill_from_one_that_is_well() -> None:
+    subprocess.run(["promtool", "test", "rules", "alerts.yml"], cwd=Path(__file__).parent, check=True)
+
+
+def test_alerts_ask_for_series_that_there_are() -> None:
+    asked = {name for rule in alerts() for name in re.findall(r"ray_lapdog_(\w+)", rule["expr"])}
+    assert asked and asked <= {series.name for series in SERIES}
 
 
 def test_panels_have_titles_descriptions_units_and_do_not_overlap() -> None:
@@ -125,8 +157,7 @@ def test_the_files_that_bring_up_grafana_fit_each_other() -> None:
 
 
 def test_the_documented_series_are_those_of_the_code() -> None:
-    page = (ROOT / "docs" / "monitoring.md").read_text()
-    assert table() in page, "write it anew: python -m cluster.series"
+    assert table() in PAGE.read_text(), "write it anew: python -m cluster.series"
 
 
 @needs_prometheus
