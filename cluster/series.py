@@ -85,6 +85,7 @@ SERIES = (
     Series("queue_prompts", "prompts waiting for a sampler, running, or ready to be trained on", ("queue",)),
     Series("failed_prompts", "prompts that failed three times by themselves, of the file train or valid", ("file",)),
     Series("held_out_reward", "mean training reward of the greedy replies of the last evaluation"),
+    Series("constant_reply_reward", "the same of the best constant reply: the floor; none with rewards of a user's own"),
     Series("held_out_score_ratio", "f1, rouge1, ... recall_at_20 of the last evaluation", ("score",)),
     Series("held_out_words", "mean length of a reply of the last evaluation"),
     Series("constant_reply_score_ratio", "f1, rougeL, bleu of the best constant reply: the floor", ("score",)),
@@ -112,7 +113,9 @@ def of_evaluation(row: Row) -> Iterator[Value]:
     """The same of a row of evaluations.jsonl, its percentages as ratios."""
     yield "held_out_reward", {}, row["reward"]
     yield "held_out_words", {}, row["mean_words"]
-    for name, figures in (("held_out_score_ratio", row), ("constant_reply_score_ratio", row["constant_reply"] or {})):
+    floor = row["constant_reply"] or {}
+    yield "constant_reply_reward", {}, floor.get("reward")
+    for name, figures in (("held_out_score_ratio", row), ("constant_reply_score_ratio", floor)):
         for key in PERCENTAGES:
             if (percentage := figures.get(key)) is not None:
                 yield name, {"score": key.replace("@", "_at_")}, percentage / 100

@@ -44,7 +44,7 @@ class RewardActor:
     def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The figures of a file's greedy replies, scored before, and a row for every reply with its passages."""
         self._log.info("evaluating %d replies", len(groups))
-        return evaluate(groups, constant_reply), [_prediction(group) for group in groups]
+        return evaluate(groups, constant_reply, self._scorer), [_prediction(group) for group in groups]
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
         self._log.info("searching the best constant reply among the answers to %d prompts", len(prompts))

@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 
 from reward.metrics import best, corpus_bleu, exact_match, f1, rouge, rouge_l
+from reward.scorer import Scorer
 from rollout.types import Group
 
 RECALL_DEPTHS = (1, 5, 20)
 
 
-def evaluate(groups: Sequence[Group], constant_reply: str | None) -> dict[str, Any]:
+def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: Scorer) -> dict[str, Any]:
     """Figures of N >= 1 scored groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
 
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
     over examples; bleu is corpus BLEU with all answers as references. recall@n: examples with gold passages of which one is
     among the first n retrieved; None where no example has gold. constant_reply: what that text would reach as the reply to
-    every example, the floor below which a policy has learnt nothing.
+    every example, the floor below which a policy has learnt nothing; its reward is what `scorer` pays, None with extra rewards.
     """
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]
@@ -35,7 +36,7 @@ def evaluate(groups: Sequence[Group], constant_reply: str | None) -> dict[str, A
         "unique_replies": 100 * len(set(texts)) / len(texts),
         "mean_words": float(np.mean([len(text.split()) for text in texts])),
         **{f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS},
-        "constant_reply": None if constant_reply is None else _floor(constant_reply, answers),
+        "constant_reply": None if constant_reply is None else _floor(constant_reply, groups, scorer),
     }
 
 
@@ -44,9 +45,11 @@ def _mean_reward(groups: Sequence[Group]) -> float | None:
     return None if np.isnan(rewards).all() else float(np.nanmean(rewards))
 
 
-def _floor(text: str, answers: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+def _floor(text: str, groups: Sequence[Group], scorer: Scorer) -> dict[str, Any]:
+    answers = [group.prompt.answers for group in groups]
     return {
         "text": text,
+        "reward": scorer.mean_of_constant(text, [group.prompt for group in groups]),
         "f1": _percent(best(f1, text, own) for own in answers),
         "rougeL": _percent(best(rouge_l, text, own) for own in answers),
         "bleu": 100 * corpus_bleu([text] * len(answers), answers),

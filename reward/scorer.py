@@ -54,6 +54,14 @@ class Scorer:
             reward_parts={name: values.astype(np.float32) for name, values in parts.items()},
         )
 
+    def mean_of_constant(self, text: str, prompts: Sequence[Prompt]) -> float | None:
+        """Mean reward of N >= 1 lone replies that all say `text`. None with extra rewards: each may cost a model's call."""
+        if self._extra:
+            return None
+        parts = [self._measure([text], prompt.answers) for prompt in prompts]
+        weights = self.settings.weights()
+        return float(np.mean([sum(weight * own[name][0] for name, weight in weights.items()) for own in parts]))
+
     def _measure(self, texts: list[str], answers: tuple[str, ...]) -> dict[str, np.ndarray]:
         """{f1, rougeL, bleu} of the texts, float64 [G] each, in [0, 1]."""
         metrics = {"f1": self._f1, "rougeL": rouge_l, "bleu": bleu}

@@ -3,6 +3,7 @@
 import configparser
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from cluster.flags import build, parse_flags, split
 from tests.cluster.runs import ROOT
 
 FOLDER = ROOT / "examples" / "cluster"
+PAGE = ROOT / "docs" / "cluster.md"
 BIN = Path(sys.executable).parent
 FAKE_RAY = '#!/bin/sh\nprintf "%s\\n" "$RAY_AUTH_MODE" "$RAY_AUTH_TOKEN_PATH" "${RAY_AUTH_TOKEN-none}" "$@"\n'
 KUBERNETES = "1.34"
@@ -53,6 +55,13 @@ def test_the_dockerfile_passes_hadolint() -> None:
 def test_the_dockerfile_installs_the_torch_of_the_requirements() -> None:
     torch = next(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch=="))
     assert f" {torch}\n" in (FOLDER / "Dockerfile").read_text()
+
+
+def test_the_images_user_may_write_in_the_projects_folder() -> None:
+    before, _, after = (FOLDER / "Dockerfile").read_text().partition("\nWORKDIR ")
+    folder = after.split()[0]
+    assert before.endswith(f"--uid 1000 ray && install --directory --owner=ray --group=ray {folder}")
+    assert "\nCOPY --chown=ray . .\nUSER 1000\n" in after
 
 
 def test_the_head_makes_its_token_once_and_for_its_owner_alone(tmp_path: Path, ray: str) -> None:
@@ -126,13 +135,17 @@ def test_the_launchers_file_meets_rays_own_schema(monkeypatch: pytest.MonkeyPatc
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
 
 
+def document(name: str) -> dict[str, Any]:
+    """The only one of a file: what is in it is deleted together."""
+    (found,) = yaml.safe_load_all((FOLDER / name).read_text())
+    return dict(found)
+
+
 @pytest.fixture(scope="module")
 def rayjob() -> dict[str, Any]:
-    *others, job = yaml.safe_load_all((FOLDER / "rayjob.yaml").read_text())
-    for other in others:
-        kubernetes_validate.validate(other, KUBERNETES, strict=True)
+    job = document("rayjob.yaml")
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    return dict(job)
+    return job
 
 
 def groups(rayjob: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -140,23 +153,58 @@ def groups(rayjob: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
 
 
-def test_the_jobs_pods_meet_kubernetes_own_schema(rayjob: dict[str, Any]) -> None:
+def pods(rayjob: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of the job and the one for files."""
     for group in groups(rayjob):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
-        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+        yield {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, **group["template"]}
+    yield document("files.yaml")
+
+
+def test_pods_and_volume_meet_kubernetes_own_schema(rayjob: dict[str, Any]) -> None:
+    for each in (document("volume.yaml"), *pods(rayjob)):
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+def test_every_pod_mounts_the_volume_and_nothing_else(rayjob: dict[str, Any]) -> None:
+    volume = document("volume.yaml")
+    assert volume["kind"] == "PersistentVolumeClaim" and volume["spec"]["accessModes"] == ["ReadWriteMany"]
+    claim = {"claimName": volume["metadata"]["name"]}
+    for pod in pods(rayjob):
+        (container,) = pod["spec"]["containers"]
+        # /dev/shm is KubeRay's: it mounts it with the size of the pod's memory
+        assert pod["spec"]["volumes"] == [{"name": "shared", "persistentVolumeClaim": claim}]
+        assert container["volumeMounts"] == [{"name": "shared", "mountPath": "/shared"}]
+
+
+def test_every_pod_has_the_same_image_and_user(rayjob: dict[str, Any]) -> None:
+    first, *others = pods(rayjob)
+    for pod in others:
+        assert pod["spec"]["containers"][0]["image"] == first["spec"]["containers"][0]["image"]
+        assert pod["spec"]["securityContext"] == first["spec"]["securityContext"]
 
 
 def test_the_jobs_own_fields_are_those_of_kuberay(rayjob: dict[str, Any]) -> None:
     job = {"entrypoint", "runtimeEnvYAML", "rayClusterSpec", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
+    job |= {"backoffLimit", "submissionMode"}
     worker = {"groupName", "replicas", "minReplicas", "maxReplicas"}
     group = {"rayStartParams", "template"}
     spec = rayjob["spec"]
     head, *workers = groups(rayjob)
-    assert set(spec) == job | {"backoffLimit"}
+    assert set(spec) <= job
     assert set(spec["rayClusterSpec"]) == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
     assert set(head) == group and all(set(each) == worker | group for each in workers)
     assert all(isinstance(value, str) for each in groups(rayjob) for value in each["rayStartParams"].values())
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_the_pages_patch_raises_the_samplers_replicas(rayjob: dict[str, Any]) -> None:
+    said = re.search(r"kubectl patch raycluster NAME --type json -p '(.+)'", PAGE.read_text())
+    assert said is not None
+    (patch,) = json.loads(said[1])
+    _, spec, group, number, field = patch["path"].split("/")
+    samplers = rayjob["spec"]["rayClusterSpec"][group][int(number)]
+    assert (patch["op"], spec, field, samplers["groupName"]) == ("replace", "spec", "replicas", "samplers")
+    assert samplers["replicas"] < patch["value"] <= samplers["maxReplicas"]
 
 
 def test_the_job_asks_for_the_ray_of_the_requirements(rayjob: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ STREAMS = [["d1 c1 b1 a1", "I am good!", "the dog runs in the park", "yes"], ["a
 
 def evaluated(groups: list[Group], constant_reply: str | None, scorer: Scorer | None = None) -> dict[str, Any]:
     scorer = scorer or Scorer(RewardSettings())
-    return evaluate([scorer.score(group) for group in groups], constant_reply)
+    return evaluate([scorer.score(group) for group in groups], constant_reply, scorer)
 
 
 def test_figures_of_a_worked_example():
@@ -54,9 +54,10 @@ def test_bleu_is_sacrebleus_corpus_bleu_over_ragged_references():
 
 
 def test_constant_reply_is_judged_as_if_said_to_everything():
-    result = evaluated(GROUPS, "i am good")["constant_reply"]
+    result = evaluated(GROUPS, "i am good", Scorer(RewardSettings(f1=2, bleu=0)))["constant_reply"]
     assert result == {
         "text": "i am good",
+        "reward": pytest.approx(2 * 0.25 + 0.25),
         "f1": pytest.approx(25),
         "rougeL": pytest.approx(25),
         "bleu": pytest.approx(BLEU().corpus_score(["i am good"] * 4, STREAMS).score),
@@ -66,8 +67,10 @@ def test_constant_reply_is_judged_as_if_said_to_everything():
 def test_constant_reply_equals_a_policy_that_says_it():
     text = "the dog is good"
     same = [make_group([text], group.prompt.answers) for group in GROUPS]
-    result = evaluated(same, text)
-    assert result["constant_reply"] == {"text": text} | {key: result[key] for key in ("f1", "rougeL", "bleu")}
+    for mode in ("sum", "lapdog"):
+        result = evaluated(same, text, Scorer(RewardSettings(mode=mode)))
+        same_figures = {key: pytest.approx(result[key]) for key in ("reward", "f1", "rougeL", "bleu")}
+        assert result["constant_reply"] == {"text": text} | same_figures
 
 
 def test_unknown_figures_are_none_and_all_are_json():
@@ -83,6 +86,7 @@ def test_the_reward_is_the_mean_of_those_that_apply(monkeypatch):
     scorer = Scorer(RewardSettings(f1=0, rouge=0, bleu=0, extra=({"function": "own_rewards:own"},)))
     assert evaluated(GROUPS, None, scorer)["reward"] == 2
     assert evaluated(GROUPS[1:3], None, scorer)["reward"] is None
+    assert evaluated(GROUPS, "i am good", scorer)["constant_reply"]["reward"] is None  # unknown, not dearly found out
 
 
 def test_replies_without_words_have_no_diversity():
