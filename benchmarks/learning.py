@@ -198,7 +198,7 @@ def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
     calls = [prompts[i : i + PER_CALL] for i in range(0, len(prompts), PER_CALL)]
     groups = [group for call in calls for group in sampler.groups(call, "greedy", Version(0, step))]
     scorer = Scorer(RewardSettings())
-    figures = evaluate([scorer.score(group) for group in groups], None)
+    figures = evaluate([scorer.score(group) for group in groups], None, scorer)
     return {name: value for name, value in figures.items() if isinstance(value, float)}
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
@@ -30,6 +31,7 @@ class Chronicle:
         self._monitor: Monitor | None = None
         self._job_entry: JobEntry | None = None
         self._step = 0
+        self._is_local = False
 
     @property
     def output_lost(self) -> OSError | None:
@@ -37,6 +39,7 @@ class Chronicle:
         return self._terminal.output_lost
 
     def watch(self, crew: Crew, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
+        self._is_local = crew.nodes is None
         roles: dict[str, Actors | Learner] = {"sampler": crew.samplers, "reward": crew.rewards, "learner": crew.learner}
         self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.tell)
         if in_job() and crew.nodes is not None:
@@ -96,7 +99,9 @@ class Chronicle:
         lines += [evaluation_table(evaluations)] if evaluations else []
         lines += [f"report:       {folder.report}", f"run folder:   {folder.path}"]
         lines += [f"best policy:  {folder.checkpoints / 'best' / 'policy'} (step {best})"] if best else []
-        lines += [f"go on with:   python launch.py train --resume {folder.path}"] if stop_reason else []
+        lines += [] if best else [f"last policy:  {folder.checkpoints / 'latest' / 'policy'}"]
+        again = ["python", "launch.py", "train", *(["--local"] if self._is_local else []), "--resume", str(folder.path)]
+        lines += [f"go on with:   {shlex.join(again)}"] if stop_reason else []
         row = {"run_dir": str(folder.path), "step": step, "stopped": stop_reason, "best_step": best}
         self._terminal.conclude("\n".join(lines), row)
 

@@ -40,28 +40,31 @@ Label = Annotated[str, AfterValidator(key_and_value)]
 
 class ClusterSettings(Section):
     samplers: Positive | Literal["auto"] = Field(
-        2, description="SamplerActors; auto: as many as fit, more and fewer as nodes join and leave"
+        2, description="SamplerActors; auto: as many as fit, following the nodes that join and leave"
     )
-    min_samplers: Positive = Field(1, description="with samplers auto: so many are started at least")
-    max_samplers: Positive | None = Field(None, description="with samplers auto: no more than this")
+    min_samplers: Positive = Field(1, description="with samplers auto: at least so many")
+    max_samplers: Positive | None = Field(None, description="with samplers auto: at most so many")
     sampler_resource: str | None = Field(
-        None, description="custom resource of which each sampler takes 1; says which nodes bear how many"
+        None, description="custom Ray resource of which each sampler takes 1, so that nodes decide how many they run"
     )
-    sampler_label: Label | None = Field(None, description="KEY=VALUE label of the nodes that bear samplers")
+    sampler_label: Label | None = Field(None, description="KEY=VALUE: samplers run only on nodes with this label")
     rewards: Positive = Field(2, description="RewardActors")
     max_staleness: NonNegative = Field(
-        0, description="updates that a response may lag behind; 0 is strictly on-policy and deterministic, 1 overlaps"
+        0,
+        description="updates that a response may lag behind; 0: on-policy, deterministic; 1: sampling and learning overlap",
     )
     threads: Positive | None = Field(None, description="torch threads of an actor; default: 1 a sampler, all for the learner")
     sampler_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for a sampler")
     learner_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for the learner")
     reward_cpus: Amount = Field(0.5, description="CPUs that Ray sets aside for a reward actor")
-    sampler_gpus: Amount | None = Field(None, description="GPUs of a sampler; default: an equal share of what there is")
-    learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: one, or half of a single one")
+    sampler_gpus: Amount | None = Field(
+        None, description="GPUs of a sampler; default: an equal share of what the learner leaves, at most 1"
+    )
+    learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: 1, or half if there is only one")
     start_deadline_s: Seconds = Field(300.0, description="seconds an actor may take to start")
     call_deadline_s: Seconds = Field(900.0, description="seconds a call to an actor may take")
     max_failed_prompts: NonNegative = Field(
-        8, description="prompts that may fail by themselves, each three times, before the run stops"
+        8, description="prompts that may fail, each three times by itself, before the run stops"
     )
     dashboard_port: Annotated[int, Field(gt=0, lt=1 << 16)] | None = Field(
         None, description="dashboard port of a Ray started here; default: a free one"
@@ -94,10 +97,10 @@ class Settings(Section):
     learner: LearnerSettings = LearnerSettings()
     cluster: ClusterSettings = ClusterSettings()
     eval_every: NonNegative = Field(200, description="steps between held-out evaluations; 0: only between and after the stages")
-    eval_limit: Positive | None = Field(400, description="held-out examples evaluated; null takes all")
+    eval_limit: Positive | None = Field(400, description="held-out examples to evaluate; null: all")
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
-    keep_checkpoints: Positive = Field(2, description="newest checkpoints that are kept, beside the best one")
-    patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0 never")
+    keep_checkpoints: Positive = Field(2, description="newest checkpoints to keep, beside the best one")
+    patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0: never")
     trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(names)] = Field(
         (), description="wandb, mlflow: where the run's numbers go beside TensorBoard's files"
     )

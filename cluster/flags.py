@@ -8,7 +8,7 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -66,20 +66,22 @@ def parse_flags(
     only: tuple[str, ...] = ("",),
     switches: Mapping[str, str] = MappingProxyType({}),
     others: Mapping[str, str] = MappingProxyType({}),
+    default: str | None = None,
 ) -> Values:
     """Flags of one command -> {dotted name: text}; of the last model only settings that begin as in `only`.
 
     A command's own yes-or-no options are flags without a value, as switches are; these and others stand beside the settings,
-    with their help. Raises SettingsError for an unknown or incomplete flag.
+    with their help. default: what help shows as that of each setting of the last model, where it is not the model's own.
+    Raises SettingsError for an unknown or incomplete flag.
     """
     usage = f"python launch.py {command} [--name value ...]"
     parser = _Parser(usage=usage, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    used = [pair for model in models[:-1] for pair in fields(model)]
-    used += [(name, field) for name, field in fields(models[-1]) if name.startswith(only)]
-    for name, field in used:
-        value = "none" if field.default == () else field.default
-        default = "" if value is None or field.is_required() else f" [{value}]"
-        text = f"{field.description}{default}".replace("%", "%%")
+    options = [pair for model in models[:-1] for pair in fields(model)]
+    settings = {name: field for name, field in fields(models[-1]) if name.startswith(only)}
+    for name, field in [*options, *settings.items()]:
+        value = default if default and name in settings else "none" if field.default == () else field.default
+        shown = "" if value is None or field.is_required() else f" [{value}]"
+        text = f"{field.description}{shown}".replace("%", "%%")
         if field.annotation is bool and "." not in name:
             spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
             parser.add_argument(*spellings, action="store_true", help=field.description)
@@ -89,7 +91,7 @@ def parse_flags(
         parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in others.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
-    names = [name for name, _ in used]
+    names = [name for name, _ in options] + [*settings]
     known, unknown = parser.parse_known_args(_with_negative_numbers(argv))
     if unknown:
         given = unknown[0].split("=")[0]
@@ -176,7 +178,8 @@ def _is_section(name: str, known: Sequence[str]) -> bool:
 def _value(field: FieldInfo, value: Any, name: str) -> Any:
     """null empties a setting that may be empty, a list too, as a flag also `none`, unless that is a choice; a list's text is
     YAML; the rest is left to pydantic."""
-    kinds, is_list = get_args(field.annotation), "tuple" in str(field.annotation)
+    kinds = (field.annotation, *get_args(field.annotation))
+    is_list = any(get_origin(kind) is tuple for kind in kinds)
     is_choice = any(value in get_args(kind) for kind in kinds)
     if value is None or (isinstance(value, str) and value.lower() in ("null", "none") and not is_choice):
         if is_list:

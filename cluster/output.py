@@ -1,6 +1,7 @@
 """Standard output and error, which may be closed, on a full disk, or read by nobody."""
 
 import contextlib
+import io
 import os
 import sys
 from typing import TextIO
@@ -35,6 +36,13 @@ def reopen_closed_streams() -> None:
         if getattr(sys, name) is None:
             _lead_nowhere(number)
             setattr(sys, name, os.fdopen(number, mode))
+
+
+def write_what_cannot_be_encoded() -> None:
+    """As its escape: a terminal without Unicode ends no run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _drop(stream: TextIO) -> None:

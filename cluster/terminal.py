@@ -1,5 +1,6 @@
 """What a run says on the terminal: a line per step, a bar where somebody watches, a table at the end."""
 
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -24,15 +25,15 @@ class Terminal:
         self._write(text, {"event": text})
 
     def step(self, row: Row) -> None:
-        self._write(step_line(row), row)
+        self._write(step_line(row, _width()), row)
         if self._bar is None:
             watched = self.manner == "lines" and sys.stderr.isatty()
             start = {"total": self._total_steps, "initial": row["step"] - 1, "unit": "step"}
-            self._bar = tqdm(**start, disable=not watched, leave=False, dynamic_ncols=True)
+            self._bar = tqdm(**start, disable=not watched, leave=False, dynamic_ncols=True, mininterval=0)
         self._bar.update(row["step"] - self._bar.n)
 
     def evaluation(self, row: Row) -> None:
-        self._write(evaluation_line(row), row)
+        self._write(evaluation_line(row, _width()), row)
 
     def conclude(self, text: str, row: Row) -> None:
         """The last word, which is said in every manner."""
@@ -54,21 +55,34 @@ class Terminal:
             self.output_lost = error
 
 
-def step_line(row: Row) -> str:
-    """`row` is a line of metrics.jsonl."""
-    parts = [f"{row['stage']:>10} {row['step']:>6}", f"loss {row['loss']:8.4f}"]
+def step_line(row: Row, width: int | None = None) -> str:
+    """`row` is a line of metrics.jsonl; what does not fit into `width` columns is left out, the least important first."""
+    parts = [f"{row['stage']:>10} {row['step']:>6}", f"loss {round(row['loss'], 4) + 0.0:8.4f}"]  # no -0.0000
     if row["reward"] is not None:
-        kl = "" if row["kl"] is None else f"kl {row['kl']:7.4f}  "
         parts += [f"reward {row['reward']:6.3f} ± {row['reward_std']:5.3f}"]
-        parts += [f"{kl}entropy {row['entropy']:5.2f}", f"lag {row['staleness_mean']:3.1f}"]
+        parts += [] if row["kl"] is None else [f"kl {row['kl']:7.4f}"]
+        parts += [f"entropy {row['entropy']:5.2f}", f"lag {row['staleness_mean']:3.1f}"]
     parts += [f"grad {row['grad_norm']:6.2f}", f"lr {row['lr']:.1e}", f"{row['seconds_step']:6.2f} s"]
+    return _fitted(parts, ("lag", "lr", "grad", "loss", "entropy"), width)
+
+
+def evaluation_line(row: Row, width: int | None = None) -> str:
+    """`row` is a line of evaluations.jsonl; `width` as of a step."""
+    figures = [f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row.get(name) is not None]
+    parts = [f"{'held-out':>10} {row['step']:>6}", *figures]
+    return _fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies"), width)
+
+
+def _width() -> int | None:
+    """Of the terminal, if it is one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _fitted(parts: Sequence[str], left_out: Sequence[str], width: int | None) -> str:
+    for name in left_out:
+        if width is not None and len("  ".join(parts)) > width:
+            parts = [part for part in parts if not part.startswith(f"{name} ")]
     return "  ".join(parts)
-
-
-def evaluation_line(row: Row) -> str:
-    """`row` is a line of evaluations.jsonl."""
-    figures = "  ".join(f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row.get(name) is not None)
-    return f"{'held-out':>10} {row['step']:>6}  {figures}"
 
 
 def evaluation_table(rows: Sequence[Row]) -> str:
@@ -77,7 +91,8 @@ def evaluation_table(rows: Sequence[Row]) -> str:
     widths = [max(6, len(name)) + 2 for name in columns]
 
     def line(step: object, stage: str | None, cells: Iterable[str]) -> str:
-        return f"{step:>6}  {stage or '':<14}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        figures = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return f"{step:>6}  {stage or '':<14}{figures}".rstrip()
 
     def cells(figures: Mapping[str, Any]) -> Iterator[str]:
         values = (figures.get(name) for name in columns)

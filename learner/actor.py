@@ -32,6 +32,7 @@ class LearnerActor:
         self._policy_path, self._threads = policy_path, threads
         self._settings, self._rollout, self._policy = settings, rollout, policy
         self._reward_weights = reward_weights
+        self._trained_to = "step 0"
 
     def __repr__(self) -> str:
         return "Learner"
@@ -51,6 +52,7 @@ class LearnerActor:
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)
+        self._trained_to = f"step {stage.first - 1}"
         self._log.info("began %s, steps %d to %d", stage.name, stage.first, stage.last)
 
     def update(self, step: int, samples: Path | None, *groups: Group) -> tuple[UpdateMetrics, float]:
@@ -60,17 +62,25 @@ class LearnerActor:
         seconds = time.perf_counter() - start
         if samples is not None:
             write_samples(samples, groups, advantages)
-        self._log.info("step %d: %d groups in %.2f s, loss %.4f", step, len(groups), seconds, metrics.loss)
+        self._trained_to = f"step {step}"
+        done = f"{len(groups)} groups, {metrics.response_tokens} response tokens in {seconds:.2f} s, loss {metrics.loss:.4f}"
+        skipped = "; skipped, its loss or gradient is not finite" if metrics.skipped else ""
+        self._log.info("step %d: %s%s", step, done, skipped)
         return metrics, seconds
 
     def weights(self) -> FlatWeights:
-        return self._learner.weights()
+        start = time.perf_counter()
+        weights = self._learner.weights()
+        megabytes, seconds = weights.values.nbytes / 1e6, time.perf_counter() - start
+        self._log.info("published the weights of %s, %.1f MB in %.2f s", self._trained_to, megabytes, seconds)
+        return weights
 
     def save(self, folder: Path) -> None:
         with writing(folder):
             self._learner.save(folder)
-        self._log.info("saved to %s", folder)
+        self._log.info("saved the state of %s", self._trained_to)
 
     def restore(self, folder: Path, stage: Stage) -> None:
         self._learner.restore(folder, stage)
+        self._trained_to = folder.name.replace("-", " ")
         self._log.info("restored %s", folder)

@@ -12,7 +12,7 @@ from rollout.config import NonNegative, Positive, Section
 from rollout.types import Mode
 
 AtLeastZero = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 AboveOne = Annotated[float, Field(gt=1)]
 
@@ -52,7 +52,7 @@ def without_preset(values: dict[str, Any]) -> dict[str, Any]:
 class SupervisedSettings(Section):
     steps: NonNegative | None = Field(None, description="updates of stage 1; default: 0 with policy.path, else 1000")
     batch_size: Positive = Field(32, description="gold answers in one update")
-    lr: Rate = Field(1e-3, description="peak learning rate; it falls linearly to a tenth at the last step")
+    lr: AboveZero = Field(1e-3, description="peak learning rate; it falls linearly to a tenth at the last step")
     lr_warmup_steps: NonNegative = Field(50, description="steps of linear warm-up")
 
 
@@ -60,49 +60,58 @@ class LearnerSettings(Section):
     """`loss` names a preset of switches (those without a default here); a switch that is set itself wins."""
 
     steps: NonNegative = Field(200, description="GRPO updates")
-    lr: Rate = Field(1e-4, description="peak learning rate of GRPO; it falls linearly to a tenth at the last step")
+    lr: AboveZero = Field(1e-4, description="peak learning rate of GRPO; it falls linearly to a tenth at the last step")
     lr_warmup_steps: NonNegative = Field(5, description="steps of linear warm-up")
     weight_decay: AtLeastZero = Field(0.01, description="AdamW's decoupled weight decay")
-    max_grad_norm: Rate = Field(1.0, description="gradients are clipped to this norm")
-    passes: Positive = Field(1, description="optimiser steps on one batch")
-    token_budget: Positive = Field(16384, description="context tokens, once a group, and response tokens in one micro-batch")
+    max_grad_norm: AboveZero = Field(1.0, description="gradients are clipped to this norm")
+    passes: Positive = Field(1, description="optimiser steps on each batch")
+    token_budget: Positive = Field(16384, description="most tokens in one micro-batch; a context counts once for its group")
     activation_checkpointing: bool = Field(
-        False, description="keep layers' inputs alone for the backward pass: less memory, slower"
+        False, description="keep only the layers' inputs for the backward pass: less memory, slower"
     )
     compile: bool = Field(False, description="let torch compile the layers; needs a C++ compiler, and minutes at the start")
 
     loss: Loss = Field("grpo", description=f"preset of switches: {', '.join(PRESETS)}; sft trains on gold answers")
-    importance: Importance | None = Field(None, description="ratio to the sampler of a token, of a sequence (GSPO), or none")
+    importance: Importance | None = Field(None, description="ratio to the sampler: per token, per sequence (GSPO), or none")
     surrogate: Surrogate | None = Field(None, description="clip (PPO) or cispo: clip the ratio, keep every token's gradient")
-    aggregation: Aggregation | None = Field(None, description="mean over sequences, all tokens, or a constant length")
-    eps_low: Share | None = Field(None, description="ratios are clipped below 1 - eps_low")
-    eps_high: Rate | None = Field(None, description="ratios are clipped above 1 + eps_high")
-    dual_clip: AboveOne | None = Field(None, description="bound of the ratio where the advantage is negative")
+    aggregation: Aggregation | None = Field(
+        None, description="sequence: mean of the responses' means; token: mean of all tokens; constant: sum over a fixed length"
+    )
+    eps_low: Share | None = Field(None, description="ratios below 1 - eps_low are clipped")
+    eps_high: AboveZero | None = Field(None, description="ratios above 1 + eps_high are clipped")
+    dual_clip: AboveOne | None = Field(None, description="upper bound of the ratio where the advantage is negative")
     entropy_coef: AtLeastZero = Field(0.0, description="weight of the entropy bonus")
     mask_truncated: bool = Field(False, description="responses cut at rollout.max_new_tokens do not count in the loss")
 
     kl_coef: AtLeastZero | None = Field(None, description="weight of the KL to the reference; 0.04 in grpo and bnpo, else 0")
-    kl_estimator: KlEstimator | None = Field(None, description="estimator of the KL; k3 in the loss, k1 in the reward")
-    kl_weighted: bool = Field(False, description="weigh the KL in the loss by policy / sampler: k1 and k3 are then unbiased")
-    kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or take it from the reward")
-    kl_target: Rate | None = Field(None, description="nats a token; kl_coef is adapted until the KL lies there")
+    kl_estimator: KlEstimator | None = Field(None, description="estimator of the KL; default: k3 in the loss, k1 in the reward")
+    kl_weighted: bool = Field(False, description="multiply the KL in the loss by policy / sampler; k1 and k3 are then unbiased")
+    kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or subtract it from the reward")
+    kl_target: AboveZero | None = Field(None, description="target of the KL in nats a token; kl_coef is adapted to reach it")
     reference_path: str | None = Field(
         None, description="folder or hub name of the frozen reference; default: the policy after stage 1"
     )
-    reference_every: NonNegative = Field(0, description="updates after which the reference becomes the policy; 0 never")
+    reference_every: NonNegative = Field(0, description="set the reference to the policy every so many updates; 0: never")
 
-    baseline: Baseline | None = Field(None, description="what advantages are counted from: group, leave_one_out, batch, none")
-    scale_rewards: Scale | None = Field(None, description="divide advantages by the group's std, the batch's, or not")
-    reward_aggregation: RewardAggregation = Field(
-        "sum_then_normalize", description="or normalize_then_sum: each reward is normalised in its group first (GDPO)"
+    baseline: Baseline | None = Field(
+        None,
+        description="what is subtracted from a reward: the mean of the group, of the group's others (leave_one_out), "
+        "of the batch, or nothing (none)",
     )
-    top_k_ratio: Share = Field(1.0, description="share of a group, largest advantages first, that keeps its advantage")
-    overlong_buffer: NonNegative = Field(0, description="last tokens before rollout.max_new_tokens that cost reward; 0: none")
-    overlong_penalty: Rate = Field(1.0, description="reward that a response of full length costs")
+    scale_rewards: Scale | None = Field(
+        None, description="divide advantages by the std of the group, of the batch, or not (none)"
+    )
+    reward_aggregation: RewardAggregation = Field(
+        "sum_then_normalize",
+        description="sum rewards, then normalise; or normalize_then_sum: normalise each in its group first (GDPO)",
+    )
+    top_k_ratio: Share = Field(1.0, description="share of each group, by largest |advantage|, that keeps its advantage")
+    overlong_buffer: NonNegative = Field(0, description="last tokens before rollout.max_new_tokens that cost reward; 0: off")
+    overlong_penalty: AboveZero = Field(1.0, description="reward that a response of full length loses")
 
-    correction: Correction = Field("none", description="importance weights of stale samples: none, truncate or mask")
-    correction_level: CorrectionLevel = Field("token", description="weights of tokens, or their product over the sequence")
-    correction_cap: Rate = Field(2.0, description="weights above it are truncated or masked")
+    correction: Correction = Field("none", description="importance weights for stale samples: none, truncate or mask")
+    correction_level: CorrectionLevel = Field("token", description="one weight per token, or their product over the sequence")
+    correction_cap: AboveZero = Field(2.0, description="weights above it are truncated or masked")
 
     def switch(self, name: str) -> Any:
         """The setting, or what the preset says where it is not set."""

@@ -33,8 +33,8 @@ class RewardSettings(Section):
     f1: float = Field(1.0, description="weight of F1")
     rouge: float = Field(1.0, description="weight of ROUGE-L")
     bleu: float = Field(1.0, description="weight of BLEU")
-    mode: Literal["sum", "lapdog"] = Field("sum", description="sum of parts in [0, 1], or the LAPDOG paper's score")
-    extra: tuple[ExtraReward, ...] = Field((), description="own reward functions, added to the sum")
+    mode: Literal["sum", "lapdog"] = Field("sum", description="sum: parts in [0, 1]; lapdog: the score of the LAPDOG paper")
+    extra: tuple[ExtraReward, ...] = Field((), description="your own reward functions, added to the sum")
 
     @field_validator("extra")
     @classmethod

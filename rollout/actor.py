@@ -68,8 +68,8 @@ class SamplerActor:
             padding=self._sampler.padding,
             peak_memory_mb=peak_memory_mb(self._device),
         )
-        done = f"{mode}: {len(prompts)} prompts in {report.seconds:.2f} s, weights {version.incarnation}.{version.step}"
-        self._log.info("%s taken in %.2f s", done, report.sync_seconds)
+        done = f"{mode}: {len(prompts)} prompts, {report.response_tokens} tokens in {report.seconds:.2f} s"
+        self._log.info("%s%s", done, "" if mode == "gold" else _weights_of(version, report))
         return report, *groups
 
     def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
@@ -80,3 +80,10 @@ class SamplerActor:
 
     def _fetched(self, reference: "ray.ObjectRef[Any]") -> FlatWeights:
         return ray.get(reference)
+
+
+def _weights_of(version: Version, report: CallReport) -> str:
+    """With which a call was answered, in words."""
+    incarnation = f" (incarnation {version.incarnation})" if version.incarnation else ""
+    taken = f"; took in {report.sync_bytes / 1e6:.1f} MB in {report.sync_seconds:.2f} s" if report.sync_bytes else ""
+    return f", weights of step {version.step}{incarnation}{taken}"

@@ -18,12 +18,12 @@ class Section(BaseModel):
 
 class DataSettings(Section):
     train: Path | None = Field(None, description="training examples, .jsonl or .parquet; without it the embedded demo is used")
-    valid: Path | None = Field(None, description="held-out examples for evaluation; without it none is evaluated")
+    valid: Path | None = Field(None, description="held-out examples for evaluation; without it nothing is evaluated")
     passages: Path | None = Field(None, description="passages to retrieve from, .jsonl or .parquet with id, title, text")
     query: Literal["persona", "all", "last_turn", "persona+last_turn"] = Field(
-        "persona+last_turn", description="part of the question that passages are searched with"
+        "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
-    cache: Path = Field(Path("~/.cache/lapdog-ray"), description="folder for corpora and indexes, named by content")
+    cache: Path = Field(Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content")
 
 
 class TinySettings(Section):
@@ -40,7 +40,7 @@ class TinySettings(Section):
 class LoraSettings(Section):
     """Low-rank adapters by peft on every linear layer but the head (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: NonNegative = Field(0, description="rank of the adapters, which alone are trained then; 0 trains all weights")
+    rank: NonNegative = Field(0, description="rank of the adapters; above 0 only they are trained")
     alpha: Positive = Field(32, description="the adapters' output is scaled by alpha / rank")
 
 
@@ -50,21 +50,23 @@ class PolicySettings(Section):
     path: str | None = Field(None, description="folder or hub name of a T5 or a causal LM; without it policy.tiny is built")
     tiny: TinySettings = TinySettings()
     lora: LoraSettings = LoraSettings()
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="arithmetic; the learner's own weights stay float32")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="dtype of the arithmetic; the learner's own weights stay float32"
+    )
     n_context: NonNegative = Field(4, description="passages read for a prompt; 0 reads the question alone")
     max_passage_tokens: Positive = Field(128, description="longest passage text in tokens; the question is never cut")
     system_prompt: str | None = Field(None, description="system message of a causal LM with a chat template; default: its own")
     prompt_template: str | None = Field(
         None,
-        description="the query, from {question}; default: dialog with R's persona: {question} R: for a T5, "
-        "{question} in a chat, else {question} R:",
+        description='wording of the question; default: "dialog with R\'s persona: {question} R:" for a T5, '
+        '"{question}" for a chat model, "{question} R:" for any other causal LM',
     )
     passage_template: str | None = Field(
-        None, description="a passage, from {title} and {text}; for a T5 the whole context row, from {query} too"
+        None, description="wording of a passage, from {title} and {text}; for a T5 also {query}, the worded question"
     )
     response_template: str | None = Field(
         None,
-        description="supervised target, from {answer}; default: {answer}, after a space where a causal LM has no chat",
+        description='wording of a gold answer; default: "{answer}", or " {answer}" for a causal LM that is no chat model',
     )
 
     @field_validator("prompt_template")
@@ -84,16 +86,21 @@ class PolicySettings(Section):
 
 
 class RolloutSettings(Section):
-    group_size: Positive = Field(8, description="responses sampled for a prompt (G)")
+    group_size: Positive = Field(8, description="responses sampled for each prompt (G)")
     prompts_per_step: Positive = Field(16, description="prompts in one update (P)")
-    prompts_per_call: Positive = Field(8, description="prompts that one call to a sampler decodes together")
-    temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="sampler and learner both take log-probs at it")
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; below 1 the kept mass is logged")
+    prompts_per_call: Positive = Field(8, description="most prompts that one call to a sampler decodes together")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="sampling temperature; sampler and learner take log-probs at it"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="sample from the smallest set of tokens with this probability; 1 is off, below it the kept mass is logged",
+    )
     dynamic_sampling: NonNegative = Field(
-        0, description="batches of prompts a step may sample in addition, in place of groups whose rewards are all equal"
+        0, description="extra batches of prompts that a step may sample to replace groups whose rewards are all equal; 0: none"
     )
     max_new_tokens: Positive = Field(
-        32, description="longest response in tokens, its end token included; gold answers are cut there, too"
+        32, description="longest response in tokens, end token included; longer gold answers are cut there, too"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from cluster.commands.opening import READ_BY_A_POLICY, OpenedPolicy, open_policy
+from cluster.commands.opening import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, OpenedPolicy, open_policy
 from cluster.config import Settings
 from cluster.flags import parse_flags, split
 from cluster.inputs import check_retrieval
@@ -22,7 +22,8 @@ from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.types import Group, Prompt, Version
 
-OF_SAMPLING = ("rollout.temperature", "rollout.top_p", "seed")
+OF_SAMPLING = ("rollout.temperature", "rollout.top_p")
+SEED = {"seed": f"seed of the replies that --sample draws [{ITS_OWN}]"}
 OF_DIALOGUE = ("persona", "history")
 USED_IN_CHAT = ("data.query", "data.cache", *READ_BY_A_POLICY, "rollout.max_new_tokens", *OF_SAMPLING)
 SHOWN_OF_A_PASSAGE = 160
@@ -30,7 +31,7 @@ HELP = "/reset begins a new dialogue; /quit or Ctrl-D leaves"
 
 
 class ChatOptions(Section):
-    checkpoint: Path = Field(description="a run folder, checkpoints/step-N, latest, best, or a plain model folder")
+    checkpoint: Path = Field(description=CHECKPOINT)
     passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
     persona: str | None = Field(None, description="sentences about the one who answers, as in 'i own two cats. i work nights.'")
     history: Positive = Field(3, description="turns of the dialogue that the policy reads")
@@ -39,10 +40,13 @@ class ChatOptions(Section):
 
 
 def chat(argv: Sequence[str]) -> None:
-    """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves."""
-    given = parse_flags("chat", chat.__doc__, [ChatOptions, Settings], argv, only=USED_IN_CHAT)
+    """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves.
+
+    Settings that are left out are the checkpoint's or the export's own, or else a new run's.
+    """
+    given = parse_flags("chat", chat.__doc__, [ChatOptions, Settings], argv, only=USED_IN_CHAT, others=SEED, default=ITS_OWN)
     options, values = split(ChatOptions, given)
-    if not options.sample and (idle := next((name for name in OF_SAMPLING if name in values), None)):
+    if not options.sample and (idle := next((name for name in (*OF_SAMPLING, *SEED) if name in values), None)):
         raise SettingsError(f"{idle}: changes nothing about the most probable reply; add --sample, or leave it out")
     if options.questions and (idle := next((name for name in OF_DIALOGUE if name in given), None)):
         raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")

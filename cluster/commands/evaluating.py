@@ -11,7 +11,7 @@ from pydantic import Field
 from cluster import held_out
 from cluster.actors import reward_pool, sampler_pool
 from cluster.checkpoint import TrainState
-from cluster.commands.opening import READ_BY_A_POLICY, open_policy
+from cluster.commands.opening import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, open_policy
 from cluster.config import Settings
 from cluster.elastic import start_what_fits
 from cluster.flags import parse_flags, split
@@ -29,7 +29,7 @@ from rollout.types import Prompt, Version
 
 
 class EvaluateOptions(Section):
-    checkpoint: Path = Field(description="a run folder, checkpoints/step-N, latest, best, or a plain model folder")
+    checkpoint: Path = Field(description=CHECKPOINT)
     data: Path = Field(description="examples, .jsonl or .parquet")
     passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
     output: Path | None = Field(None, description="JSON file for the figures; without it they are printed")
@@ -58,8 +58,13 @@ USED_IN_EVALUATION = (
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
-    given = parse_flags("evaluate", evaluate.__doc__, [EvaluateOptions, Settings], argv, only=USED_IN_EVALUATION)
+    """Greedy replies of a checkpoint, or of a plain model folder, to a whole file.
+
+    Settings that are left out are the checkpoint's or the export's own, or else a new run's.
+    """
+    given = parse_flags(
+        "evaluate", evaluate.__doc__, [EvaluateOptions, Settings], argv, only=USED_IN_EVALUATION, default=ITS_OWN
+    )
     options, values = split(EvaluateOptions, given)
     for path in (options.output, options.predictions):
         if path is not None:
@@ -96,7 +101,7 @@ async def _figures_and_rows(
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()
         constant_reply = state.constant_reply if state is not None else None
-        weights = PublishedWeights(Version(0, 0))
+        weights = PublishedWeights(Version(0, state.step if state is not None else 0))
         return await held_out.evaluate(samplers, rewards, prompts, weights, constant_reply, raise_its_error)
     finally:
         samplers.close()

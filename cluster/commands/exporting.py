@@ -11,7 +11,7 @@ from pydantic import Field
 from transformers import GenerationConfig
 
 from cluster.commands.model_card import model_card
-from cluster.commands.opening import EXPORTED_SETTINGS, READ_BY_AN_EXPORT, OpenedPolicy, open_policy
+from cluster.commands.opening import CHECKPOINT, EXPORTED_SETTINGS, ITS_OWN, READ_BY_AN_EXPORT, OpenedPolicy, open_policy
 from cluster.config import Settings, absolute
 from cluster.flags import by_name, parse_flags, split
 from cluster.output import say
@@ -22,14 +22,17 @@ from rollout.policy.loading import has_adapters, load_policy, merge_adapters
 
 
 class ExportOptions(Section):
-    checkpoint: Path = Field(description="a run folder, checkpoints/step-N, latest, best, or a plain model folder")
+    checkpoint: Path = Field(description=CHECKPOINT)
     to: Path = Field(description="folder to write; it must not exist, or be empty")
     keep_adapters: bool = Field(False, description="leave LoRA adapters as they are, do not add them to the weights")
 
 
 def export(argv: Sequence[str]) -> None:
-    """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
-    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=READ_BY_AN_EXPORT)
+    """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card.
+
+    Settings that are left out are the checkpoint's or the export's own, or else a new run's.
+    """
+    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=READ_BY_AN_EXPORT, default=ITS_OWN)
     options, values = split(ExportOptions, given)
     target = absolute(options.to)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):

@@ -4,23 +4,31 @@ import json
 import re
 from pathlib import Path
 
+import torch
+import transformers
 from jinja2 import Environment, StrictUndefined
 
 from cluster.changed_settings import changed
 from cluster.commands.opening import OpenedPolicy
 from cluster.config import Settings
 from cluster.flags import by_name
+from cluster.inputs import is_demo
 from cluster.rows import EVALUATION_COLUMNS, Row
-from cluster.run_folder import RunFolder
+from cluster.run_folder import RunFolder, read_settings
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 OF_TRAINING = ("seed", "data.query", "policy.", "supervised.", "rollout.", "reward.", "learner.")
+ALWAYS_TOLD = (
+    "seed data.query policy.path policy.n_context supervised.steps "
+    "rollout.group_size rollout.prompts_per_step rollout.temperature reward.f1 reward.rouge reward.bleu "
+    "learner.steps learner.lr learner.loss learner.eps_low learner.eps_high learner.kl_coef"
+).split()
 
 
 def model_card(policy: Policy, opened: OpenedPolicy) -> str:
-    settings = opened.settings
+    settings, trained = opened.settings, _trained_with(opened)
     fid = isinstance(policy, FidPolicy)
     run = settings.run_dir.name if opened.state is not None and settings.run_dir is not None else opened.folder.name
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
@@ -35,19 +43,47 @@ def model_card(policy: Policy, opened: OpenedPolicy) -> str:
         chat=not fid and policy.tokenizer.chat_template is not None,
         state=opened.state,
         policy=settings.policy,
-        data=settings.data,
-        changed=_changed(settings),
+        base_model=_hub_name(trained.policy.path),
+        trained=trained,
+        stages=_stages(trained, opened.state.step) if opened.state is not None else "",
+        synthetic=trained.run_dir is not None and is_demo(trained, RunFolder(trained.run_dir).data),
+        told=_told(trained),
+        versions={library.__name__: library.__version__ for library in (transformers, torch)},
         evaluation=_evaluation(opened),
         columns=EVALUATION_COLUMNS,
         figure=lambda value: "" if value is None else f"{value:.2f}",
     )
 
 
-def _changed(settings: Settings) -> list[tuple[str, str]]:
-    """The settings of training that are not the defaults, as in config.yaml."""
-    values = by_name(settings)
-    names = [name for name in changed(settings) if name.startswith(OF_TRAINING)]
-    return [(name, json.dumps(values[name], ensure_ascii=False)) for name in names]
+def _trained_with(opened: OpenedPolicy) -> Settings:
+    """The run's settings, whatever the export is told."""
+    return opened.settings if opened.state is None else read_settings(opened.folder / "config.yaml").resolved()
+
+
+def _hub_name(path: str | None) -> str | None:
+    """Of the model that training began with, if it has one: a run's settings name folders by absolute paths."""
+    return None if path is None or Path(path).is_absolute() else path
+
+
+def _stages(settings: Settings, step: int) -> str:
+    """How the policy of a step was trained, in words."""
+    sampled = "REINFORCE" if settings.learner.loss == "reinforce" else "Group Relative Policy Optimization"
+    begun = [stage for stage in settings.stages() if stage.first <= step]
+    methods = [(sampled if stage.sampled else "supervised learning", min(step, stage.last)) for stage in begun]
+    return ", ".join(f"by {method} to step {last}" for method, last in methods) or "no step yet"
+
+
+def _told(settings: Settings) -> list[tuple[str, str]]:
+    """Settings of training as in config.yaml, in Markdown: those that are told always, and what is not the default."""
+    names = {*ALWAYS_TOLD, *(name for name in changed(settings) if name.startswith(OF_TRAINING))}
+    told = {name: value for name, value in by_name(settings).items() if name in names}
+    return [(name, _shown(name, value)) for name, value in told.items()]
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "from scratch" if name == "policy.path" else "no effect"
+    return _code(json.dumps(value, ensure_ascii=False))
 
 
 def _code(text: str) -> str:

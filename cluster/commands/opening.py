@@ -20,6 +20,8 @@ READ_BY_A_POLICY = (  # settings that change what a finished policy reads
 
 READ_BY_AN_EXPORT = ("data.query", *(name for name in READ_BY_A_POLICY if name != "policy.dtype"), "rollout.max_new_tokens")
 EXPORTED_SETTINGS = "lapdog.yaml"
+CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
+ITS_OWN = "the checkpoint's"
 
 
 @dataclass(frozen=True, slots=True)

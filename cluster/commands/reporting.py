@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.flags import build, parse_flags
-from cluster.output import say
+from cluster.output import say, say_aside
 from cluster.report.page import write_report
 from cluster.run_folder import RunFolder, writable
 from rollout.config import Section
@@ -21,6 +21,8 @@ def report(argv: Sequence[str]) -> None:
     """RUN [RUN ...]: curves, held-out figures, sampled groups, incidents, settings; several runs are compared."""
     runs, flags = _runs_and_flags(argv)
     options = build(ReportOptions, parse_flags("report RUN [RUN ...]", report.__doc__, [ReportOptions], flags))
+    if len(runs) > 1:
+        runs = [run for run in dict.fromkeys(run.resolve() for run in runs) if _holds_a_run(run)]
     if not runs:
         raise SettingsError("report: names no run; give the folder of one, or of several to compare them")
     target = options.output or (RunFolder.existing(runs[0]).report if len(runs) == 1 else Path("report.html"))
@@ -28,6 +30,14 @@ def report(argv: Sequence[str]) -> None:
         writable(target)
     write_report(runs, target)
     say(f"wrote {target}: open it in a browser")
+
+
+def _holds_a_run(path: Path) -> bool:
+    """What lies beside runs, as `runs/*` names it, is told of and left out; what is not there at all is a mistake for later."""
+    if (path / "config.yaml").is_file() or not path.exists():
+        return True
+    say_aside(f"{path}: holds no run (no config.yaml); left out")
+    return False
 
 
 def _runs_and_flags(argv: Sequence[str]) -> tuple[list[Path], list[str]]:

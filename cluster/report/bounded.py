@@ -21,14 +21,21 @@ def finite(value: Any) -> Any:
 
 
 def rounded(value: float | None) -> float | None:
-    """To five digits."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")
+    """To seven digits; what is smaller than rounding makes it is 0."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.7g}") if abs(value) > 1e-12 else 0.0
 
 
 def mean(values: Iterable[float | None]) -> float | None:
     """Of those that are known."""
     known = [value for value in values if value is not None]
     return rounded(sum(known) / len(known)) if known else None
+
+
+def largest(values: Iterable[float | None]) -> float | None:
+    """Of those that are known."""
+    return rounded(max((value for value in values if value is not None), default=None))
 
 
 def spread(count: int, wanted: int) -> list[int]:

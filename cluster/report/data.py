@@ -10,7 +10,7 @@ from cluster.changed_settings import changed
 from cluster.config import Settings
 from cluster.flags import by_name
 from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, finite, spread
-from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents
+from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents, stages
 from cluster.report.groups import sampled_groups
 from cluster.rows import EVALUATION_COLUMNS, Row, milestones
 from cluster.run_folder import RunFolder, read_settings
@@ -60,7 +60,7 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
         "path": str(folder.path),
         "settings": by_name(settings),
         "changed": changed(settings),
-        "stages": {stage.name: [stage.first, stage.last] for stage in settings.stages()},
+        "stages": stages(metrics),
         "steps": metrics[-1]["step"] if metrics else 0,
         "seconds": sum(row.get("seconds_step") or 0 for row in metrics),
         "incidents": incidents(metrics),

@@ -71,6 +71,12 @@ def test_sampled_replies_follow_the_seed(
     assert said[0] == said[1] != said[2]
 
 
+def test_help_says_what_the_seed_does_here(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["chat", "--help"])
+    assert "--seed SEED seed of the replies that --sample draws" in " ".join(capsys.readouterr().out.split())
+
+
 def test_bytes_that_are_no_text_are_read_as_far_as_they_are(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

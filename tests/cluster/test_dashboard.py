@@ -43,6 +43,6 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
         sampler.get_by_role("link").first.click()
         page.set_viewport_size({"width": 1400, "height": 1100})
         page.get_by_text("stderr").first.click()
-        expect(page.get_by_text("INFO sample: 2 prompts in").first).to_be_visible()
+        expect(page.get_by_text(re.compile(r"INFO sample: 2 prompts, \d+ tokens in")).first).to_be_visible()
         picture(page, "dashboard-log")
     assert head.job("stop", "demo").wait() == 0

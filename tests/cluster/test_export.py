@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from cluster.commands.exporting import export
-from cluster.commands.model_card import _code
+from cluster.commands.model_card import ALWAYS_TOLD, _code, _stages, _told
+from cluster.config import Settings
+from cluster.flags import build
 from launch import main
 from rollout.config import LoraSettings
 from rollout.policy.loading import load_policy
@@ -49,13 +52,56 @@ def test_the_model_card_tells_data_settings_evaluation_and_the_floor(
 ) -> None:
     export(["--checkpoint", str(finished_run), "--to", str(tmp_path / "taken")])
     card = (tmp_path / "taken" / "README.md").read_text()
-    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["library_name"] == "transformers" and front["pipeline_tag"] == "text2text-generation"
+    assert "base_model" not in front and "embedded demo" not in card
     assert str(data_dir / "train.jsonl") in card and "| `rollout.group_size` | `4` |" in card
     last = rows(finished_run / "evaluations.jsonl")[-1]
     floor = last["constant_reply"]
     assert f"| f1 | {last['f1']:.2f} | {floor['f1']:.2f} |" in card and floor["text"] in card
     assert "`learner.surrogate`" not in card and "`policy.prompt_template`" not in card  # defaults, resolved
-    assert "as of step 8." in card and "2 passages at once" in card
+    assert "by supervised learning to step 4, by Group Relative Policy Optimization to step 8." in card
+    assert "2 passages at once" in card and "with 2 retrieved passages a question" in card
+    assert f"transformers {transformers.__version__} and torch {torch.__version__}." in card
+    assert "EMNLP 2023" in card and "arXiv:2402.03300" in card
+
+
+def test_the_model_card_states_the_algorithm_whether_it_is_the_default_or_not(finished_run: Path, tmp_path: Path) -> None:
+    export(["--checkpoint", str(finished_run), "--to", str(tmp_path / "taken"), "--policy.n_context", "1"])
+    card = (tmp_path / "taken" / "README.md").read_text()
+    told = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", card, re.M)
+    values = dict(told)
+    assert set(ALWAYS_TOLD) < set(values) and len(told) == len(values)
+    assert values["policy.path"] == "from scratch" and values["learner.loss"] == '`"grpo"`'
+    assert values["learner.kl_coef"] == "`0.04`" and values["rollout.temperature"] == "`1.0`"
+    assert values["policy.n_context"] == "`2`"  # that of training: the export reads one
+
+
+def test_the_model_card_names_the_base_model_of_the_hub_and_says_that_the_demo_is_made_up(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    checkpoint = shutil.copytree(finished_run / "checkpoints" / "latest", tmp_path / "moved" / "step-8")
+    settings = yaml.safe_load((checkpoint / "config.yaml").read_text())
+    settings["policy"]["path"] = "google/flan-t5-small"
+    settings["data"] |= {name: f"{finished_run}/data/{name}.jsonl" for name in ("train", "valid", "passages")}
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(settings))
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    del manifest["config.yaml"]
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    export(["--checkpoint", str(checkpoint), "--to", str(tmp_path / "taken")])
+    card = (tmp_path / "taken" / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "google/flan-t5-small"
+    assert "embedded demo, a synthetic world" in card and '| `policy.path` | `"google/flan-t5-small"` |' in card
+
+
+def test_the_model_card_tells_other_losses_and_switches_without_effect() -> None:
+    settings = build(Settings, {"learner.loss": "reinforce", "learner.steps": 3, "supervised.steps": 5}).resolved()
+    assert dict(_told(settings)).items() >= {"learner.eps_low": "no effect", "learner.kl_coef": "`0.0`"}.items()
+    assert [_stages(settings, step) for step in (0, 2, 6)] == [
+        "no step yet",
+        "by supervised learning to step 2",
+        "by supervised learning to step 5, by REINFORCE to step 6",
+    ]
 
 
 def test_replies_and_settings_cannot_break_the_cards_tables() -> None:
@@ -95,6 +141,7 @@ def test_a_causal_policy_is_exported_with_the_lines_that_its_family_needs(
     assert json.loads((tmp_path / "taken" / "generation_config.json").read_text())["max_new_tokens"] == 5
     card = (tmp_path / "taken" / "README.md").read_text()
     assert "AutoModelForCausalLM" in card and "without a run" in card and "## Training" not in card
+    assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "text-generation"
     monkeypatch.chdir(tmp_path / "taken")
     found = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert found is not None

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -6,6 +7,8 @@ import pytest
 from cluster.commands.training import resumed_settings
 from cluster.config import Settings
 from cluster.flags import build, dump, fields, read_yaml
+from launch import main
+from rollout.config import Section
 
 
 def choices_of(annotation: object) -> list[str]:
@@ -41,6 +44,30 @@ def test_a_setting_that_may_be_empty_can_be_emptied(text: str) -> None:
     assert build(Settings, {"eval_limit": text}).eval_limit is None
     assert build(Settings, {"learner.baseline": text}).learner.baseline == (None if text != "none" else "none")
     assert build(Settings, {"trackers": text}).trackers == build(Settings, {"trackers": None}).trackers == ()
+
+
+def test_a_list_that_may_be_null_is_a_list_and_a_choice_named_tuple_is_none() -> None:
+    class Both(Section):
+        numbers: tuple[int, ...] | None = None
+        kind: Literal["tuple"] | None = None
+
+    assert build(Both, {"numbers": "[1, 2]"}).numbers == (1, 2)
+    assert build(Both, {"kind": "none"}).kind is None
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("train", "[4]"), *((command, "[the checkpoint's]") for command in ("evaluate", "chat", "export"))],
+)
+def test_help_tells_where_a_setting_that_is_left_out_comes_from(
+    command: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    defaults = dict(re.findall(r"--([\w.]+) [A-Z_]+ [^\[]*?(\[[^\]]*\])?(?= --|$)", told))
+    assert defaults["policy.n_context"] == default
+    assert defaults.get("history", "[3]") == "[3]"  # an option of the command itself
 
 
 @pytest.mark.parametrize(

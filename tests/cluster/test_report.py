@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from cluster.report.page import page, write_report
 from cluster.run_folder import read_settings
 from launch import main
 from learner.samples import write_samples
+from reward.metrics import f1, normalised_tokens
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
 from tests.browser import PHONE, opened
 from tests.cluster.report_runs import EVIL, log_group, write_rows
@@ -171,6 +173,7 @@ def test_runs_are_compared_with_their_settings_side_by_side(
         table = page.locator("#settings table").first
         settings = [line.split("\t") for line in table.inner_text().splitlines()]
         assert ["learner.lr", "0.0001", "0.001"] in settings
+        assert settings[0] == ["setting", "first", "second"]
         assert [line[0] for line in settings[1:]] == ["run_dir", "learner.lr", "keep_checkpoints"]
         assert page.locator("#curves figure").first.locator("path.line").count() == 2
 
@@ -218,7 +221,7 @@ def test_figures_that_are_not_finite_leave_gaps_in_a_page_that_is_drawn(run: Pat
     assert data["curves"]["values"]["reward"][5] is None and data["curves"]["values"]["loss"][5] is None
     with report_of(run) as page:
         assert page.locator("#curves figure").count() > 10
-        rewards = [line.split("\t")[1:4:2] for line in page.locator("article table").inner_text().splitlines()[1:]]
+        rewards = [line.split("\t")[1:3] for line in page.locator("article table").inner_text().splitlines()[1:]]
         assert rewards == [["2", "–"], ["1", "–"], ["–", "–"]]
 
 
@@ -233,6 +236,7 @@ def test_a_hundred_thousand_responses_and_steps_are_drawn(run: Path, tmp_path: P
     one["curves"]["values"] = {"lr": [float(n) for n in range(many)]}
     with page_of(data, tmp_path) as page:
         assert page.locator("article").count() == 8 and page.locator("article").first.locator("tbody tr").count() == 130
+        page.get_by_label("Steps shown").select_option("all")
         assert page.locator("#curves path.line").count() == 1
 
 
@@ -289,6 +293,7 @@ def test_a_chart_of_runs_with_other_steps_reads_each_at_its_last_step(run: Path,
     write_rows(run / "metrics.jsonl", [row | {"loss": float(row["step"])} for row in lines])
     write_rows(other / "metrics.jsonl", [row | {"step": 3 * row["step"], "loss": 100.0 + row["step"]} for row in lines])
     with report_of(run, other) as page:
+        page.get_by_label("Steps shown").select_option("all")
         figure = page.locator("#curves figure").filter(has_text="what was minimised")
         figure.locator("svg[role=img]").focus()
         told = []
@@ -463,10 +468,74 @@ def test_a_column_has_as_many_decimals_as_its_largest_figure_and_bars_begin_at_o
     lines = rows(run / "evaluations.jsonl")
     write_rows(run / "evaluations.jsonl", [row | {"f1": f1} for row, f1 in zip(lines[:2], (0.781, 70.52), strict=True)])
     with report_of(run) as page:
-        cells = [row.inner_text().split("\t")[1:3] for row in page.locator("article tbody tr").all()]
+        cells = [row.inner_text().split("\t")[1:4:2] for row in page.locator("article tbody tr").all()]
         assert cells == [["2.00", "2.00"], ["0.25", "0.25"], ["0.01", "0.01"], ["0.00", "0.00"]]
         edges = page.locator("article .bar").evaluate_all("bars => bars.map(bar => bar.getBoundingClientRect().left)")
         assert max(edges) - min(edges) < 0.5
         heads = page.locator("#held-out th").all_inner_texts()
         shown = [row.inner_text().split("\t")[heads.index("f1")] for row in page.locator("#held-out tbody tr").all()[:2]]
         assert shown == ["0.8", "70.5"]
+
+
+def test_a_stage_is_shown_by_itself_or_beside_the_other_with_the_same_steps_in_all_charts(run: Path) -> None:
+    with report_of(run) as page:
+        for view, first, last in (("grpo", 5, 8), ("supervised", 1, 4), ("all", 1, 8)):
+            page.get_by_label("Steps shown").select_option(view)
+            figure = page.locator("#curves figure").filter(has_text="what was minimised")
+            figure.locator("svg[role=img]").focus()
+            for key, step in (("Home", first), ("End", last)):
+                page.keyboard.press(key)
+                assert figure.locator("output").inner_text().startswith(f"step {step}: ")
+            assert figure.locator("line.stage").count() == (view == "all")
+
+
+def test_stages_that_runs_begin_at_different_steps_are_laid_over_each_other(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "second", symlinks=True)
+    lines = rows(other / "metrics.jsonl")
+    write_rows(other / "metrics.jsonl", lines[:4] + [row | {"step": row["step"] + 40} for row in lines[4:]])
+    with report_of(run, other) as page:
+        assert "counted from the beginning of the stage" in page.locator("#curves").inner_text()
+        assert page.locator("#curves output").first.inner_text().startswith("step 4: ")
+
+
+def test_the_mean_over_neighbours_does_not_reach_into_the_other_stage(run: Path) -> None:
+    [line, *_] = rows(run / "metrics.jsonl")
+    stages = [("supervised", 0.0)] * 200 + [("grpo", 1.0)] * 200
+    lines = [line | {"step": step, "stage": stage, "loss": loss} for step, (stage, loss) in enumerate(stages, 1)]
+    write_rows(run / "metrics.jsonl", lines)
+    with report_of(run) as page:
+        page.get_by_label("Steps shown").select_option("all")
+        drawn = page.locator("#curves figure").filter(has_text="what was minimised").locator("path.line").get_attribute("d")
+    assert drawn is not None and drawn.count("M") == 2
+    heights = {float(point.split()[1]) for point in re.findall(r"[\d.]+ [\d.]+", drawn)}
+    assert len(heights) == 2
+
+
+@pytest.mark.parametrize(
+    ("marks", "texts"),
+    [
+        ([1, 1.0002, 1.0004], ["1.0000", "1.0002", "1.0004"]),
+        ([1e-5, 1.25e-5, 1.5e-5], ["1.00e-5", "1.25e-5", "1.50e-5"]),
+        ([0, 4e-4, 8e-4, 12e-4], ["0", "0.0004", "0.0008", "0.0012"]),
+        ([0, 2500, 5000], ["0", "2,500", "5,000"]),
+        ([-0.5, 0, 0.5], ["-0.5", "0", "0.5"]),
+        ([2e6, 4e6], ["2e6", "4e6"]),
+    ],
+)
+def test_marks_of_an_axis_can_be_told_apart(run: Path, marks: list[float], texts: list[str]) -> None:
+    with report_of(run) as page:
+        assert page.evaluate("(marks) => tickTexts(marks)", marks) == texts
+
+
+def test_marked_words_are_those_that_f1_counts(run: Path) -> None:
+    texts = ["Don't go!", "isn't it", "a well-known place", "dont", "l’été ﬁn", "the end."]
+    answers = ["don't stop", "well known", "l’été", "End"]
+    with report_of(run) as page:
+        for text in texts:
+            shown = page.evaluate("([text]) => words(text)", [text])
+            assert shown == normalised_tokens(text)
+            marked = page.evaluate(
+                "([text, answers]) => marked(text, new Set(answers.flatMap(words))).filter((part) => part.tagName).length",
+                [text, answers],
+            )
+            assert bool(marked) == any(f1(text, answer) for answer in answers)

@@ -71,6 +71,23 @@ def test_a_mean_over_steps_is_that_of_its_finite_figures(run: Path) -> None:
     assert data["curves"]["values"]["reward"][:2] == [2, 4] and data["curves"]["values"]["loss"][0] is None
 
 
+def test_the_largest_of_several_steps_is_kept_where_the_largest_matters(run: Path) -> None:
+    [row] = rows(run / "metrics.jsonl")[-1:]
+    lines = [row | {"step": n, "grad_norm": 1.0 + 899 * (n == 78), "reward": 4.0 * (n == 78)} for n in range(1, 4 * POINTS)]
+    write_rows(run / "metrics.jsonl", lines)
+    [data] = report_data([run])["runs"]
+    assert max(data["curves"]["values"]["grad_norm"]) == 900 and max(data["curves"]["values"]["reward"]) == 1
+
+
+def test_what_lies_beside_runs_is_left_out_of_a_comparison_and_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    assert main(["report", str(run), str(tmp_path / "mlflow.db"), str(run), "--output", str(tmp_path / "x.html")]) == 0
+    assert capsys.readouterr().err == f"{tmp_path / 'mlflow.db'}: holds no run (no config.yaml); left out\n"
+    assert "runs compared" not in (tmp_path / "x.html").read_text().partition('id="data"')[2].partition("</script>")[0]
+
+
 def test_a_folder_named_like_a_column_adds_none(run: Path, tmp_path: Path) -> None:
     moved = run.rename(tmp_path / "seed=3")
     [data] = report_data([moved])["runs"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,19 @@ def test_step_lines_are_aligned() -> None:
     supervised = step_line(STEP | {"stage": "supervised", "step": 12345, "reward": None})
     assert supervised.index("loss") == step_line(STEP).index("loss")
     assert len(step_line(STEP)) == len(step_line(STEP | {"step": 99999, "reward": 0.001, "loss": -12.3456}))
+
+
+def test_lines_keep_what_matters_on_a_narrow_terminal() -> None:
+    whole = step_line(STEP | {"kl": 0.01})
+    assert step_line(STEP | {"kl": 0.01}, len(whole)) == whole
+    narrow = step_line(STEP | {"kl": 0.01}, 80)
+    assert len(narrow) <= 80 and {"reward", "kl", "entropy"} < set(narrow.split()) and "lag" not in narrow
+    figures = evaluation_line(dict.fromkeys(EVALUATION_COLUMNS, 12.5) | {"step": 680}, 80)
+    assert len(figures) <= 80 and {"reward", "f1", "bleu"} < set(figures.split())
+
+
+def test_a_loss_that_rounds_to_zero_has_no_sign() -> None:
+    assert "loss   0.0000" in step_line(STEP | {"loss": -1e-9})
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +166,13 @@ sys.exit(launch.main(sys.argv[1:]))"""
     expected = "error: standard output: No space left on device; check the path, its rights and the disk\n"
     assert (ended.returncode, ended.stderr) == (2, expected)
     assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == "step-3"
+
+
+def test_what_a_terminal_cannot_write_is_escaped(tiny_flags: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "launch.py", "train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ended.returncode == 0 and "\\xb1" in ended.stdout
 
 
 def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) -> None:

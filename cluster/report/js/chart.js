@@ -1,10 +1,13 @@
 // ---- one chart: a line for each run -----------------------------------------------------------------------------------------
 const CHART = { width: 360, height: 176, left: 44, right: 8, top: 8, bottom: 22 };
 
-function smooth(values) {
-  const reach = Math.floor(known(values).length / 40);
-  if (reach < 1) return values;
-  return values.map((value, i) => (value === null ? null : mean(values.slice(Math.max(0, i - reach), i + reach + 1))));
+// The mean over neighbours of the same stage: those of the other were trained in another way.
+function smooth(values, border) {
+  return [values.slice(0, border), values.slice(border)].flatMap((stage) => {
+    const reach = Math.floor(known(stage).length / 40);
+    if (reach < 1) return stage;
+    return stage.map((value, i) => (value === null ? null : mean(stage.slice(Math.max(0, i - reach), i + reach + 1))));
+  });
 }
 function ticks(low, high, wanted) {
   const rough = (high - low) / wanted;
@@ -16,12 +19,23 @@ function ticks(low, high, wanted) {
   }
   return marks;
 }
-function scales(series, steps) {
+// As many decimals as tell the marks of an axis apart; very large and very small ones with one exponent for all.
+function tickTexts(marks) {
+  const size = Math.max(...marks.map(Math.abs));
+  const power = size > 0 && (size < 0.001 || size >= 1e6) ? Math.floor(Math.log10(size)) : 0;
+  const scaled = marks.map((mark) => mark / 10 ** power);
+  const gap = scaled.length > 1 ? scaled[1] - scaled[0] : 1;
+  let decimals = 0;
+  while (decimals < 9 && Math.abs(gap * 10 ** decimals - Math.round(gap * 10 ** decimals)) > 1e-6) decimals++;
+  const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  return scaled.map((mark) => (mark === 0 ? "0" : `${mark.toLocaleString("en", digits)}${power ? `e${power}` : ""}`));
+}
+function scales(series, domain) {
   let [low, high] = bounds(series.flatMap((one) => [...known(one.values), ...known([one.floor])]));
   const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
   [low, high] = [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
-  let [first, last] = bounds(steps);
-  if (first === last) [first, last] = [first - 1, last + 1];
+  let [first, last] = domain;
+  if (first === last) last = first + 1;
   const { width, height, left, right, top, bottom } = CHART;
   return {
     low, high, first, last,
@@ -30,33 +44,36 @@ function scales(series, steps) {
     step: (part) => first + ((part * width - left) / (width - left - right)) * (last - first),
   };
 }
-// series: one for each run, {steps, values, floor, dots, exact}
-function chart(title, about, series) {
+// series: one for each run, {steps, values, border, floor, dots, exact}; border: GRPO's first step; domain: [first, last] step
+function chart(title, about, series, domain = null) {
   const caption = element("figcaption", {}, element("b", {}, title), element("small", {}, about));
   const used = series.flatMap((one) => one.steps.filter((_, i) => isKnown(one.values[i])));
   if (!used.length) return element("figure", {}, caption, soft("no figures"));
-  const scale = scales(series, used);
+  const scale = scales(series, domain ?? bounds(used));
   const ranges = series.map((one, i) => [i, known(one.values)]).filter(([, values]) => values.length)
     .map(([i, values]) => `${COMPARED ? `${RUNS[i].name} ` : ""}${formatted(values[0])} to ${formatted(values[values.length - 1])}`);
   const svg = element("svg", { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img", tabindex: "0",
-    "aria-label": `${title}, ${about}: ${ranges.join(", ")}` }, axes(scale), series.map((one, i) => line(one, i, scale)));
+    "aria-label": `${title}, ${about}: ${ranges.join(", ")}` }, axes(scale, series), series.map((one, i) => line(one, i, scale)));
   return element("figure", {}, caption, svg, readout(svg, series, [...new Set(used)].sort((a, b) => a - b), scale));
 }
-function axes({ low, high, first, last, x, y }) {
+function axes({ low, high, first, last, x, y }, series) {
   const { width, height, left, right, top, bottom } = CHART;
-  const borders = [...new Set(RUNS.map((run) => run.stages.grpo && run.stages.grpo[0]))].filter((step) => step > first && step < last);
+  const borders = [...new Set(series.map((one) => one.border))].filter((step) => step > first && step < last);
+  const marks = ticks(low, high, 4);
+  const texts = tickTexts(marks);
   return [
-    ticks(low, high, 4).map((mark) => [element("line", { class: "grid", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }),
-      element("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, formatted(mark))]),
+    marks.map((mark, i) => [element("line", { class: "grid", x1: left, x2: width - right, y1: y(mark), y2: y(mark) }),
+      element("text", { x: left - 6, y: y(mark) + 4, "text-anchor": "end" }, texts[i])]),
     ticks(first, last, 5).filter(Number.isInteger).map((mark) =>
       element("text", { x: x(mark), y: height - 6, "text-anchor": "middle" }, mark.toLocaleString("en"))),
     borders.map((step) => element("line", { class: "stage", x1: x(step), x2: x(step), y1: top, y2: height - bottom })),
   ];
 }
 function line(one, run, { x, y }) {
+  const border = one.dots ? 0 : one.steps.findIndex((step) => step >= one.border);
   const path = (values) => values.map((value, i) => (isKnown(value)
-    ? `${i && isKnown(values[i - 1]) ? "L" : "M"}${x(one.steps[i]).toFixed(1)} ${y(value).toFixed(1)}` : "")).join("");
-  const shown = one.dots || one.exact ? one.values : smooth(one.values);
+    ? `${i && i !== border && isKnown(values[i - 1]) ? "L" : "M"}${x(one.steps[i]).toFixed(1)} ${y(value).toFixed(1)}` : "")).join("");
+  const shown = one.dots || one.exact ? one.values : smooth(one.values, border < 0 ? one.values.length : border);
   const dots = one.dots || known(one.values).length === 1 ? one.values : [];
   const floor = isKnown(one.floor) ? { x1: CHART.left, x2: CHART.width - CHART.right, y1: y(one.floor), y2: y(one.floor) } : null;
   return [

@@ -17,7 +17,8 @@ function groups(place) {
   }
   const everything = RUNS.flatMap((run, i) => run.groups.map((group) => ({ ...group, run: i })));
   if (!everything.length) {
-    if (RUNS.every((run) => !run.sampled_steps)) add(place, soft("No responses have been sampled yet: GRPO comes after the supervised steps."));
+    if (RUNS.every((run) => !run.sampled_steps)) add(place, soft(RUNS.some((run) => run.settings["learner.steps"] > 0) ? "No responses have been sampled yet: GRPO comes after the supervised steps."
+      : "No responses are sampled: the run has supervised steps alone."));
     return;
   }
   const [lowest, highest] = bounds(everything.flatMap((group) => (group.rewards ? group.rewards.slice(1) : [])));
@@ -99,6 +100,7 @@ function pages(draw, turned) {
     previous.setAttribute("aria-disabled", page === 0);
     next.setAttribute("aria-disabled", page === last());
     list.replaceChildren();
+    if (!found.length) add(list, soft("No group matches."));
     add(list, found.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(draw));
   }
   function show(groups) { [page, found] = [0, groups]; update(); }

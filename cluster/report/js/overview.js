@@ -21,8 +21,9 @@ function head(top) {
   const [first, peak, floor] = [run.evaluations[0], best(run), constantReply(run)];
   const facts = [
     ["Steps", run.steps.toLocaleString("en"), `${duration(run.seconds)} of training steps`],
-    ["Held-out reward", formatted(peak && peak.reward), peak ? `from ${formatted(first.reward)}, at step ${peak.step.toLocaleString("en")}` : ""],
-    ["Held-out F1", formatted(peak && peak.f1), floor ? `constant reply ${formatted(floor.f1)}` : ""],
+    ["Held-out reward", peak ? `${formatted(first.reward)} → ${formatted(peak.reward)}` : "–",
+      peak ? `at step ${peak.step.toLocaleString("en")}${isKnown(floor?.reward) ? `; constant reply ${formatted(floor.reward)}` : ""}` : ""],
+    ["Held-out F1", peak ? `${formatted(first.f1)} → ${formatted(peak.f1)}` : "–", floor ? `constant reply ${formatted(floor.f1)}` : ""],
     ["Actors replaced", total(run.incidents.restarts.map(([, , times]) => times)).toLocaleString("en"),
       run.failed ? `${count(run.failed, "prompt")} failed` : ""],
   ];
@@ -32,7 +33,7 @@ function head(top) {
 
 // ---- held-out figures -------------------------------------------------------------------------------------------------------
 const HELD_OUT = [
-  ["reward", "Held-out reward", "greedy replies, in the training reward's units"],
+  ["reward", "Held-out reward", "in the training reward's units; dashed: the constant reply"],
   ["f1", "Held-out F1", "percent; dashed: the constant reply"],
   ["rougeL", "Held-out ROUGE-L", "percent; dashed: the constant reply"],
 ];
@@ -57,6 +58,7 @@ function heldOut(place) {
       steps: run.evaluations.map((row) => row.step),
       values: run.evaluations.map((row) => row[key]),
       floor: run.evaluations.map((row) => row.constant_reply && row.constant_reply[key]).find((value) => typeof value === "number"),
+      border: run.stages.grpo && run.stages.grpo[0],
       dots: true,
     }))))),
     scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, written)))),
@@ -84,15 +86,39 @@ function shown(run) {
 }
 
 // ---- curves of training -----------------------------------------------------------------------------------------------------
+const VIEWS = { grpo: "GRPO", supervised: "supervised steps", all: "all steps" };
+
 function curves(place) {
   if (!DATA.curves.length) { add(place, soft("No step has been finished yet.")); return; }
+  const stages = ["grpo", "supervised"].filter((stage) => RUNS.some((run) => stepsIn(run, stage).length));
+  const view = element("select", {}, [...stages, ...(stages.length > 1 ? ["all"] : [])].map((name) => element("option", { value: name }, VIEWS[name])));
+  const charts = element("div");
+  const draw = () => { charts.replaceChildren(); add(charts, chartsOf(view.value)); };
+  view.addEventListener("input", draw);
   const [, size] = bounds(RUNS.map((run) => run.curves.size));
-  add(place, [soft(size > 1 ? `Each point is the mean over up to ${size} steps. ` : "",
-    "Bold: running mean; faint: as measured. Vertical dotted line: GRPO begins. ",
-    "Beneath a chart stand its last figures: point at it, or focus it and use the arrow keys, to read others."), COMPARED ? legend() : null]);
-  for (const name of new Set(DATA.curves.map((curve) => curve.section))) {
-    add(place, [element("h3", {}, name), element("div", { class: "charts" },
-      DATA.curves.filter((curve) => curve.section === name).map((curve) => chart(curve.title, curve.about, RUNS.map((run) =>
-        ({ steps: run.curves.steps, values: run.curves.values[curve.key] || [], exact: curve.exact })))))]);
-  }
+  add(place, [soft(size > 1 ? `A point stands for up to ${size} steps: their mean, or the largest where the largest matters. ` : "",
+    "Bold: mean over neighbours; faint: as measured. ", stages.length > 1 ? "Vertical dotted line: GRPO begins. " : "",
+    "Beneath a chart stand its last figures: point at it, or focus it and use the arrow keys, to read others."),
+  COMPARED ? legend() : null, stages.length > 1 ? element("label", { class: "view" }, "Steps shown", view) : null, charts]);
+  draw();
+}
+// Places in a run's curves of the steps of a stage, or of all.
+function stepsIn(run, view) {
+  const [first, last] = view === "all" ? [-Infinity, Infinity] : run.stages[view] ?? [1, 0];
+  return [...run.curves.steps.keys()].filter((i) => run.curves.steps[i] >= first && run.curves.steps[i] <= last);
+}
+// All charts have the same steps. Where runs begin a stage at different steps, they are counted from there.
+function chartsOf(view) {
+  const starts = new Set(RUNS.map((run) => (stepsIn(run, view).length && view !== "all" ? run.stages[view][0] : null)).filter(isKnown));
+  const runs = RUNS.map((run) => {
+    const [places, before] = [stepsIn(run, view), starts.size > 1 && run.stages[view] ? run.stages[view][0] - 1 : 0];
+    return { run, places, steps: places.map((i) => run.curves.steps[i] - before), border: run.stages.grpo && run.stages.grpo[0] - before };
+  });
+  const domain = bounds(runs.flatMap((one) => one.steps));
+  const shown = (curve) => runs.map(({ run, places, steps, border }) =>
+    ({ steps, border, exact: curve.exact, values: places.map((i) => (run.curves.values[curve.key] ?? [])[i] ?? null) }));
+  const drawn = DATA.curves.filter((curve) => shown(curve).some((one) => known(one.values).length));
+  return [starts.size > 1 ? soft("Steps are counted from the beginning of the stage, which the runs began at different steps.") : null,
+    [...new Set(drawn.map((curve) => curve.section))].map((name) => [element("h3", {}, name), element("div", { class: "charts" },
+      drawn.filter((curve) => curve.section === name).map((curve) => chart(curve.title, curve.about, shown(curve), domain)))])];
 }

@@ -1,10 +1,9 @@
 // ---- one group: prompt, answers, passages, responses ------------------------------------------------------------------------
-// As F1 compares them: no case, no articles.
-const words = (text) =>
-  text.toLowerCase().normalize("NFKC").split(/[^\p{L}\p{N}]+/u).filter((word) => word && !["a", "an", "the"].includes(word));
+// As F1 compares them (reward/metrics.py): no case, no punctuation, no articles, parted by white space.
+const words = (text) => text.toLowerCase().replace(/[!-/:-@[-`{-~]/g, "").replace(/\b(a|an|the)\b/g, " ").split(/\s+/).filter(Boolean);
 
 function marked(text, wanted) {
-  return text.split(/([\p{L}\p{N}]+)/u).map((part) => (words(part).some((word) => wanted.has(word)) ? element("mark", {}, part) : part));
+  return text.split(/(\s+)/).map((part) => (words(part).some((word) => wanted.has(word)) ? element("mark", {}, part) : part));
 }
 function question(text) {
   return text.startsWith("persona:") ? text.replace(/\s+(?=context:|[QA]: )/g, "\n") : text;
@@ -20,7 +19,7 @@ function card(group, scale, inside) {
     .map((value) => [value, inColumn(group.responses.map(value))]);
   const rows = [...group.responses].sort((a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity))
     .map((one) => responseRow(one, columns.map(([value, written]) => written(value(one))), wanted, scale, inside(one.reward)));
-  const heads = [element("th", { class: "text" }, "response"), ["reward", ...parts, "advantage", "tokens"].map((name) => element("th", {}, name))];
+  const heads = [element("th", { class: "text" }, "response"), ["reward", "advantage", ...parts, "tokens"].map((name) => element("th", {}, name))];
   const facts = [`step ${group.step.toLocaleString("en")}`, group.id, `epoch ${group.epoch}`, weights(group.version)];
   if (group.rewards) facts.push(`mean reward ${formatted(group.rewards[0])}, from ${formatted(group.rewards[1])} to ${formatted(group.rewards[2])}`);
   return element("article", {},
@@ -43,13 +42,14 @@ function passages(group, wanted) {
   }));
 }
 function responseRow(one, [reward, ...parts], wanted, scale, inside) {
+  const advantage = isKnown(one.advantage) ? Math.round(100 * one.advantage) / 100 || 0 : null;
   return element("tr", { class: inside ? null : "other" },
     element("td", { class: "text" }, marked(one.response, wanted), one.response ? null : element("i", { class: "soft" }, "(empty)"),
       one.finished ? null : [" ", element("span", { class: "badge cut" }, "cut")],
       inside ? null : element("span", { class: "unseen" }, " (outside the filter)")),
     element("td", { class: "reward" }, element("span", { class: "bar", style: `--share:${Math.max(0, one.reward ?? 0) / scale}` }), reward),
+    element("td", { class: advantage > 0 ? "plus" : advantage < 0 ? "minus" : null },
+      isKnown(advantage) ? `${advantage > 0 ? "+" : ""}${advantage.toFixed(2)}` : "–"),
     parts.map((part) => element("td", {}, part)),
-    element("td", { class: one.advantage > 0 ? "plus" : one.advantage < 0 ? "minus" : null },
-      isKnown(one.advantage) ? `${one.advantage > 0 ? "+" : ""}${one.advantage.toFixed(2)}` : "–"),
     element("td", {}, formatted(one.tokens)));
 }
