@@ -1,6 +1,8 @@
 """A token-protected Ray head in processes of its own."""
 
+import contextlib
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -61,8 +63,12 @@ class Head:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Of those that neither Ray's workers (to 19999) nor the system (from 32768) hand out: nobody takes them meanwhile."""
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.SystemRandom().randrange(20000, 32768)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
     return ports

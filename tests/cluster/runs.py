@@ -1,8 +1,11 @@
 """Runs in a process of their own, and what tests read of a run's folder."""
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,24 @@ class Process(subprocess.Popen[str]):
         super().__init__(command, cwd=ROOT, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def until(self, text: str) -> None:
-        """Read on until a line holds `text`."""
+        """Read on until a line holds `text`; one that never comes ends the process."""
         assert self.stdout is not None and self.stderr is not None
         seen = []
-        for line in self.stdout:
-            seen.append(line)
-            if text in line:
-                return
+        with self._at_the_deadline():
+            for line in self.stdout:
+                seen.append(line)
+                if text in line:
+                    return
         raise AssertionError(f"{text!r} never came:\n{''.join(seen[-20:])}\n{self.stderr.read()}")
+
+    @contextlib.contextmanager
+    def _at_the_deadline(self) -> Iterator[None]:
+        watchdog = threading.Timer(DEADLINE_S, self.kill)
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
 
     def succeed(self) -> str:
         """What it printed from here to its end."""

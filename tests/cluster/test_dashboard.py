@@ -11,6 +11,7 @@ from tests.cluster.head import Head
 from tests.cluster.runs import ROOT
 
 PATIENCE_MS = 90_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
@@ -22,7 +23,7 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
     cookie = {"name": "ray-authentication-token", "value": head.token, "url": head.jobs}
     with opened(f"{head.jobs}/#/jobs", width=1400, height=620, cookies=[cookie], own_page=False) as page:
         page.set_default_timeout(PATIENCE_MS)
-        expect(page.get_by_text(re.compile(r"grpo \d+/10000, reward \d"))).to_be_visible(timeout=PATIENCE_MS)
+        expect(page.get_by_text(re.compile(r"grpo \d+/10000, reward \d"))).to_be_visible()
         picture(page, "dashboard-jobs")
 
         page.goto(f"{head.jobs}/#/jobs/demo")

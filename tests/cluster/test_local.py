@@ -18,7 +18,7 @@ from cluster.trainer import Trainer
 from launch import main
 from rollout.errors import CheckpointError
 from rollout.types import Prompt
-from tests.cluster.runs import ROOT, rows, without_clock
+from tests.cluster.runs import DEADLINE_S, ROOT, rows, without_clock
 from tests.cluster.test_training import assert_same_weights, copy_as_of
 
 
@@ -86,7 +86,7 @@ def test_a_local_run_starts_no_ray(tiny_flags: list[str], tmp_path: Path) -> Non
         str(tmp_path / "run"),
     ]
     command = [sys.executable, "-c", script, str(ROOT), *flags]
-    ended = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    ended = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=DEADLINE_S)
     assert ended.returncode == 0 and ended.stderr == "", ended.stdout + ended.stderr
 
 

@@ -30,6 +30,9 @@ class Worker:
             os._exit(1)
         return 2 * number
 
+    def doubled_by(self, number: int) -> tuple[int, int]:
+        return 2 * number, os.getpid()
+
     def refuse(self) -> None:
         raise DataError("b.jsonl:7: is empty; fill it in")
 
@@ -50,11 +53,14 @@ def with_pool(use: Callable[[Pool], Awaitable[Any]], size: int = 2, **worker: An
 
 
 def test_calls_are_spread_over_the_replicas(ray_session: None) -> None:
-    async def use(pool: Pool) -> list[int]:
-        answers = await asyncio.gather(*(pool.call(lambda a, n=n: [a.double.remote(n)]) for n in range(10)))
+    async def use(pool: Pool) -> list[tuple[int, int]]:
+        while pool.states["idle"] < 2:
+            await asyncio.sleep(0)
+        answers = await asyncio.gather(*(pool.call(lambda a, n=n: [a.doubled_by.remote(n)]) for n in range(10)))
         return [answer for answer, _ in answers]
 
-    assert with_pool(use) == [2 * n for n in range(10)]
+    doubled, processes = zip(*with_pool(use), strict=True)
+    assert list(doubled) == [2 * n for n in range(10)] and len(set(processes)) == 2
 
 
 def test_a_replica_that_dies_is_replaced_and_its_call_repeated(ray_session: None, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from cluster import session
 from tests.cluster.head import Head
-from tests.cluster.runs import ROOT, Process, rows
+from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     process = Process("train", "--learner.lrr", "1", "--run_dir", tmp_path / "run")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 2 and output == ""
     assert errors == "error: --learner.lrr: unknown setting; did you mean learner.lr?\n"
     assert not (tmp_path / "run").exists()

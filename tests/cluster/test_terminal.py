@@ -207,7 +207,8 @@ def test_a_command_ends_in_silence_where_nobody_reads_on(
 
 
 def test_a_run_whose_reader_leaves_keeps_its_checkpoint(tiny_flags: list[str], tmp_path: Path) -> None:
-    with Process("train", "--local", *tiny_flags, "--run_dir", tmp_path / "run", "--checkpoint_every", 0) as process:
+    endless = ("--learner.steps", 100_000, "--checkpoint_every", 0)
+    with Process("train", "--local", *tiny_flags, *endless, "--run_dir", tmp_path / "run") as process:
         process.until("supervised      2")
         assert process.stdout is not None
         process.stdout.close()

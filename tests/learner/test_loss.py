@@ -1,15 +1,11 @@
-import ast
 import itertools
 import math
-import sys
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from learner import advantage, loss
 from learner.config import PRESETS
 from learner.loss import (
     LossSwitches,
@@ -483,14 +479,3 @@ def test_neither_padding_nor_micro_batches_change_loss_or_gradient(name, level):
     )
     for field in fields(TokenStatistics):
         torch.testing.assert_close(getattr(tokens, field.name), getattr(expected[3], field.name))
-
-
-@pytest.mark.parametrize("module", [advantage, loss])
-def test_the_pure_mathematics_imports_torch_and_nothing_else(module):
-    names = set()
-    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").split(".")[0])
-    assert names - sys.stdlib_module_names == {"torch"}

@@ -94,7 +94,7 @@ def test_an_opened_corpus_takes_no_memory_of_its_own(passages, tmp_path):
     before = pa.total_allocated_bytes()
     corpus = Corpus.open(passages, tmp_path / "cache")
     assert len(corpus) == 30
-    assert pa.total_allocated_bytes() == before
+    assert pa.total_allocated_bytes() <= before  # what an earlier test left may go meanwhile
 
 
 def test_corpus_and_index_are_stored_once(passages, tmp_path):
