@@ -1,3 +1,4 @@
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,13 +33,20 @@ def picture(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few examples and stories of the demo world."""
+    """A few examples of the demo world, their stories and some others."""
     whole, small = tmp_path_factory.mktemp("world"), tmp_path_factory.mktemp("data")
     write_demo(whole, seed=0)
-    for name, count in (("train", 40), ("valid", 8), ("passages", 60)):
-        lines = (whole / f"{name}.jsonl").read_text().splitlines(keepends=True)
-        (small / f"{name}.jsonl").write_text("".join(lines[:count]))
+    kept = {name: _lines(whole / f"{name}.jsonl")[:count] for name, count in (("train", 40), ("valid", 8))}
+    gold = {id for lines in kept.values() for line in lines for id in json.loads(line)["gold"]}
+    stories = _lines(whole / "passages.jsonl")
+    kept["passages"] = [line for n, line in enumerate(stories) if n < 20 or json.loads(line)["id"] in gold]
+    for name, lines in kept.items():
+        (small / f"{name}.jsonl").write_text("".join(lines))
     return small
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines(keepends=True)
 
 
 @pytest.fixture(scope="session")

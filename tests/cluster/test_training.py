@@ -247,13 +247,22 @@ def test_training_stops_when_held_out_reward_does_not_rise(train_locally: Train)
     assert (run / "checkpoints" / "latest").resolve().name == "step-2"
 
 
-def test_evaluate_gives_the_figures_of_the_run(finished_run: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_evaluate_gives_the_figures_of_the_run_at_each_checkpoint(
+    ray_session: None, train_locally: Train, data_dir: Path, tmp_path: Path
+) -> None:
+    learns = ("--supervised.lr", 0.05, "--supervised.lr_warmup_steps", 0, "--supervised.batch_size", 8)
+    often = ("--eval_every", 10, "--checkpoint_every", 10, "--keep_checkpoints", 9)
+    run = train_locally("--supervised.steps", 40, *learns, *often)
+    evaluated = {row["step"]: {key: row[key] for key in EVALUATION} for row in rows(run / "evaluations.jsonl")}
+    steps = (10, 30, 40)
+    assert len({json.dumps(evaluated[step]) for step in steps}) == len(steps)  # figures tell one step's weights from another's
+
     output, predictions = tmp_path / "out.json", tmp_path / "predictions.jsonl"
     flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--limit", 6]
-    files = ["--output", output, "--predictions", predictions]
-    assert main(["evaluate", "--checkpoint", str(finished_run), *map(str, flags + files)]) == 0
-    last = rows(finished_run / "evaluations.jsonl")[-1]
-    assert json.loads(output.read_text()) == {key: last[key] for key in EVALUATION}
+    flags += ["--output", output, "--predictions", predictions]
+    for step in steps:
+        assert main(["evaluate", "--checkpoint", str(run / "checkpoints" / f"step-{step}"), *map(str, flags)]) == 0
+        assert json.loads(output.read_text()) == evaluated[step]
     assert len(rows(predictions)) == 6 and len(rows(predictions)[0]["passages"]) == 2
 
 
