@@ -69,6 +69,9 @@ Difference to GRPO, paired by seed: mean and 95 % interval (Student's t, {count}
 Mean over seeds, the band from the lowest to the highest seed. Responses sampled until the held-out reward first reached 2.0:
 
 {reached}
+
+On this demo only the end of a curve counts. REINFORCE as written has the wrong sign, and may rise first all the same: it makes the commonest,
+short wording less likely, so that a longer one becomes the greedy reply, until every wording is destroyed.
 """
 
 
