@@ -70,8 +70,9 @@ Mean over seeds, the band from the lowest to the highest seed. Responses sampled
 
 {reached}
 
-On this demo only the end of a curve counts. REINFORCE as written has the wrong sign, and may rise first all the same: it makes the commonest,
-short wording less likely, so that a longer one becomes the greedy reply, until every wording is destroyed.
+On this demo only the end of a curve counts. REINFORCE as written has the wrong sign, and may rise first all the same:
+it makes the commonest, short wording less likely, so that a longer one becomes the greedy reply, until every wording
+is destroyed.
 """
 
 

@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 from cluster.config import ClusterSettings
 from cluster.learner_client import LearnerClient
 from cluster.pool import Pool
-from cluster.replica import forget
+from cluster.replica import forget, tell_its_end
 from cluster.session import Resources, Shares, bears_samplers
 from rollout.errors import first_line
 
@@ -37,7 +37,7 @@ class NodeWatch:
 
     def start(self) -> None:
         self._watching = asyncio.create_task(self._watch())
-        self._watching.add_done_callback(self._say_why)
+        tell_its_end(self._watching, "nodes that join or leave are no longer noticed", self._say)
 
     def close(self) -> None:
         if self._watching is not None:
@@ -54,10 +54,6 @@ class NodeWatch:
             why = "to make room for the others" if in_the_way else f"nodes: {len(alive)}"
             self._say(f"samplers: {self._samplers.size} -> {size}, {why}")
             self._samplers.resize(size)
-
-    def _say_why(self, ended: asyncio.Task[None]) -> None:
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            self._say(f"nodes that join or leave are no longer noticed: {type(error).__name__}: {error}")
 
     async def _watch(self) -> None:
         while True:

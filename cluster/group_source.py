@@ -11,8 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import CALL_ATTEMPTS, Invoke
-from cluster.replica import InputsLost, pause_s
+from cluster.pool import CALL_ATTEMPTS, Invoke, again_where_inputs_are_lost
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
 from rollout.types import CallReport, Mode, Prompt, Version
@@ -107,18 +106,19 @@ class GroupSource:
 
     async def _scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         """Sample and score; what is lost on the way is made again."""
-        for attempt in range(CALL_ATTEMPTS):
+        weights = self.weights
+
+        async def scored() -> ScoredCall:
+            nonlocal weights
             weights = self.weights
-            try:
-                return await self._sampled_and_scored(call, prompts, attempts)
-            except InputsLost:
-                if attempt == CALL_ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(pause_s(attempt))
-                async with self._publishing:
-                    if self.weights is weights:
-                        self.weights = await self.republish()
-        raise AssertionError("unreachable")
+            return await self._sampled_and_scored(call, prompts, attempts)
+
+        async def republish() -> None:
+            async with self._publishing:
+                if self.weights is weights:
+                    self.weights = await self.republish()
+
+        return await again_where_inputs_are_lost(scored, republish)
 
     async def _sampled_and_scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         def weights() -> PublishedWeights:

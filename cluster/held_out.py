@@ -9,8 +9,8 @@ from cluster.failed_prompts import FailedPrompts
 from cluster.group_source import Actors, PublishedWeights, sample, score
 from cluster.inputs import Inputs
 from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import CALL_ATTEMPTS
-from cluster.replica import InputsLost, forget, pause_s
+from cluster.pool import again_where_inputs_are_lost
+from cluster.replica import forget
 from cluster.rows import Best, Row, best_of
 from cluster.run_folder import RunFolder
 from rollout.types import Prompt
@@ -57,28 +57,23 @@ class HeldOut:
     ) -> Row:
         """One more row of evaluations.jsonl; what is lost on the way is made again."""
         constant_reply = await self.constant_reply()
-        for attempt in range(CALL_ATTEMPTS):
+
+        async def evaluated() -> Result:
             left_out = self._failed_prompts.ids("valid")
             prompts = [prompt for prompt in self._inputs.valid if prompt.id not in left_out]
-            try:
-                figures, _ = await evaluate(
-                    self._samplers,
-                    self._rewards,
-                    prompts,
-                    weights,
-                    constant_reply,
-                    lambda failed: self._failed_prompts.add("valid", step, failed),
-                )
-            except InputsLost:
-                if attempt == CALL_ATTEMPTS - 1:
-                    raise
-                await asyncio.sleep(pause_s(attempt))
-                weights = await republish()
-            else:
-                row = {"step": step, "stage": stage, **figures}
-                self._folder.append(self._folder.evaluations, row)
-                return row
-        raise AssertionError("unreachable")
+            return await evaluate(self._samplers, self._rewards, prompts, weights, constant_reply, leave_out)
+
+        def leave_out(failed: FailedPrompt) -> None:
+            self._failed_prompts.add("valid", step, failed)
+
+        async def restore() -> None:
+            nonlocal weights
+            weights = await republish()
+
+        figures, _ = await again_where_inputs_are_lost(evaluated, restore)
+        row = {"step": step, "stage": stage, **figures}
+        self._folder.append(self._folder.evaluations, row)
+        return row
 
     def best(self) -> Best:
         return best_of(self._folder.evaluation_rows())

@@ -10,10 +10,9 @@ from typing import Any
 import ray
 
 from cluster.config import Settings
-from cluster.replica import forget
+from cluster.replica import forget, tell_its_end
 from cluster.rows import Row
 from cluster.session import JOB_CONFIG
-from rollout.errors import first_line
 
 SECONDS_BETWEEN_MESSAGES = 5.0
 
@@ -41,7 +40,7 @@ class JobEntry:
             return
         self._last = time.monotonic()
         self._writing = asyncio.create_task(self._write(row, last_step))
-        self._writing.add_done_callback(self._say_why)
+        tell_its_end(self._writing, "the dashboard's list of jobs no longer tells the step", self._say)
 
     def close(self) -> None:
         if self._writing is not None:
@@ -56,10 +55,6 @@ class JobEntry:
         info.message = f"{row['stage']} {row['step']}/{last_step}{reward}"  # the dashboard shows some thirty characters
         info.metadata = (info.metadata or {}) | self._metadata | {"step": str(row["step"])}
         await client.put_info(id, info)
-
-    def _say_why(self, ended: asyncio.Task[None]) -> None:
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            self._say(f"the dashboard's list of jobs no longer tells the step: {type(error).__name__}: {first_line(error)}")
 
 
 def _own_entry() -> tuple[Any, str]:

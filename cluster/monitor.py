@@ -11,7 +11,7 @@ from cluster.crew import Learner
 from cluster.failed_prompts import FailedPrompts
 from cluster.gauges import Gauges
 from cluster.group_source import Actors
-from cluster.replica import forget
+from cluster.replica import forget, tell_its_end
 from cluster.run_folder import RunFolder
 from cluster.series import Value, of_evaluation, of_step
 from cluster.trackers import TRACKERS, Tracker
@@ -47,7 +47,7 @@ class Monitor:
     async def start(self) -> None:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
         self._looking = asyncio.create_task(self._look())
-        self._looking.add_done_callback(self._say_why)
+        tell_its_end(self._looking, "queues and actors are no longer exported", self._say)
         self._gauges.show([("last_step_timestamp_seconds", {}, time.time())])
         ids = self._folder.tracker_ids() if self._settings.trackers else {}
         for tracker in self._trackers:
@@ -92,10 +92,6 @@ class Monitor:
         self._gauges.show(values)
         for tracker in self._trackers:
             tracker.log(step, numbers)
-
-    def _say_why(self, ended: asyncio.Task[None]) -> None:
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            self._say(f"queues and actors are no longer exported: {type(error).__name__}: {error}")
 
     async def _look(self) -> None:
         while True:

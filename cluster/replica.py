@@ -189,6 +189,16 @@ async def awaited(reference: "ray.ObjectRef[Any]") -> Any:
     return await reference
 
 
+def tell_its_end(task: "asyncio.Task[None]", what: str, say: Callable[[str], None]) -> None:
+    """Say that `what` is no longer done, and why, where a task fails that nobody waits for."""
+
+    def ended(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            say(f"{what}: {type(error).__name__}: {first_line(error)}")
+
+    task.add_done_callback(ended)
+
+
 def forget(future: "asyncio.Future[Any]") -> None:
     """Cancel what nobody will wait for; if it failed already, the first failure has been shown."""
     if not future.cancel() and not future.cancelled():

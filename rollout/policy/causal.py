@@ -13,39 +13,20 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from rollout.config import PolicySettings
 from rollout.errors import PolicyError, first_line
 from rollout.policy import tree_attention
-from rollout.policy.decoding import Decoding, decode
-from rollout.policy.interface import Context, Policy, TokenScores, end_tokens, pad
+from rollout.policy.interface import Context, Policy, TokenScores, pad
 from rollout.policy.layers import checkpoint_layers, compile_layers
 from rollout.policy.rendering import CausalRenderer
-from rollout.policy.thin_products import thin_products
 from rollout.policy.token_scores import token_scores
 from rollout.policy.tree_attention import Branches, PackedTree, Prefill
-from rollout.types import Passage, Response
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 class CausalPolicy(Policy):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
-        super().__init__(model, tokenizer)
-        self._renderer = CausalRenderer(tokenizer, settings)
-        self._ends = end_tokens(model, tokenizer)
+        super().__init__(model, tokenizer, CausalRenderer(tokenizer, settings))
         self._positions = _positions(model.config)
         self._adopt_tree_attention()
-
-    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
-        return self._renderer.contexts(questions, passages)
-
-    def target(self, answer: str) -> np.ndarray:
-        return np.append(self._renderer.answer(answer), self._ends[0]).astype(np.int32)
-
-    @torch.inference_mode()
-    def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
-        self._check_length(contexts, decoding.max_new_tokens)
-        continuation, start = self._prefilled(contexts, group_size, decoding.max_new_tokens)
-        with thin_products(start.numel(), start.device):
-            decoded = decode(continuation, start, self._ends, decoding)
-        return self._responses(decoded), decoded.kept_mass
 
     def _score(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
@@ -63,10 +44,11 @@ class CausalPolicy(Policy):
         before = torch.cat([prompt_end[:, None, None].expand(-1, size, 1, -1), own], 2)
         return token_scores(before, response_ids, self.logits, self._vocabulary, temperature, entropy_gradient)
 
-    def _prefilled(
+    def _begin(
         self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
     ) -> tuple["CausalContinuation", torch.Tensor]:
-        """All of the prompts but their last tokens is computed; those, int64 [P, G], are what the responses begin with."""
+        """All of the prompts but their last tokens is computed; those are what the responses begin with."""
+        self._check_length(contexts, max_new_tokens)
         ids, lengths = self._prompts([row[:-1] for (row,) in contexts])
         prompts = Prefill(lengths, ids.shape[1], max_new_tokens)
         if ids.shape[1]:
@@ -124,7 +106,7 @@ class CausalPolicy(Policy):
         context = [(prompt.numpy().astype(np.int32),)]
         try:
             scored = self._score(context, responses, 1.0, False).logprobs[0]
-            continuation, tokens = self._prefilled(context, 2, 3)
+            continuation, tokens = self._begin(context, 2, 3)
             decoded = [continuation.next_logits(given)[0] for given in (tokens, responses[..., 0], responses[..., 1])]
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             problem = f"{name} cannot compute a shared prompt ({first_line(error)})"

@@ -20,14 +20,11 @@ from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from rollout.config import PolicySettings
 from rollout.policy.buckets import buckets, padded_tokens
-from rollout.policy.decoding import Decoding, decode
-from rollout.policy.interface import Context, Policy, TokenScores, end_tokens, pad
+from rollout.policy.interface import Context, Policy, TokenScores, pad
 from rollout.policy.layers import checkpoint_layers, compile_layers
 from rollout.policy.rendering import FidRenderer
 from rollout.policy.response_cache import ResponseCache
-from rollout.policy.thin_products import thin_products
 from rollout.policy.token_scores import token_scores
-from rollout.types import Passage, Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +44,17 @@ class FidPolicy(Policy):
     model: T5ForConditionalGeneration
 
     def __init__(self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
-        super().__init__(model, tokenizer)
-        self._renderer = FidRenderer(tokenizer, settings)
+        super().__init__(model, tokenizer, FidRenderer(tokenizer, settings))
         self._heads, self._head_width = model.config.num_heads, model.config.d_kv
-        self._ends = end_tokens(model, tokenizer)
         start = model.config.decoder_start_token_id
         self._start: int = model.config.pad_token_id if start is None else start
         self._block: Callable[..., torch.Tensor] = self._decoder_block
 
-    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
-        return self._renderer.contexts(questions, passages)
-
-    def target(self, answer: str) -> np.ndarray:
-        return np.append(self._renderer.answer(answer), self._ends[0]).astype(np.int32)
-
-    @torch.inference_mode()
-    def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
-        continuation = FidContinuation(self, self._encode(contexts), decoding.max_new_tokens)
+    def _begin(
+        self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
+    ) -> tuple["FidContinuation", torch.Tensor]:
         start = torch.full((len(contexts), group_size), self._start, device=self.model.device)
-        with thin_products(start.numel(), start.device):
-            decoded = decode(continuation, start, self._ends, decoding)
-        return self._responses(decoded), decoded.kept_mass
+        return FidContinuation(self, self._encode(contexts), max_new_tokens), start
 
     def _score(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool

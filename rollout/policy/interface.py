@@ -13,7 +13,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rollout.errors import PolicyError
-from rollout.policy.decoding import Decoded, Decoding
+from rollout.policy.decoding import Continuation, Decoded, Decoding, decode
+from rollout.policy.rendering import Renderer
+from rollout.policy.thin_products import thin_products
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
 
@@ -34,21 +36,32 @@ class Policy(ABC):
     trained: names of the parameters that training changes: all, or the adapters alone.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, renderer: Renderer):
         self.model, self.tokenizer = model.eval(), tokenizer  # dropout stays off: sampler and learner must agree
+        self._renderer, self._ends = renderer, end_tokens(model, tokenizer)
         self.trained = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
-    @abstractmethod
     def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
         """Render and tokenise each question with its passages."""
+        return self._renderer.contexts(questions, passages)
 
-    @abstractmethod
     def target(self, answer: str) -> np.ndarray:
         """Token ids int32 [T] of a gold answer, end token included."""
+        return np.append(self._renderer.answer(answer), self._ends[0]).astype(np.int32)
 
-    @abstractmethod
+    @torch.inference_mode()
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
         """Draw `group_size` responses for each context; also the mean mass kept by top_p."""
+        continuation, start = self._begin(contexts, group_size, decoding.max_new_tokens)
+        with thin_products(start.numel(), start.device):
+            decoded = decode(continuation, start, self._ends, decoding)
+        return self._responses(decoded), decoded.kept_mass
+
+    @abstractmethod
+    def _begin(
+        self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
+    ) -> tuple[Continuation, torch.Tensor]:
+        """Compute the contexts, once for all responses of a group; the tokens int64 [P, G] that the responses go on from."""
 
     def score(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool = False
