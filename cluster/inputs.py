@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import Settings
-from cluster.trackers import check_installed
+from cluster.watch.trackers import check_installed
 from reward.scorer import Scorer
 from rollout.dataset import read_prompts
 from rollout.demo import write_demo

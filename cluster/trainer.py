@@ -8,7 +8,6 @@ from pathlib import Path
 
 from cluster import pipeline_state
 from cluster.checkpoint import Checkpoints, TrainState, newest
-from cluster.chronicle import Chronicle
 from cluster.config import Settings
 from cluster.crew import Crew
 from cluster.failed_prompts import FailedPrompts
@@ -23,7 +22,8 @@ from cluster.replica import InputsLost
 from cluster.rows import best_of
 from cluster.run_folder import RunFolder, read_settings
 from cluster.stop import heed_stop_signals
-from cluster.terminal import Manner
+from cluster.watch.chronicle import Chronicle
+from cluster.watch.terminal import Manner
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from rollout.types import Version

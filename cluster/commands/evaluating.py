@@ -21,7 +21,7 @@ from cluster.output import say, say_aside
 from cluster.poison import FailedPrompt
 from cluster.run_folder import writable
 from cluster.session import Shares, session
-from cluster.terminal import evaluation_table
+from cluster.watch.terminal import evaluation_table
 from rollout.config import Positive, Section
 from rollout.dataset import read_prompts
 from rollout.errors import HOW_TO_MEND, writing

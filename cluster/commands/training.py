@@ -26,15 +26,15 @@ from cluster.inputs import (
     with_demo,
     with_templates_of_its_family,
 )
-from cluster.job import job_metadata
 from cluster.local import check_local, local_crew
 from cluster.output import say_aside
 from cluster.plan import plan
 from cluster.resume import check_fixed, check_inputs, check_resumable
 from cluster.run_folder import RunFolder, choose_run_dir, read_settings
 from cluster.session import in_job, session
-from cluster.terminal import Manner
 from cluster.trainer import Trainer
+from cluster.watch.job import job_metadata
+from cluster.watch.terminal import Manner
 from learner.config import without_preset
 from rollout import demo
 from rollout.config import Section

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from cluster.chronicle import Chronicle
 from cluster.commands.training import train_request, training
 from cluster.config import Settings
-from cluster.job import JobEntry
 from cluster.local import LocalLearner, LocalPool
-from cluster.monitor import Monitor
 from cluster.run_folder import RunFolder
 from cluster.session import JOB_CONFIG
-from cluster.terminal import Terminal
+from cluster.watch.chronicle import Chronicle
+from cluster.watch.job import JobEntry
+from cluster.watch.monitor import Monitor
+from cluster.watch.terminal import Terminal
 from tests.cluster.runs import rows
 
 ROW = {"step": 7, "stage": "grpo", "reward": 0.5}
@@ -92,9 +92,9 @@ def test_a_run_goes_on_where_its_job_cannot_be_found(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.job.SECONDS_BETWEEN_MESSAGES", 0.0)
+    monkeypatch.setattr("cluster.watch.job.SECONDS_BETWEEN_MESSAGES", 0.0)
     storage = Storage(answers)
-    monkeypatch.setattr("cluster.job._own_entry", lambda: (storage, "raysubmit_1"))
+    monkeypatch.setattr("cluster.watch.job._own_entry", lambda: (storage, "raysubmit_1"))
     said = asyncio.run(said_of_two_steps())
     if answers:
         assert storage.info.message == "grpo 8/10, reward 0.50" and said == []

@@ -16,7 +16,7 @@ import ray
 import requests
 import yaml
 
-from cluster.series import SERIES, table
+from cluster.watch.series import SERIES, table
 from tests.cluster.head import free_ports
 from tests.cluster.runs import DEADLINE_S, ROOT, Process
 
@@ -157,7 +157,7 @@ def test_the_files_that_bring_up_grafana_fit_each_other() -> None:
 
 
 def test_the_documented_series_are_those_of_the_code() -> None:
-    assert table() in PAGE.read_text(), "write it anew: python -m cluster.series"
+    assert table() in PAGE.read_text(), "write it anew: python -m cluster.watch.series"
 
 
 @needs_prometheus

@@ -14,7 +14,7 @@ import pytest
 
 import launch
 from cluster.rows import EVALUATION_COLUMNS, milestones
-from cluster.terminal import Terminal, evaluation_line, evaluation_table, step_line
+from cluster.watch.terminal import Terminal, evaluation_line, evaluation_table, step_line
 from launch import main
 from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
 

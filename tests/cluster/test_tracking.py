@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster import trackers
 from cluster.config import TrackerName
 from cluster.run_folder import read_settings
-from cluster.tracking import Background, TensorBoard, scalars, without_secrets
+from cluster.watch import trackers
+from cluster.watch.tracking import Background, TensorBoard, scalars, without_secrets
 from launch import main
 from rollout.errors import SettingsError
 from tests.cluster.runs import DEADLINE_S, ROOT, rows
@@ -240,8 +240,8 @@ def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, 
 
 def test_trackers_that_take_nothing_hold_no_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
-    monkeypatch.setattr("cluster.monitor.LONGEST_CLOSE_S", 0.2)
-    monkeypatch.setattr("cluster.tracking.TensorBoard.log", lambda *_: free.wait())
+    monkeypatch.setattr("cluster.watch.monitor.LONGEST_CLOSE_S", 0.2)
+    monkeypatch.setattr("cluster.watch.tracking.TensorBoard.log", lambda *_: free.wait())
     monkeypatch.setattr(Moody, "log", lambda *_: free.wait())
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", lambda *_: Moody())
     run = copy_as_of(finished_run, tmp_path / "run", 6)
@@ -255,8 +255,8 @@ def test_trackers_that_take_nothing_hold_no_run(finished_run: Path, tmp_path: Pa
 
 def test_a_tracker_that_does_not_open_keeps_nobody_from_leaving() -> None:
     script = """import asyncio, threading
-from cluster.tracking import Background
-from cluster.trackers import Tracker
+from cluster.watch.tracking import Background
+from cluster.watch.trackers import Tracker
 class Stuck(Tracker):
     def open(self, id):
         threading.Event().wait()
@@ -273,7 +273,7 @@ asyncio.run(interrupted())"""
 def test_a_full_disk_under_tensorboard_is_told_once(tmp_path: Path) -> None:
     script = f"""import asyncio, resource, signal, time
 from pathlib import Path
-from cluster.tracking import Background, TensorBoard
+from cluster.watch.tracking import Background, TensorBoard
 async def tracked():
     board = Background("tensorboard", TensorBoard(Path({str(tmp_path)!r})), print)
     await board.open(None)

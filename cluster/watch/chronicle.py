@@ -11,13 +11,13 @@ from cluster.config import Settings
 from cluster.crew import Crew, Learner
 from cluster.failed_prompts import FailedPrompts
 from cluster.group_source import Actors
-from cluster.job import JobEntry
-from cluster.monitor import Monitor
 from cluster.report.page import write_report
 from cluster.rows import Row, best_of
 from cluster.run_folder import RunFolder
 from cluster.session import in_job
-from cluster.terminal import Manner, Terminal, evaluation_table
+from cluster.watch.job import JobEntry
+from cluster.watch.monitor import Monitor
+from cluster.watch.terminal import Manner, Terminal, evaluation_table
 from rollout.errors import first_line
 
 

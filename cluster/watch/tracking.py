@@ -18,7 +18,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from cluster.trackers import Tracker
+from cluster.watch.trackers import Tracker
 from rollout.errors import SettingsError, first_line
 
 Scalars = Mapping[str, float]

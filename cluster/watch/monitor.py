@@ -2,24 +2,51 @@
 
 import asyncio
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+from ray.util.metrics import Counter, Gauge
 
 from cluster.config import Settings
 from cluster.crew import Learner
 from cluster.failed_prompts import FailedPrompts
-from cluster.gauges import Gauges
 from cluster.group_source import Actors
 from cluster.replica import forget, tell_its_end
 from cluster.run_folder import RunFolder
-from cluster.series import Value, of_evaluation, of_step
-from cluster.trackers import TRACKERS, Tracker
-from cluster.tracking import Background, TensorBoard, scalars
+from cluster.watch.series import PREFIX, SERIES, Value, of_evaluation, of_step
+from cluster.watch.trackers import TRACKERS, Tracker
+from cluster.watch.tracking import Background, TensorBoard, scalars
 
 SECONDS_BETWEEN_LOOKS = 2.0
 LONGEST_CLOSE_S = 60.0
 LONGEST_CLOSE_OF_A_BROKEN_RUN_S = 2.0
+
+
+class Gauges:
+    """The series of a run, exported through Ray by the driver alone: what actors count would outlive them on their node.
+
+    run: the label that tells this run's series from those of others on the same cluster.
+    """
+
+    def __init__(self, run: str):
+        self._metrics: dict[str, Gauge | Counter] = {}
+        for series in SERIES:
+            kind = Counter if series.is_counter else Gauge
+            metric = kind(PREFIX + series.name, series.meaning, (*series.labels, "run"))
+            self._metrics[series.name] = metric.set_default_tags({"run": run})
+
+    def show(self, values: Iterable[Value]) -> None:
+        """Set gauges, add to counters; what has no value, or none that is finite, is left as it was."""
+        for name, labels, value in values:
+            if value is None or not math.isfinite(value):
+                continue
+            metric = self._metrics[name]
+            if isinstance(metric, Gauge):
+                metric.set(value, labels)
+            else:
+                metric._record(value, labels)  # inc() refuses 0, without which a first increase goes unseen
 
 
 class Monitor:
