@@ -1,6 +1,7 @@
 """The whole tree of settings and the checks that no single section can make."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,10 +72,7 @@ class ClusterSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _bounds_bound_something(self) -> "ClusterSettings":
-        for name in ("min_samplers", "max_samplers"):
-            if self.samplers != "auto" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect with samplers {self.samplers}; leave it out or set samplers to auto")
+    def _bounds_are_in_order(self) -> "ClusterSettings":
         if self.max_samplers is not None and self.max_samplers < self.min_samplers:
             raise ValueError(f"max_samplers {self.max_samplers} is below min_samplers {self.min_samplers}; raise it")
         return self
@@ -122,7 +120,21 @@ class Settings(Section):
         for name, cause in self.learner.without_effect():
             value = getattr(self.learner, name)
             raise ValueError(f"learner.{name}: {value} has no effect with {cause}; leave it out or change that")
+        for place, section, names, effective, cause in self._conditions():
+            for name in names if not effective else ():
+                if (value := getattr(section, name)) != type(section).model_fields[name].default:
+                    raise ValueError(f"{place}{name}: {value} has no effect with {cause}; leave it out or change that")
         return self
+
+    def _conditions(self) -> Iterator[tuple[str, Section, tuple[str, ...], bool, str]]:
+        """A section and its place, settings of it, whether they have an effect, and if not, because of what."""
+        lora, cluster = self.policy.lora, self.cluster
+        yield "policy.lora.", lora, ("alpha",), lora.rank > 0, "policy.lora.rank 0"
+        yield "rollout.", self.rollout, ("temperature", "top_p"), self.learner.loss != "sft", "learner.loss sft"
+        elastic = cluster.samplers == "auto"
+        yield "cluster.", cluster, ("min_samplers", "max_samplers"), elastic, f"cluster.samplers {cluster.samplers}"
+        evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
+        yield "", self, ("patience",), evaluated, "no data.valid"
 
     @model_validator(mode="after")
     def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":
@@ -157,8 +169,6 @@ class Settings(Section):
         lora = self.policy.lora
         if lora.rank and self.policy.path is None:
             raise ValueError("policy.lora.rank: adapters need a pretrained model; give policy.path")
-        if not lora.rank and lora.alpha != type(lora).model_fields["alpha"].default:
-            raise ValueError(f"policy.lora.alpha: {lora.alpha} has no effect with policy.lora.rank 0; leave it out")
         return self
 
     @property

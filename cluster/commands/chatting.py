@@ -12,12 +12,12 @@ from pydantic import Field
 from cluster.commands.opening import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, OpenedPolicy, open_policy
 from cluster.config import Settings
 from cluster.flags import parse_flags, split
-from cluster.inputs import check_retrieval
 from cluster.output import say, say_aside
 from rollout.config import Positive, Section
 from rollout.convert import question_of
 from rollout.errors import SettingsError
 from rollout.policy.loading import DTYPES, load_policy
+from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.types import Group, Prompt, Version
@@ -72,8 +72,14 @@ def chat(argv: Sequence[str]) -> None:
 def _sampler(opened: OpenedPolicy) -> Sampler:
     """One response a prompt."""
     settings = opened.settings
-    corpus = check_retrieval(settings, [Prompt(id="typed", question="?", answers=())])
-    retriever = Retriever(corpus, settings.data.query, settings.policy.n_context)
+    n_context, file = settings.policy.n_context, settings.data.passages
+    if n_context and file is None:
+        raise SettingsError(f"passages: none are known, the policy reads {n_context}; give --passages or --policy.n_context 0")
+    corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
+    if corpus is not None and len(corpus) < n_context:
+        n_context = len(corpus)
+        say_aside(f"{file}: holds {n_context} passages, all of which are read for each reply")
+    retriever = Retriever(corpus, settings.data.query, n_context)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
     return Sampler(policy, retriever, settings.rollout.model_copy(update={"group_size": 1}), settings.seed)
@@ -99,9 +105,14 @@ def typed() -> Iterator[str]:
 
 def answer(group: Group) -> str:
     """The reply, and beneath it what the policy read, best first."""
-    lines = [group.responses[0].text or "(an empty reply)"]
+    lines = ["\n".join(map(_one_line, group.responses[0].text.splitlines())) or "(an empty reply)"]
     for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True):
-        text = f"{passage.title}: {passage.text}" if passage.title else passage.text
+        text = _one_line(f"{passage.title}: {passage.text}" if passage.title else passage.text)
         shown = text if len(text) <= SHOWN_OF_A_PASSAGE else f"{text[:SHOWN_OF_A_PASSAGE]}..."
-        lines.append(f"    {score:6.2f}  {passage.id}  {shown}")
+        lines.append(f"    {score:6.2f}  {_one_line(passage.id)}  {shown}")
     return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    """Without what would move a terminal's cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -319,7 +319,18 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: c.flags(cluster__samplers="auto", cluster__min_samplers=4, cluster__max_samplers=2),
         "max_samplers 2 is below min_samplers 4",
     ),
-    "bounds of a fixed number": (lambda c: c.flags(cluster__max_samplers=4), "max_samplers has no effect with samplers"),
+    "bounds of a fixed number": (
+        lambda c: c.flags(cluster__max_samplers=4),
+        "cluster.max_samplers: 4 has no effect with cluster.samplers 2; leave it out or change that",
+    ),
+    "patience without evaluations": (
+        lambda c: [*c.flags(), "--data.valid", "null", "--patience", "3"],
+        "patience: 3 has no effect with no data.valid; leave it out or change that",
+    ),
+    "a temperature where nothing is drawn": (
+        lambda c: c.flags(learner__loss="sft", rollout__temperature=0.7),
+        "rollout.temperature: 0.7 has no effect with learner.loss sft; leave it out or change that",
+    ),
     "label without a value": (lambda c: c.flags(cluster__sampler_label="gpu"), "cluster.sampler_label: 'gpu' is refused"),
     "deadline of nothing": (lambda c: c.flags(cluster__call_deadline_s=0), "cluster.call_deadline_s: '0' is refused"),
     "endless deadline": (lambda c: c.flags(cluster__start_deadline_s="inf"), "cluster.start_deadline_s: 'inf' is refused"),

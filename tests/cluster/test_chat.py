@@ -1,6 +1,7 @@
 """Typed dialogue, answered in this process."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -77,6 +78,17 @@ def test_help_says_what_the_seed_does_here(capsys: pytest.CaptureFixture[str]) -
     assert "--seed SEED seed of the replies that --sample draws" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_file_of_fewer_passages_than_the_policy_reads_is_read_whole_and_moves_no_cursor(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps({"id": "p1", "title": "red\x1b[31m", "text": "two\n\tlines"}) + "\n")
+    assert answered(monkeypatch, "hi\n", "--checkpoint", finished_run, "--passages", file) == 0
+    told = capsys.readouterr()
+    assert told.err == f"{file}: holds 1 passages, all of which are read for each reply\n"
+    assert told.out.splitlines()[-1].endswith("p1  red [31m: two lines")
+
+
 def test_bytes_that_are_no_text_are_read_as_far_as_they_are(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,7 +129,7 @@ def _until(terminal: int, text: bytes) -> bytes:
         (["--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
         (["--checkpoint", "RUN", "--passages", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--checkpoint", "RUN", "--learner.lr", "1"], "--learner.lr: unknown setting"),
-        (["--checkpoint", "RUN/policy"], "data.passages: is missing"),
+        (["--checkpoint", "RUN/policy"], "passages: none are known, the policy reads 4; give --passages"),
         (["--checkpoint", "RUN", "--policy.path", "x"], "--policy.path: unknown setting"),
         (["--checkpoint", "RUN", "--seed", "1"], "seed: changes nothing about the most probable reply; add --sample"),
         (["--checkpoint", "RUN", "--questions", "--persona", "i ski."], "persona: is not read with --questions"),
