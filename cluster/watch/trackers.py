@@ -50,6 +50,8 @@ class Wandb(Tracker):
     def open(self, id: str | None) -> str:
         import wandb
 
+        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+            raise ConnectionError("no key is known: wandb login, or WANDB_API_KEY")  # rather than wait for one on the terminal
         id = id or uuid.uuid4().hex[:12]
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import shutil
 import struct
@@ -136,6 +138,21 @@ def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path,
     assert_same(of_wandb(folder / "wandb"), made)
     assert_same(of_mlflow(database, asyncio.run(tracked("mlflow")), list(made)), made)
     assert_no_secrets(folder)
+
+
+def test_wandb_without_a_key_asks_nobody_for_one(finished_run: Path, tmp_path: Path) -> None:
+    script = f"""import asyncio
+from pathlib import Path
+from cluster.run_folder import read_settings
+from cluster.watch.trackers import Wandb
+Wandb(read_settings(Path({str(finished_run / "config.yaml")!r})), Path({str(tmp_path)!r})).open(None)"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | {"HOME": str(tmp_path)}
+    ours, theirs = pty.openpty()
+    terminal: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": subprocess.PIPE}
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, timeout=DEADLINE_S, **terminal)
+    os.close(ours)
+    os.close(theirs)
+    assert ended.stderr.decode().splitlines()[-1] == "ConnectionError: no key is known: wandb login, or WANDB_API_KEY"
 
 
 @pytest.mark.slow
