@@ -32,7 +32,8 @@ function tickTexts(marks) {
 }
 function scales(series, domain) {
   let [low, high] = bounds(series.flatMap((one) => [...known(one.values), ...known([one.floor])]));
-  const pad = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
+  const least = 1e-3 * Math.max(Math.abs(low), Math.abs(high)); // what differs by less is drawn as equal
+  const pad = high - low > least ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
   [low, high] = [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
   let [first, last] = domain;
   if (first === last) last = first + 1;

@@ -22,7 +22,7 @@ function head(top) {
   const facts = [
     ["Steps", run.steps.toLocaleString("en"), `${duration(run.seconds)} of training steps`],
     ["Held-out reward", peak ? `${formatted(first.reward)} → ${formatted(peak.reward)}` : "–",
-      peak ? `at step ${peak.step.toLocaleString("en")}${isKnown(floor?.reward) ? `; constant reply ${formatted(floor.reward)}` : ""}` : ""],
+      peak ? `${isKnown(floor?.reward) ? `constant reply ${formatted(floor.reward)}; ` : ""}best at step ${peak.step.toLocaleString("en")}` : ""],
     ["Held-out F1", peak ? `${formatted(first.f1)} → ${formatted(peak.f1)}` : "–", floor ? `constant reply ${formatted(floor.f1)}` : ""],
     ["Actors replaced", total(run.incidents.restarts.map(([, , times]) => times)).toLocaleString("en"),
       run.failed ? `${count(run.failed, "prompt")} failed` : ""],
@@ -33,7 +33,7 @@ function head(top) {
 
 // ---- held-out figures -------------------------------------------------------------------------------------------------------
 const HELD_OUT = [
-  ["reward", "Held-out reward", "in the training reward's units; dashed: the constant reply"],
+  ["reward", "Held-out reward", "as in training; dashed: the constant reply"],
   ["f1", "Held-out F1", "percent; dashed: the constant reply"],
   ["rougeL", "Held-out ROUGE-L", "percent; dashed: the constant reply"],
 ];
