@@ -11,6 +11,7 @@ from learner.advantage import kept_count
 from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
 from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
+from rollout.errors import SettingsError
 
 STEPS_FROM_SCRATCH = 1000
 Seconds = Annotated[float, Field(gt=0)]
@@ -120,11 +121,16 @@ class Settings(Section):
         for name, cause in self.learner.without_effect():
             value = getattr(self.learner, name)
             raise ValueError(f"learner.{name}: {value} has no effect with {cause}; leave it out or change that")
+        return self
+
+    def check_that_training_reads_all(self) -> None:
+        """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
         for place, section, names, effective, cause in self._conditions():
             for name in names if not effective else ():
-                if (value := getattr(section, name)) != type(section).model_fields[name].default:
-                    raise ValueError(f"{place}{name}: {value} has no effect with {cause}; leave it out or change that")
-        return self
+                value, default = getattr(section, name), type(section).model_fields[name].default
+                if value != default:
+                    remedy = f"set it to {'null' if default is None else default}, or change that"
+                    raise SettingsError(f"{place}{name}: {value} has no effect with {cause}; {remedy}")
 
     def _conditions(self) -> Iterator[tuple[str, Section, tuple[str, ...], bool, str]]:
         """A section and its place, settings of it, whether they have an effect, and if not, because of what."""
@@ -134,7 +140,7 @@ class Settings(Section):
         elastic = cluster.samplers == "auto"
         yield "cluster.", cluster, ("min_samplers", "max_samplers"), elastic, f"cluster.samplers {cluster.samplers}"
         evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
-        yield "", self, ("patience",), evaluated, "no data.valid"
+        yield "", self, ("patience",), evaluated, "data.valid null"
 
     @model_validator(mode="after")
     def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":

@@ -35,7 +35,7 @@ def check_resumable(before: Settings, settings: Settings, checkpoint: Path, stat
     if stage is None or stage.last < state.step:
         steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
         done = state.step if state.stage == "supervised" else state.step - before.supervised_steps
-        raise SettingsError(f"{steps}: is below what the run has done; give {done} or more")
+        raise SettingsError(f"{steps}: is below what the run has done; give {max(1, done)} or more")
     needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():
         raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")

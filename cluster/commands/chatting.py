@@ -3,6 +3,7 @@
 import contextlib
 import io
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ SEED = {"seed": f"seed of the replies that --sample draws [{ITS_OWN}]"}
 OF_DIALOGUE = ("persona", "history")
 USED_IN_CHAT = ("data.query", "data.cache", *READ_BY_A_POLICY, "rollout.max_new_tokens", *OF_SAMPLING)
 SHOWN_OF_A_PASSAGE = 160
+CURSOR_MOVES = ("Cc", "Zl", "Zp")  # control characters and line ends, by Unicode's categories
 HELP = "/reset begins a new dialogue; /quit or Ctrl-D leaves"
 
 
@@ -42,7 +44,7 @@ class ChatOptions(Section):
 def chat(argv: Sequence[str]) -> None:
     """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves.
 
-    Settings that are left out are the checkpoint's or the export's own, or else a new run's.
+    Settings that you leave out come from the checkpoint or the export; for any other model folder they have their defaults.
     """
     given = parse_flags("chat", chat.__doc__, [ChatOptions, Settings], argv, only=USED_IN_CHAT, others=SEED, default=ITS_OWN)
     options, values = split(ChatOptions, given)
@@ -78,7 +80,7 @@ def _sampler(opened: OpenedPolicy) -> Sampler:
     corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
-        say_aside(f"{file}: holds {n_context} passages, all of which are read for each reply")
+        say_aside(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
     retriever = Retriever(corpus, settings.data.query, n_context)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
@@ -115,4 +117,4 @@ def answer(group: Group) -> str:
 
 def _one_line(text: str) -> str:
     """Without what would move a terminal's cursor."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join("".join(" " if unicodedata.category(c) in CURSOR_MOVES else c for c in text).split())

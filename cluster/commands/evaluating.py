@@ -60,7 +60,7 @@ USED_IN_EVALUATION = (
 def evaluate(argv: Sequence[str]) -> None:
     """Greedy replies of a checkpoint, or of a plain model folder, to a whole file.
 
-    Settings that are left out are the checkpoint's or the export's own, or else a new run's.
+    Settings that you leave out come from the checkpoint or the export; for any other model folder they have their defaults.
     """
     given = parse_flags(
         "evaluate", evaluate.__doc__, [EvaluateOptions, Settings], argv, only=USED_IN_EVALUATION, default=ITS_OWN

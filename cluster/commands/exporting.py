@@ -30,7 +30,7 @@ class ExportOptions(Section):
 def export(argv: Sequence[str]) -> None:
     """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card.
 
-    Settings that are left out are the checkpoint's or the export's own, or else a new run's.
+    Settings that you leave out come from the checkpoint or the export; for any other model folder they have their defaults.
     """
     given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=READ_BY_AN_EXPORT, default=ITS_OWN)
     options, values = split(ExportOptions, given)

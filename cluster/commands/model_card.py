@@ -19,7 +19,8 @@ from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
-OF_TRAINING = ("seed", "data.query", "policy.", "supervised.", "rollout.", "reward.", "learner.")
+OF_SECTIONS = ("policy.", "supervised.", "rollout.", "reward.", "learner.")
+OF_TRAINING = (*OF_SECTIONS, "seed", "data.query", "cluster.max_staleness", "patience")
 ALWAYS_TOLD = (
     "seed data.query policy.path policy.n_context supervised.steps "
     "rollout.group_size rollout.prompts_per_step rollout.temperature reward.f1 reward.rouge reward.bleu "

@@ -41,6 +41,8 @@ from rollout.config import Section
 from rollout.errors import LapdogError, SettingsError
 from rollout.policy.loading import outline
 
+Checkpoint = tuple[Path, TrainState]
+
 MANNERS = {
     "quiet": "say nothing but the end",
     "json": "say everything as JSON, one object a line: rows of metrics.jsonl and evaluations.jsonl, events, where it lies",
@@ -110,6 +112,7 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
     settings = settings.model_copy(update={"run_dir": path}).resolved()
+    settings.check_that_training_reads_all()
     check_models_rewards_and_trackers(settings)
     settings = with_templates_of_its_family(settings)
     if on_demo:
@@ -146,14 +149,13 @@ def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
             yield trainer
 
 
-Checkpoint = tuple[Path, TrainState]
-
-
 def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | None, Checkpoint | None]:
-    """What the run was told stays, but for what is said now. The same as of `_new_settings`, and the newest checkpoint."""
+    """Settings and inputs as `_new_settings` returns them, for a run that goes on: what config.yaml says, under what is said
+    now; and its newest whole checkpoint, if there is one."""
     file = folder.path / "config.yaml"
     before, settings = read_settings(file).resolved(), resumed_settings(read_yaml(file, Settings), values)
     check_fixed(before, settings)
+    settings.check_that_training_reads_all()
     newest = checkpoint.newest(folder.checkpoints, say_aside)
     check_models_rewards_and_trackers(settings)
     inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)

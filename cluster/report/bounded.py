@@ -21,7 +21,7 @@ def finite(value: Any) -> Any:
 
 
 def rounded(value: float | None) -> float | None:
-    """To seven digits; what is smaller than rounding makes it is 0."""
+    """To seven digits; values below 1e-12 are rounding noise and become 0."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.7g}") if abs(value) > 1e-12 else 0.0

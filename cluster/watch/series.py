@@ -65,7 +65,7 @@ SERIES = (
     _one("truncated_responses_ratio", "truncated", "share of responses cut at rollout.max_new_tokens"),
     _one("kept_mass_ratio", "kept_mass", "probability inside the nucleus; 1 unless rollout.top_p is below 1"),
     Series("padding_ratio", "share of the tokens that a role computed that are padding", ("role",), PADDING),
-    Series("peak_memory_bytes", "most that a process of the role has held: of its GPU, without one resident", ("role",)),
+    Series("peak_memory_bytes", "peak memory of the role's largest process: of a GPU if it has one, else resident", ("role",)),
     Series("steps_total", "steps finished"),
     Series("groups_total", "groups sampled, scored, trained on", ("role",)),
     Series("tokens_total", "response tokens sampled, scored, trained on", ("role",)),

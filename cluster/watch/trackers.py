@@ -13,7 +13,7 @@ from cluster.flags import by_name
 from rollout.errors import SettingsError
 
 PROJECT = "lapdog"
-INSTALL: dict[TrackerName, str] = {"wandb": "wandb", "mlflow": "mlflow-skinny sqlalchemy alembic"}
+INSTALL: dict[TrackerName, str] = {"wandb": "'wandb>=0.31'", "mlflow": "mlflow-skinny sqlalchemy alembic"}
 PARAMETERS_PER_CALL, PARAMETER_LENGTH = 100, 6000  # more MLflow does not take
 
 
@@ -50,7 +50,8 @@ class Wandb(Tracker):
     def open(self, id: str | None) -> str:
         import wandb
 
-        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
+        mode = wandb.setup(wandb.Settings(silent=True)).settings.mode
+        if mode == "online" and not wandb.login(prompt=False):
             raise ConnectionError("no key is known: wandb login, or WANDB_API_KEY")  # rather than wait for one on the terminal
         id = id or uuid.uuid4().hex[:12]
         self._run = wandb.init(

@@ -321,15 +321,15 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "bounds of a fixed number": (
         lambda c: c.flags(cluster__max_samplers=4),
-        "cluster.max_samplers: 4 has no effect with cluster.samplers 2; leave it out or change that",
+        "cluster.max_samplers: 4 has no effect with cluster.samplers 2; set it to null, or change that",
     ),
     "patience without evaluations": (
         lambda c: [*c.flags(), "--data.valid", "null", "--patience", "3"],
-        "patience: 3 has no effect with no data.valid; leave it out or change that",
+        "patience: 3 has no effect with data.valid null; set it to 0, or change that",
     ),
     "a temperature where nothing is drawn": (
         lambda c: c.flags(learner__loss="sft", rollout__temperature=0.7),
-        "rollout.temperature: 0.7 has no effect with learner.loss sft; leave it out or change that",
+        "rollout.temperature: 0.7 has no effect with learner.loss sft; set it to 1.0, or change that",
     ),
     "label without a value": (lambda c: c.flags(cluster__sampler_label="gpu"), "cluster.sampler_label: 'gpu' is refused"),
     "deadline of nothing": (lambda c: c.flags(cluster__call_deadline_s=0), "cluster.call_deadline_s: '0' is refused"),

@@ -82,11 +82,11 @@ def test_a_file_of_fewer_passages_than_the_policy_reads_is_read_whole_and_moves_
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "one.jsonl"
-    file.write_text(json.dumps({"id": "p1", "title": "red\x1b[31m", "text": "two\n\tlines"}) + "\n")
+    file.write_text(json.dumps({"id": "p1", "title": "red\x1b[31m", "text": "two\n\tlines می\u200cخواهم"}) + "\n")
     assert answered(monkeypatch, "hi\n", "--checkpoint", finished_run, "--passages", file) == 0
     told = capsys.readouterr()
-    assert told.err == f"{file}: holds 1 passages, all of which are read for each reply\n"
-    assert told.out.splitlines()[-1].endswith("p1  red [31m: two lines")
+    assert told.err == f"{file}: holds fewer passages (1) than the policy reads; all of them are read\n"
+    assert told.out.splitlines()[-1].endswith("p1  red [31m: two lines می\u200cخواهم")
 
 
 def test_bytes_that_are_no_text_are_read_as_far_as_they_are(

@@ -10,9 +10,6 @@ from tests.browser import opened
 from tests.cluster.head import Head
 from tests.cluster.runs import ROOT
 
-PATIENCE_MS = 90_000
-expect.set_options(timeout=PATIENCE_MS)
-
 
 def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
     head: Head, tiny_flags: list[str], tmp_path: Path, picture: Callable[[Page, str], None]
@@ -22,7 +19,6 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
     head.submit(head.with_token, launch, "--submission-id", "demo", "--no-wait", "--working-dir", str(ROOT))
     cookie = {"name": "ray-authentication-token", "value": head.token, "url": head.jobs}
     with opened(f"{head.jobs}/#/jobs", width=1400, height=620, cookies=[cookie], own_page=False) as page:
-        page.set_default_timeout(PATIENCE_MS)
         expect(page.get_by_text(re.compile(r"grpo \d+/10000, reward \d"))).to_be_visible()
         picture(page, "dashboard-jobs")
 

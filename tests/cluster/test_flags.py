@@ -67,7 +67,8 @@ def test_help_tells_where_a_setting_that_is_left_out_comes_from(
     told = " ".join(capsys.readouterr().out.split())
     defaults = dict(re.findall(r"--([\w.]+) [A-Z_]+ [^\[]*?(\[[^\]]*\])?(?= --|$)", told))
     assert defaults["policy.n_context"] == default
-    assert defaults.get("history", "[3]") == "[3]"  # an option of the command itself
+    if command == "chat":
+        assert defaults["history"] == "[3]"  # an option of the command itself
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,10 @@ def expressions(run: str) -> list[str]:
     return [as_asked(expression, run) for expression in asked]
 
 
+def annotations(run: str) -> list[str]:
+    return [as_asked(annotation["expr"], run) for annotation in DASHBOARD["annotations"]["list"]]
+
+
 def as_asked(expression: str, run: str) -> str:
     for variable, value in (("$run", run), ("$__rate_interval", "30s"), ("$__range", "1h")):
         expression = expression.replace(variable, value)
@@ -105,11 +109,11 @@ def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
     node = next(node for node in ray.nodes() if node["Alive"])
     prometheus.targets.write_text(json.dumps([{"targets": [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"]}]))
     train("--run_dir", tmp_path / "watched")
-    documented = re.findall(r"\| `(rate\(.+)` \|", PAGE.read_text())
+    documented = re.findall(r"\| `(sum by .+)` \|", PAGE.read_text())
     assert len(documented) == 4
     prometheus.await_series(expressions("watched") + [asked.replace("[5m]", "[30s]") for asked in documented])
-    for annotation in DASHBOARD["annotations"]["list"]:
-        assert prometheus.query(as_asked(annotation["expr"], "watched")) == []  # no actor was lost
+    for expression in annotations("watched"):
+        assert prometheus.query(expression) == []  # no actor was lost
 
 
 def test_the_dashboard_shows_every_series() -> None:
@@ -120,6 +124,35 @@ def test_the_dashboard_shows_every_series() -> None:
 @needs_prometheus
 def test_the_configuration_passes_prometheus_own_check() -> None:
     subprocess.run(["promtool", "check", "config", MONITORING / "prometheus.yml"], check=True)
+
+
+@needs_prometheus
+def test_annotations_mark_a_lost_actor_and_a_run_that_another_driver_resumes(tmp_path: Path) -> None:
+    lost, resumed = annotations("r")
+    series = {
+        'ray_lapdog_restarts_total{run="r", role="sampler", WorkerId="a"}': "0 0 0 1 1 1 1 _ _ _ _",
+        'ray_lapdog_incarnation{run="r", WorkerId="a"}': "0 0 0 0 0 0 stale",
+        'ray_lapdog_incarnation{run="r", WorkerId="b"}': "_ _ _ _ _ _ _ 1 1 1 1",
+    }
+
+    def found(asked: str, minute: int, value: float | None, labels: str) -> dict[str, Any]:
+        samples = [] if value is None else [{"labels": labels, "value": value}]
+        return {"expr": asked, "eval_time": f"{minute}m", "exp_samples": samples}
+
+    questions = [
+        found(lost, 2, None, ""),
+        found(lost, 3, 1.0, '{run="r", role="sampler"}'),
+        found(resumed, 5, None, ""),
+        found(resumed, 7, 1.0, '{run="r"}'),
+        found(resumed, 10, None, ""),
+    ]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": questions,
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], check=True)
 
 
 @needs_prometheus

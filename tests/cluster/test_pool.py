@@ -54,8 +54,9 @@ def with_pool(use: Callable[[Pool], Awaitable[Any]], size: int = 2, **worker: An
 
 def test_calls_are_spread_over_the_replicas(ray_session: None) -> None:
     async def use(pool: Pool) -> list[tuple[int, int]]:
-        while pool.states["idle"] < 2:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            while pool.states["idle"] < 2:
+                await asyncio.sleep(0)
         answers = await asyncio.gather(*(pool.call(lambda a, n=n: [a.doubled_by.remote(n)]) for n in range(10)))
         return [answer for answer, _ in answers]
 

@@ -194,7 +194,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_ray_starts(
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     monkeypatch.setattr("cluster.commands.training.session", None)
     assert main(["train", *tiny_flags, "--run_dir", str(tmp_path / "run"), "--trackers", "wandb"]) == 2
-    assert capsys.readouterr().err == "error: trackers: wandb is not installed; pip install wandb, or leave wandb out\n"
+    assert capsys.readouterr().err == "error: trackers: wandb is not installed; pip install 'wandb>=0.31', or leave wandb out\n"
     assert not (tmp_path / "run").exists()
 
 

@@ -50,7 +50,7 @@ exec {python} "$@"
 # another Ray on this machine may hold the usual ports, and what `ray start` leaves behind is to end with the page
 RAY = """#!/bin/bash
 [ "$1" = start ] || exec {ray} "$@"
-free='import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
+free='import sys; sys.path.insert(0, "{root}"); from tests.cluster.head import free_ports; print(*free_ports(1))'
 set -- "$@" --dashboard-agent-listen-port=$({python} -c "$free")
 [ "$2" = --head ] && set -- "$@" --temp-dir={short}
 [[ "$2" = --head && "$*" != *--dashboard-port* ]] && set -- "$@" --dashboard-port=$RAY_DASHBOARD_PORT
@@ -122,7 +122,7 @@ class Shell:
         ray = Path(sys.executable).with_name("ray")
         for name, script in scripts.items():
             path = folder / "bin" / name
-            path.write_text(script.format(folder=folder, short=self._short, python=sys.executable, ray=ray))
+            path.write_text(script.format(folder=folder, short=self._short, python=sys.executable, ray=ray, root=ROOT))
             path.chmod(0o755)
         (folder / "small").touch()
         gcs, dashboard, prometheus = free_ports(3)

@@ -185,12 +185,12 @@ def test_every_pod_has_the_same_image_and_user(rayjob: dict[str, Any]) -> None:
 
 def test_the_jobs_own_fields_are_those_of_kuberay(rayjob: dict[str, Any]) -> None:
     job = {"entrypoint", "runtimeEnvYAML", "rayClusterSpec", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
-    job |= {"backoffLimit", "submissionMode"}
+    job |= {"backoffLimit"}
     worker = {"groupName", "replicas", "minReplicas", "maxReplicas"}
     group = {"rayStartParams", "template"}
     spec = rayjob["spec"]
     head, *workers = groups(rayjob)
-    assert set(spec) <= job
+    assert set(spec) == job
     assert set(spec["rayClusterSpec"]) == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
     assert set(head) == group and all(set(each) == worker | group for each in workers)
     assert all(isinstance(value, str) for each in groups(rayjob) for value in each["rayStartParams"].values())

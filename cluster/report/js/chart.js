@@ -3,7 +3,9 @@ const CHART = { width: 360, height: 176, left: 44, right: 8, top: 8, bottom: 22 
 
 // The mean over neighbours of the same stage: those of the other were trained in another way.
 function smooth(values, border) {
-  return [values.slice(0, border), values.slice(border)].flatMap((stage) => {
+  const stages = [values.slice(0, border), values.slice(border)];
+  if (stages.every((stage) => known(stage).length < 40)) return values;
+  return stages.flatMap((stage) => {
     const reach = Math.floor(known(stage).length / 40);
     if (reach < 1) return stage;
     return stage.map((value, i) => (value === null ? null : mean(stage.slice(Math.max(0, i - reach), i + reach + 1))));
@@ -26,7 +28,8 @@ function tickTexts(marks) {
   const scaled = marks.map((mark) => mark / 10 ** power);
   const gap = scaled.length > 1 ? scaled[1] - scaled[0] : 1;
   let decimals = 0;
-  while (decimals < 9 && Math.abs(gap * 10 ** decimals - Math.round(gap * 10 ** decimals)) > 1e-6) decimals++;
+  const isWhole = (number) => Math.abs(number - Math.round(number)) < 1e-6 * number;
+  while (decimals < 9 && !isWhole(gap * 10 ** decimals)) decimals++;
   const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
   return scaled.map((mark) => (mark === 0 ? "0" : `${mark.toLocaleString("en", digits)}${power ? `e${power}` : ""}`));
 }

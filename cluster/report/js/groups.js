@@ -17,8 +17,9 @@ function groups(place) {
   }
   const everything = RUNS.flatMap((run, i) => run.groups.map((group) => ({ ...group, run: i })));
   if (!everything.length) {
-    if (RUNS.every((run) => !run.sampled_steps)) add(place, soft(RUNS.some((run) => run.settings["learner.steps"] > 0) ? "No responses have been sampled yet: GRPO comes after the supervised steps."
-      : "No responses are sampled: the run has supervised steps alone."));
+    if (RUNS.every((run) => !run.sampled_steps)) add(place, soft(RUNS.some((run) => run.settings["learner.steps"] > 0 && run.settings["learner.loss"] !== "sft")
+      ? "No responses have been sampled yet: GRPO comes after the supervised steps."
+      : "No responses are sampled: the run is trained on gold answers alone."));
     return;
   }
   const [lowest, highest] = bounds(everything.flatMap((group) => (group.rewards ? group.rewards.slice(1) : [])));

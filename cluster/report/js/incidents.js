@@ -8,8 +8,8 @@ function incidents(place) {
     const busy = lanes.filter(([, marks]) => marks.length);
     if (COMPARED) add(place, element("h3", { class: "name" }, named(i)));
     if (busy.length) add(place, lanesFigure(run, busy));
-    if (run.failed > run.failed_prompts.length) {
-      add(place, soft(`The first ${run.failed_prompts.length} of ${count(run.failed, "failed prompt")} are marked; `,
+    if (run.failures > run.failed_prompts.length) {
+      add(place, soft(`The first ${run.failed_prompts.length} of ${count(run.failures, "failed prompt")} are marked; `,
         "all are in failed_prompts.jsonl."));
     }
     if (run.events.length) add(place, eventTable(run));

@@ -1,6 +1,6 @@
 // ---- one group: prompt, answers, passages, responses ------------------------------------------------------------------------
 // As F1 compares them (reward/metrics.py): no case, no punctuation, no articles, parted by white space.
-const words = (text) => text.toLowerCase().replace(/[!-/:-@[-`{-~]/g, "").replace(/\b(a|an|the)\b/g, " ").split(/\s+/).filter(Boolean);
+const words = (text) => text.toLowerCase().replace(/[!-/:-@[-`{-~]/g, "").replace(/(?<![\p{L}\p{N}_])(a|an|the)(?![\p{L}\p{N}_])/gu, " ").split(/\s+/).filter(Boolean);
 
 function marked(text, wanted) {
   return text.split(/(\s+)/).map((part) => (words(part).some((word) => wanted.has(word)) ? element("mark", {}, part) : part));
