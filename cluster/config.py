@@ -123,25 +123,6 @@ class Settings(Section):
             raise ValueError(f"learner.{name}: {value} has no effect with {cause}; leave it out or change that")
         return self
 
-    def check_that_training_reads_all(self) -> None:
-        """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
-        for place, section, names, effective, cause in self._conditions():
-            for name in names if not effective else ():
-                value, default = getattr(section, name), type(section).model_fields[name].default
-                if value != default:
-                    remedy = f"set it to {'null' if default is None else default}, or change that"
-                    raise SettingsError(f"{place}{name}: {value} has no effect with {cause}; {remedy}")
-
-    def _conditions(self) -> Iterator[tuple[str, Section, tuple[str, ...], bool, str]]:
-        """A section and its place, settings of it, whether they have an effect, and if not, because of what."""
-        lora, cluster = self.policy.lora, self.cluster
-        yield "policy.lora.", lora, ("alpha",), lora.rank > 0, "policy.lora.rank 0"
-        yield "rollout.", self.rollout, ("temperature", "top_p"), self.learner.loss != "sft", "learner.loss sft"
-        elastic = cluster.samplers == "auto"
-        yield "cluster.", cluster, ("min_samplers", "max_samplers"), elastic, f"cluster.samplers {cluster.samplers}"
-        evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
-        yield "", self, ("patience",), evaluated, "data.valid null"
-
     @model_validator(mode="after")
     def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":
         if self.rollout.dynamic_sampling and not self.learner.compares_within_group():
@@ -176,6 +157,25 @@ class Settings(Section):
         if lora.rank and self.policy.path is None:
             raise ValueError("policy.lora.rank: adapters need a pretrained model; give policy.path")
         return self
+
+    def check_that_training_reads_all(self) -> None:
+        """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
+        for place, section, names, effective, cause in self._conditions():
+            for name in names if not effective else ():
+                value, default = getattr(section, name), type(section).model_fields[name].default
+                if value != default:
+                    remedy = f"set it to {'null' if default is None else default}, or change that"
+                    raise SettingsError(f"{place}{name}: {value} has no effect with {cause}; {remedy}")
+
+    def _conditions(self) -> Iterator[tuple[str, Section, tuple[str, ...], bool, str]]:
+        """A section and its place, settings of it, whether they have an effect, and if not, because of what."""
+        lora, cluster = self.policy.lora, self.cluster
+        yield "policy.lora.", lora, ("alpha",), lora.rank > 0, "policy.lora.rank 0"
+        yield "rollout.", self.rollout, ("temperature", "top_p"), self.learner.loss != "sft", "learner.loss sft"
+        elastic = cluster.samplers == "auto"
+        yield "cluster.", cluster, ("min_samplers", "max_samplers"), elastic, f"cluster.samplers {cluster.samplers}"
+        evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
+        yield "", self, ("patience",), evaluated, "data.valid null"
 
     @property
     def supervised_steps(self) -> int:
