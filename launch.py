@@ -15,6 +15,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,9 @@ COMMANDS: dict[str, Command] = {
 
 def command_named(name: str) -> Command:
     if name not in COMMANDS:
-        raise SettingsError(f"{name}: no such command; the commands are {', '.join(COMMANDS)}")
+        near = get_close_matches(name, COMMANDS, 1)
+        meant = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        raise SettingsError(f"{name}: no such command; {meant}")
     return COMMANDS[name]
 
 

@@ -91,7 +91,7 @@ def parse_flags(
         parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in others.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
-    names = [name for name, _ in options] + [*settings]
+    names = [*(name for name, _ in options), *switches, *others, *settings]
     known, unknown = parser.parse_known_args(_with_negative_numbers(argv))
     if unknown:
         given = unknown[0].split("=")[0]

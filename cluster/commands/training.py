@@ -72,6 +72,8 @@ def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
     if len(manners) > 1:
         raise SettingsError("--quiet: does not go with --json; give one of them")
     options, values = split(TrainOptions, seed_flags.translated(given))
+    if options.dry_run and manners:
+        raise SettingsError(f"--{manners[0]}: changes nothing about a dry run; leave it out")
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
     return TrainRequest(options, values, manners[0] if manners else "lines")

@@ -70,7 +70,10 @@ def yaml(case: Case, text: str) -> list[str]:
 
 
 CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
-    "unknown command": (lambda c: ["trian"], "trian: no such command; the commands are train"),
+    "unknown command": (lambda c: ["do"], "do: no such command; the commands are train, evaluate"),
+    "misspelt command": (lambda c: ["reprot"], "reprot: no such command; did you mean report?"),
+    "misspelt switch": (lambda c: [*c.flags(), "--quite"], "--quite: unknown setting; did you mean quiet?"),
+    "dry run as JSON": (lambda c: [*c.flags(), "--dry-run", "--json"], "--json: changes nothing about a dry run; leave it out"),
     "unknown flag": (
         lambda c: [*c.flags(), "--learner.lrate", "1"],
         "--learner.lrate: unknown setting; did you mean learner.lr",
