@@ -174,7 +174,9 @@ def cause(error: Exception) -> str:
 
 def kill_process(replica: Replica) -> None:
     """End the process of an actor that gives no answer: Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
-    if replica.node:
+    if replica.node == ray.get_runtime_context().get_node_id():
+        _kill_actor_process(replica.process)  # at once, for the run may end before a task for it has a worker
+    elif replica.node:
         there = NodeAffinitySchedulingStrategy(replica.node, soft=False)
         ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(replica.process)
 
