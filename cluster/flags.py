@@ -91,13 +91,13 @@ def parse_flags(
         parser.add_argument(f"--{name}", action="store_true", help=text)
     for name, text in others.items():
         parser.add_argument(f"--{name}", metavar=name.upper(), help=text)
-    names = [*(name for name, _ in options), *switches, *others, *settings]
+    names = [name for name, _ in options] + [*settings]
     known, unknown = parser.parse_known_args(_with_negative_numbers(argv))
     if unknown:
         given = unknown[0].split("=")[0]
         if not given.startswith("--"):
             raise SettingsError(f"{given!r}: stands alone; give settings as --name value")
-        raise SettingsError(f"{given}: unknown setting{_nearest(given.removeprefix('--'), names)}")
+        raise SettingsError(f"{given}: unknown setting{_nearest(given.removeprefix('--'), names, [*switches, *others])}")
     return vars(known)
 
 
@@ -194,11 +194,13 @@ def _value(field: FieldInfo, value: Any, name: str) -> Any:
     return value
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _nearest(name: str, known: Sequence[str], beside: Sequence[str] = ()) -> str:
+    """beside: what is meant only where nothing known is."""
     leaves = {other.rsplit(".", 1)[-1]: other for other in reversed(known)}
     near = difflib.get_close_matches(name, known, 1, 0.6) or [
         leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], list(leaves), 1, 0.7)
     ]
+    near = near or difflib.get_close_matches(name, beside, 1, 0.7)
     return f"; did you mean {near[0]}?" if near else "; see --help for all"
 
 
