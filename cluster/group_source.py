@@ -8,13 +8,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import CALL_ATTEMPTS, Invoke, again_where_inputs_are_lost
+from cluster.pool import CALL_ATTEMPTS, Invoke
+from cluster.replica import InputsLost, pause_s
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
 from rollout.types import CallReport, Mode, Prompt, Version
+
+Made = TypeVar("Made")
 
 
 class Actors(Protocol):
@@ -131,6 +134,17 @@ class GroupSource:
             scored, references = await score(self.rewards, references, attempts)
         self.slowest_s = max(self.slowest_s, call.age_s)
         return _scored_call(prompts, references, sampled, scored)
+
+
+async def again_where_inputs_are_lost(make: Callable[[], Awaitable[Made]], restore: Callable[[], Awaitable[None]]) -> Made:
+    """What `make` makes; where objects that it was given are lost with their node, `restore` them and try again."""
+    for losses in range(CALL_ATTEMPTS - 1):
+        try:
+            return await make()
+        except InputsLost:
+            await asyncio.sleep(pause_s(losses))
+            await restore()
+    return await make()
 
 
 async def sample(

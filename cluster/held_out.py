@@ -6,10 +6,9 @@ from typing import Any
 
 from cluster.config import Settings
 from cluster.failed_prompts import FailedPrompts
-from cluster.group_source import Actors, PublishedWeights, sample, score
+from cluster.group_source import Actors, PublishedWeights, again_where_inputs_are_lost, sample, score
 from cluster.inputs import Inputs
 from cluster.poison import FailedPrompt, isolating_poison
-from cluster.pool import again_where_inputs_are_lost
 from cluster.replica import forget
 from cluster.rows import Best, Row, best_of
 from cluster.run_folder import RunFolder

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection
+from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, RayTaskError
@@ -29,7 +29,6 @@ from rollout.errors import ClusterError, LapdogError, first_line
 
 CALL_ATTEMPTS = 3
 
-Made = TypeVar("Made")
 Invoke = Callable[[Actor], list["ray.ObjectRef[Any]"]]
 
 
@@ -254,14 +253,3 @@ class Pool:
             if not free.done():
                 free.set_exception(self._failure)
         self._waiting.clear()
-
-
-async def again_where_inputs_are_lost(make: Callable[[], Awaitable[Made]], restore: Callable[[], Awaitable[None]]) -> Made:
-    """What `make` makes; where objects that it was given are lost with their node, `restore` them and try again."""
-    for losses in range(CALL_ATTEMPTS - 1):
-        try:
-            return await make()
-        except InputsLost:
-            await asyncio.sleep(pause_s(losses))
-            await restore()
-    return await make()

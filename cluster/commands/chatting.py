@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from cluster.commands.opening import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, OpenedPolicy, open_policy
-from cluster.config import Settings
-from cluster.flags import parse_flags, split
+from cluster.commands.opening import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, OpenedPolicy, flags_of_a_policy, open_policy
+from cluster.flags import split
 from cluster.output import say, say_aside
 from rollout.config import Positive, Section
 from rollout.convert import question_of
@@ -42,11 +41,8 @@ class ChatOptions(Section):
 
 
 def chat(argv: Sequence[str]) -> None:
-    """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves.
-
-    Settings that you leave out come from the checkpoint or the export; for any other model folder they have their defaults.
-    """
-    given = parse_flags("chat", chat.__doc__, [ChatOptions, Settings], argv, only=USED_IN_CHAT, others=SEED, default=ITS_OWN)
+    """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves."""
+    given = flags_of_a_policy("chat", chat.__doc__, ChatOptions, argv, USED_IN_CHAT, SEED)
     options, values = split(ChatOptions, given)
     if not options.sample and (idle := next((name for name in (*OF_SAMPLING, *SEED) if name in values), None)):
         raise SettingsError(f"{idle}: changes nothing about the most probable reply; add --sample, or leave it out")

@@ -11,10 +11,10 @@ from pydantic import Field
 from cluster import held_out
 from cluster.actors import reward_pool, sampler_pool
 from cluster.checkpoint import TrainState
-from cluster.commands.opening import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, open_policy
+from cluster.commands.opening import CHECKPOINT, READ_BY_A_POLICY, flags_of_a_policy, open_policy
 from cluster.config import Settings
 from cluster.elastic import start_what_fits
-from cluster.flags import parse_flags, split
+from cluster.flags import split
 from cluster.group_source import PublishedWeights
 from cluster.inputs import check_retrieval
 from cluster.output import say, say_aside
@@ -58,13 +58,8 @@ USED_IN_EVALUATION = (
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Greedy replies of a checkpoint, or of a plain model folder, to a whole file.
-
-    Settings that you leave out come from the checkpoint or the export; for any other model folder they have their defaults.
-    """
-    given = parse_flags(
-        "evaluate", evaluate.__doc__, [EvaluateOptions, Settings], argv, only=USED_IN_EVALUATION, default=ITS_OWN
-    )
+    """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
+    given = flags_of_a_policy("evaluate", evaluate.__doc__, EvaluateOptions, argv, USED_IN_EVALUATION)
     options, values = split(EvaluateOptions, given)
     for path in (options.output, options.predictions):
         if path is not None:

@@ -11,9 +11,16 @@ from pydantic import Field
 from transformers import GenerationConfig
 
 from cluster.commands.model_card import model_card
-from cluster.commands.opening import CHECKPOINT, EXPORTED_SETTINGS, ITS_OWN, READ_BY_AN_EXPORT, OpenedPolicy, open_policy
-from cluster.config import Settings, absolute
-from cluster.flags import by_name, parse_flags, split
+from cluster.commands.opening import (
+    CHECKPOINT,
+    EXPORTED_SETTINGS,
+    READ_BY_AN_EXPORT,
+    OpenedPolicy,
+    flags_of_a_policy,
+    open_policy,
+)
+from cluster.config import absolute
+from cluster.flags import by_name, split
 from cluster.output import say
 from rollout.config import Section
 from rollout.errors import HOW_TO_MEND, CheckpointError, SettingsError, writing
@@ -28,11 +35,8 @@ class ExportOptions(Section):
 
 
 def export(argv: Sequence[str]) -> None:
-    """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card.
-
-    Settings that you leave out come from the checkpoint or the export; for any other model folder they have their defaults.
-    """
-    given = parse_flags("export", export.__doc__, [ExportOptions, Settings], argv, only=READ_BY_AN_EXPORT, default=ITS_OWN)
+    """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
+    given = flags_of_a_policy("export", export.__doc__, ExportOptions, argv, READ_BY_AN_EXPORT)
     options, values = split(ExportOptions, given)
     target = absolute(options.to)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):

@@ -1,12 +1,15 @@
 """A policy that a command was given: a run's checkpoint with its settings, or a plain model folder with those given now."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from cluster import checkpoint
 from cluster.checkpoint import TrainState
 from cluster.config import Settings, absolute
-from cluster.flags import Values, build, read_yaml
+from cluster.flags import Values, build, parse_flags, read_yaml
+from rollout.config import Section
 from rollout.policy.loading import resolved
 
 READ_BY_A_POLICY = (  # settings that change what a finished policy reads
@@ -22,6 +25,7 @@ READ_BY_AN_EXPORT = ("data.query", *(name for name in READ_BY_A_POLICY if name !
 EXPORTED_SETTINGS = "lapdog.yaml"
 CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
 ITS_OWN = "the checkpoint's"
+LEFT_OUT = "Settings that you leave out come from the checkpoint or the export; any other model folder has their defaults."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,18 @@ class OpenedPolicy:
     path: str
     state: TrainState | None
     settings: Settings
+
+
+def flags_of_a_policy(
+    command: str,
+    about: str | None,
+    options: type[Section],
+    argv: Sequence[str],
+    only: tuple[str, ...],
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> Values:
+    """`parse_flags` of a command that opens a policy, whose help says where settings come from."""
+    return parse_flags(command, f"{about} {LEFT_OUT}", [options, Settings], argv, only, others=others, default=ITS_OWN)
 
 
 def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> OpenedPolicy:
