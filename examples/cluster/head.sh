@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The head of a token-protected Ray cluster, in the foreground; what follows the name goes to `ray start`:
 #   examples/cluster/head.sh --num-cpus=4
-# Variables: RAY (ray), RAY_PORT (6379), RAY_DASHBOARD_PORT (8265), RAY_AUTH_TOKEN_PATH (~/.ray/auth_token).
+# Variables: RAY_PORT (6379), RAY_DASHBOARD_PORT (8265), RAY_AUTH_TOKEN_PATH (~/.ray/auth_token).
 set -euo pipefail
 
 export RAY_AUTH_MODE=token
@@ -17,5 +17,5 @@ fi
 chmod 600 "$RAY_AUTH_TOKEN_PATH" # Ray itself makes it readable by all
 
 # --block ends when any of Ray's processes does, so that a supervisor can start all of them again
-exec "${RAY:-ray}" start --head --block --disable-usage-stats --port="${RAY_PORT:-6379}" \
+exec ray start --head --block --disable-usage-stats --port="${RAY_PORT:-6379}" \
   --dashboard-host=127.0.0.1 --dashboard-port="${RAY_DASHBOARD_PORT:-8265}" "$@"

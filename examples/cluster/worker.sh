@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A machine that joins the cluster of head.sh, in the foreground; what follows the name goes to `ray start`:
 #   RAY_HEAD=10.0.0.1 examples/cluster/worker.sh --resources='{"sampler": 2}'
-# Variables: RAY_HEAD (the head's host name or address), RAY (ray), RAY_PORT (6379), RAY_AUTH_TOKEN_PATH (~/.ray/auth_token).
+# Variables: RAY_HEAD (the head's host name or address), RAY_PORT (6379), RAY_AUTH_TOKEN_PATH (~/.ray/auth_token).
 set -euo pipefail
 
 export RAY_AUTH_MODE=token
@@ -18,4 +18,4 @@ if [ ! -s "$RAY_AUTH_TOKEN_PATH" ]; then
 fi
 chmod 600 "$RAY_AUTH_TOKEN_PATH"
 
-exec "${RAY:-ray}" start --address="$RAY_HEAD:${RAY_PORT:-6379}" --block --disable-usage-stats "$@"
+exec ray start --address="$RAY_HEAD:${RAY_PORT:-6379}" --block --disable-usage-stats "$@"

@@ -34,12 +34,13 @@ def run(script: str, *arguments: str, **variables: str) -> "subprocess.Completed
 
 
 @pytest.fixture
-def ray(tmp_path: Path) -> str:
-    """A `ray` that prints how it was called."""
-    path = tmp_path / "ray"
-    path.write_text(FAKE_RAY)
-    path.chmod(0o755)
-    return str(path)
+def path(tmp_path: Path) -> str:
+    """PATH, on which a `ray` comes first that prints how it was called."""
+    ray = tmp_path / "bin" / "ray"
+    ray.parent.mkdir()
+    ray.write_text(FAKE_RAY)
+    ray.chmod(0o755)
+    return f"{ray.parent}:{os.environ['PATH']}"
 
 
 def test_the_scripts_pass_shellcheck() -> None:
@@ -64,31 +65,31 @@ def test_the_images_user_may_write_in_the_projects_folder() -> None:
     assert "\nCOPY --chown=ray . .\nUSER 1000\n" in after
 
 
-def test_the_head_makes_its_token_once_and_for_its_owner_alone(tmp_path: Path, ray: str) -> None:
+def test_the_head_makes_its_token_once_and_for_its_owner_alone(tmp_path: Path, path: str) -> None:
     token = tmp_path / "new" / "token"
-    first = run("head.sh", RAY=ray, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH=str(token))
+    first = run("head.sh", PATH=path, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH=str(token))
     assert first.returncode == 0 and f"made the token {token}" in first.stdout
     made = token.read_text()
     assert len(made) == 64 and int(made, 16) and token.stat().st_mode & 0o777 == 0o600
     assert made not in first.stdout + first.stderr
 
     token.chmod(0o644)
-    second = run("head.sh", RAY=ray, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH=str(token))
+    second = run("head.sh", PATH=path, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH=str(token))
     assert token.read_text() == made and token.stat().st_mode & 0o777 == 0o600 and "made" not in second.stdout
 
 
-def test_the_head_listens_on_loopback_and_asks_for_the_token(tmp_path: Path, ray: str) -> None:
-    started = run("head.sh", "--num-cpus=4", RAY=ray, HOME=str(tmp_path), RAY_AUTH_TOKEN="another", RAY_PORT="7000")
+def test_the_head_listens_on_loopback_and_asks_for_the_token(tmp_path: Path, path: str) -> None:
+    started = run("head.sh", "--num-cpus=4", PATH=path, HOME=str(tmp_path), RAY_AUTH_TOKEN="another", RAY_PORT="7000")
     said = started.stdout.splitlines()
     assert said[1:4] == ["token", str(tmp_path / ".ray" / "auth_token"), "none"]
     assert said[4:7] == ["start", "--head", "--block"]
     assert {"--port=7000", "--dashboard-host=127.0.0.1", "--dashboard-port=8265", "--num-cpus=4"} < set(said)
 
 
-def test_a_worker_joins_the_head_with_its_token(tmp_path: Path, ray: str) -> None:
+def test_a_worker_joins_the_head_with_its_token(tmp_path: Path, path: str) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
-    joined = run("worker.sh", "--labels=role=sampler", RAY=ray, HOME="/", RAY_HEAD="head", RAY_AUTH_TOKEN_PATH=str(token))
+    joined = run("worker.sh", "--labels=role=sampler", PATH=path, HOME="/", RAY_HEAD="head", RAY_AUTH_TOKEN_PATH=str(token))
     said = joined.stdout.splitlines()
     assert said[:4] == ["token", str(token), "none", "start"] and token.stat().st_mode & 0o777 == 0o600
     assert {"--address=head:6379", "--block", "--labels=role=sampler"} < set(said)
@@ -99,9 +100,9 @@ def test_a_worker_joins_the_head_with_its_token(tmp_path: Path, ray: str) -> Non
     [({}, "RAY_HEAD is not set: name the machine that runs head.sh"), ({"RAY_HEAD": "head"}, "no token; copy the head's")],
 )
 def test_a_worker_without_head_or_token_is_refused_in_one_line(
-    variables: dict[str, str], message: str, tmp_path: Path, ray: str
+    variables: dict[str, str], message: str, tmp_path: Path, path: str
 ) -> None:
-    refused = run("worker.sh", RAY=ray, HOME=str(tmp_path), **variables)
+    refused = run("worker.sh", PATH=path, HOME=str(tmp_path), **variables)
     assert refused.returncode == 2 and refused.stdout == "" and refused.stderr.rstrip("\n").endswith(message)
 
 
@@ -121,6 +122,7 @@ def test_the_unit_starts_the_scripts_and_starts_them_again() -> None:
     unit.read(FOLDER / "ray@.service")
     service = unit["Service"]
     assert service["Restart"] == "always"
+    assert service["Environment"].startswith(f"PATH={service['WorkingDirectory']}/.venv/bin:")
     for instance in ("head", "worker"):
         script = service["ExecStart"].split()[0].replace("%i", instance)
         assert (ROOT / Path(script).relative_to(service["WorkingDirectory"])).is_file()
