@@ -104,7 +104,7 @@ def of_step(row: Row) -> Iterator[Value]:
         yield "peak_memory_bytes", {"role": role}, None if row[key] is None else row[key] * 1e6
     yield "steps_total", {}, 1.0
     for role, (groups, tokens) in WORK.items():
-        if role != "reward" or row["reward"] is not None:  # gold answers are not scored
+        if role == "learner" or row["reward"] is not None:  # gold answers are neither sampled nor scored
             yield "groups_total", {"role": role}, row[groups]
             yield "tokens_total", {"role": role}, row[tokens]
 

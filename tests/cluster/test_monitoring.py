@@ -24,6 +24,7 @@ MONITORING = ROOT / "examples" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "grafana" / "dashboards" / "lapdog.json").read_text())
 PAGE = ROOT / "docs" / "monitoring.md"
 ALERTS = MONITORING / "alerts.yml"
+SIZES = {"sampler": 2, "reward": 1, "learner": 1}
 DISCOVERY = "prom_metrics_service_discovery.json"
 
 needs_prometheus = pytest.mark.skipif(
@@ -88,11 +89,16 @@ def expressions(run: str) -> list[str]:
 
 
 def annotations(run: str) -> list[str]:
-    return [as_asked(annotation["expr"], run) for annotation in DASHBOARD["annotations"]["list"]]
+    return [as_asked(annotation["target"]["expr"], run) for annotation in DASHBOARD["annotations"]["list"]]
 
 
-def as_asked(expression: str, run: str) -> str:
-    for variable, value in (("$run", run), ("$__rate_interval", "30s"), ("$__range", "1h")):
+def of_panel(title: str, run: str, window: str) -> list[str]:
+    [panel] = [panel for panel in DASHBOARD["panels"] if panel["title"] == title]
+    return [as_asked(target["expr"], run, window) for target in panel["targets"]]
+
+
+def as_asked(expression: str, run: str, window: str = "30s") -> str:
+    for variable, value in (("$run", run), ("$window", window), ("$__range", "1h")):
         expression = expression.replace(variable, value)
     return expression
 
@@ -126,6 +132,64 @@ def test_the_configuration_passes_prometheus_own_check() -> None:
     subprocess.run(["promtool", "check", "config", MONITORING / "prometheus.yml"], check=True)
 
 
+def check_answers(
+    folder: Path, interval: str, series: dict[str, str], answers: list[tuple[str, int, float | None, str]]
+) -> None:
+    """answers: query, minute, value or None, labels."""
+
+    def answer(asked: str, minute: int, value: float | None, labels: str) -> dict[str, Any]:
+        samples = [] if value is None else [{"labels": labels, "value": value}]
+        return {"expr": asked, "eval_time": f"{minute}m", "exp_samples": samples}
+
+    test = {
+        "interval": interval,
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [answer(*expected) for expected in answers],
+    }
+    (folder / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    subprocess.run(["promtool", "test", "rules", folder / "test.yml"], check=True)
+
+
+@needs_prometheus
+def test_panels_of_speed_tell_the_truth_of_steps_longer_than_a_scrape(tmp_path: Path) -> None:
+    minutes = range(11)
+
+    def every_30_s(a_step: int) -> str:
+        """A counter that a step of a minute adds to at its end."""
+        return " ".join(f"{a_step * minute} {a_step * minute}" for minute in minutes)
+
+    phase = 'ray_lapdog_phase_seconds_total{{run="r", phase="{}"}}'
+    series = {
+        phase.format("sample"): every_30_s(30),
+        phase.format("reward"): every_30_s(6),
+        phase.format("update"): every_30_s(45),
+        phase.format("step"): every_30_s(60),
+        'ray_lapdog_steps_total{run="r"}': every_30_s(1),
+        'ray_lapdog_tokens_total{run="r", role="learner"}': every_30_s(6000),
+        'ray_lapdog_restarts_total{run="r", role="sampler"}': "0x11 1x8",
+    } | {f'ray_lapdog_actors{{run="r", role="{role}", state="idle"}}': f"{count}x20" for role, count in SIZES.items()}
+    samplers, rewards, learner = of_panel("How busy actors are", "r", "5m")
+    [seconds] = of_panel("Seconds of a step", "r", "5m")
+    [tokens] = of_panel("Response tokens", "r", "5m")
+    [replaced] = of_panel("Actors replaced within $window", "r", "5m")
+    at_work = [
+        (samplers, 10, 30 / 60 / 2, '{run="r"}'),
+        (rewards, 10, 6 / 60, '{run="r"}'),
+        (learner, 10, 45 / 60, '{run="r"}'),
+    ]
+    check_answers(
+        tmp_path,
+        "30s",
+        series,
+        [
+            *at_work,
+            (f"{seconds} == 60", 10, 60.0, '{run="r", phase="step"}'),
+            (tokens, 10, 100.0, '{run="r", role="learner"}'),
+            (replaced, 8, 1.0, '{run="r", role="sampler"}'),
+        ],
+    )
+
+
 @needs_prometheus
 def test_annotations_mark_a_lost_actor_and_a_run_that_another_driver_resumes(tmp_path: Path) -> None:
     lost, resumed = annotations("r")
@@ -134,25 +198,14 @@ def test_annotations_mark_a_lost_actor_and_a_run_that_another_driver_resumes(tmp
         'ray_lapdog_incarnation{run="r", WorkerId="a"}': "0 0 0 0 0 0 stale",
         'ray_lapdog_incarnation{run="r", WorkerId="b"}': "_ _ _ _ _ _ _ 1 1 1 1",
     }
-
-    def found(asked: str, minute: int, value: float | None, labels: str) -> dict[str, Any]:
-        samples = [] if value is None else [{"labels": labels, "value": value}]
-        return {"expr": asked, "eval_time": f"{minute}m", "exp_samples": samples}
-
-    questions = [
-        found(lost, 2, None, ""),
-        found(lost, 3, 1.0, '{run="r", role="sampler"}'),
-        found(resumed, 5, None, ""),
-        found(resumed, 7, 1.0, '{run="r"}'),
-        found(resumed, 10, None, ""),
+    answers = [
+        (lost, 2, None, ""),
+        (lost, 3, 1.0, '{run="r", role="sampler"}'),
+        (resumed, 5, None, ""),
+        (resumed, 7, 1.0, '{run="r"}'),
+        (resumed, 10, None, ""),
     ]
-    test = {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
-        "promql_expr_test": questions,
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
-    subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], check=True)
+    check_answers(tmp_path, "1m", series, answers)
 
 
 @needs_prometheus
