@@ -158,7 +158,7 @@ class Settings(Section):
             raise ValueError("policy.lora.rank: adapters need a pretrained model; give policy.path")
         return self
 
-    def check_that_training_reads_all(self) -> None:
+    def check_changes_have_effect(self) -> None:
         """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
         for place, section, names, effective, cause in self._conditions():
             for name in names if not effective else ():
@@ -176,6 +176,10 @@ class Settings(Section):
         yield "cluster.", cluster, ("min_samplers", "max_samplers"), elastic, f"cluster.samplers {cluster.samplers}"
         evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
         yield "", self, ("patience",), evaluated, "data.valid null"
+        yield "", self, ("patience",), self.learner.steps > 0, "learner.steps 0"
+        supervised, no_stage = self.supervised, self.supervised.steps is None and not self.supervised_steps
+        names = tuple(name for name in type(supervised).model_fields if name != "steps")
+        yield "supervised.", supervised, names, not no_stage, "policy.path and no supervised.steps"
 
     @property
     def supervised_steps(self) -> int:

@@ -19,6 +19,7 @@ from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = dict[str, Any]
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # the last two: a date that is none, endless nesting
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan).*")
 
 
@@ -28,9 +29,9 @@ class _OneOfEachName(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names: set[str] = set()
         for key, _ in node.value:
-            if key.value in names:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            names |= {key.value} if isinstance(key.value, str) else set()
+            names |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
         return super().construct_mapping(node, deep)
 
 
@@ -129,12 +130,12 @@ def read_yaml(path: Path, model: type[BaseModel]) -> Values:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError(f"{path}:{line}: is not YAML ({error.problem}); correct the line") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except NOT_YAML as error:
         raise SettingsError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct it") from error
     if tree is not None and not isinstance(tree, dict):
         raise SettingsError(f"{path}: holds {type(tree).__name__}, not settings; write one 'name: value' a line")
     known = [name for name, _ in fields(model)]
-    values = {name: value for name, value in _flatten(tree or {}) if not (value is None and _is_section(name, known))}
+    values = {name: value for name, value in _flatten(tree or {}, known) if not (value is None and _is_section(name, known))}
     for name in values:
         if name not in known:
             raise SettingsError(f"{path}: {name}: unknown setting{_nearest(name, known)}")
@@ -162,10 +163,10 @@ def dump(model: BaseModel) -> str:
     return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _flatten(tree: Values, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(tree: Values, known: Collection[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and f"{prefix}{key}" not in known:
+            yield from _flatten(value, known, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -189,7 +190,7 @@ def _value(field: FieldInfo, value: Any, name: str) -> Any:
     if isinstance(value, str) and is_list:
         try:
             return yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except NOT_YAML as error:
             raise SettingsError(f"{name}: {value!r} is not YAML; give a list such as [{{function: 'module:name'}}]") from error
     return value
 
@@ -214,6 +215,8 @@ def _problem(error: ValidationError, known: Collection[str]) -> str:
         return message
     if problem["type"] == "missing":
         return f"{place}: is missing; give it"
-    if isinstance(problem["input"], dict):  # a whole section's settings do not go together
+    if problem["type"] == "tuple_type":
+        return f"{place}: {problem['input']!r} is refused: give a list, in brackets"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # settings of a section do not go together
         return f"{place}.{message}"
     return f"{place}: {problem['input']!r} is refused: {message[0].lower()}{message[1:]}"

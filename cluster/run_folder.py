@@ -22,7 +22,9 @@ def choose_run_dir(settings: Settings, name: str, in_job: bool) -> Path:
     """The absolute folder of a new run. Raises SettingsError where it would be lost, CheckpointError if it is taken."""
     given = settings.run_dir
     if in_job and (given is None or not given.is_absolute()):
-        raise SettingsError(f"run_dir: {given} lies in the job's temporary copy; give an absolute path that all nodes see")
+        raise SettingsError(
+            f"run_dir: {given or 'its default'} lies in the job's temporary copy; give an absolute path that all nodes see"
+        )
     path = absolute(given or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
     if path.is_file() or (path / "config.yaml").exists():
         raise CheckpointError(f"{path}: holds a run already; go on with --resume {path} or choose another --run_dir")
@@ -77,7 +79,7 @@ class RunFolder:
     def remove_if_nothing_was_done(self) -> None:
         """What was trained, evaluated or found to fail stays."""
         if not any(file.exists() for file in (self.metrics, self.evaluations, self.failed_prompts)):
-            shutil.rmtree(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)  # a mount point, or NFS that keeps the lock's file, may stay
 
     def write_digests(self, digests: dict[str, str]) -> None:
         _replace(self.inputs, json.dumps(digests, indent=1) + "\n")

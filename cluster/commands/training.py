@@ -112,9 +112,9 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     """Settings and inputs of a new run, checked; no inputs where those of the demo are still to be made."""
     on_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
+    settings.check_changes_have_effect()
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
     settings = settings.model_copy(update={"run_dir": path}).resolved()
-    settings.check_that_training_reads_all()
     check_models_rewards_and_trackers(settings)
     settings = with_templates_of_its_family(settings)
     if on_demo:
@@ -157,7 +157,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
     file = folder.path / "config.yaml"
     before, settings = read_settings(file).resolved(), resumed_settings(read_yaml(file, Settings), values)
     check_fixed(before, settings)
-    settings.check_that_training_reads_all()
+    settings.check_changes_have_effect()
     newest = checkpoint.newest(folder.checkpoints, say_aside)
     check_models_rewards_and_trackers(settings)
     inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)

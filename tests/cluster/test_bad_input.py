@@ -118,8 +118,18 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "more passages than the corpus": (lambda c: c.flags(policy__n_context=2), "policy.n_context: 2 passages are asked for"),
     "no passages at all": (lambda c: c.flags(data__passages=None), "data.passages: is missing, and example 'line-1'"),
     "passages without examples": (lambda c: c.flags(data__train=None), "data.train: data.valid and data.passages need"),
-    "reward that is no path": (lambda c: c.flags(reward__extra="[{function: length}]"), "reward.extra"),
+    "reward that is no path": (lambda c: c.flags(reward__extra="[{function: length}]"), "must look like module:function"),
     "reward module that is missing": (lambda c: c.flags(reward__extra="[{function: 'nowhere:f'}]"), "nowhere"),
+    "reward without brackets": (
+        lambda c: c.flags(reward__extra="{function: 'math:sqrt'}"),
+        "reward.extra: {'function': 'math:sqrt'} is refused: give a list, in brackets",
+    ),
+    "reward without a dash": (
+        lambda c: yaml(c, "reward:\n  extra:\n    function: math:sqrt\n"),
+        "reward.extra: {'function': 'math:sqrt'} is refused: give a list, in brackets",
+    ),
+    "reward that is a day": (lambda c: c.flags(reward__extra="[2024-13-45]"), "reward.extra: '[2024-13-45]' is not YAML"),
+    "reward nested without end": (lambda c: c.flags(reward__extra="[" * 10_000), "is not YAML"),
     "reward that is no list": (lambda c: c.flags(reward__extra="{function"), "reward.extra: '{function' is not YAML"),
     "settings file missing": (lambda c: [*c.flags(), "--config", "none.yaml"], "none.yaml: no such settings file"),
     "settings file not YAML": (lambda c: yaml(c, "learner:\n  lr: [1\n"), "settings.yaml:3: is not YAML"),
@@ -330,6 +340,14 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: [*c.flags(), "--data.valid", "null", "--patience", "3"],
         "patience: 3 has no effect with data.valid null; set it to 0, or change that",
     ),
+    "patience without a second stage": (
+        lambda c: c.flags(data__valid=c.train, learner__steps=0, patience=3),
+        "patience: 3 has no effect with learner.steps 0; set it to 0, or change that",
+    ),
+    "a rate of a first stage that there is not": (
+        lambda c: c.flags(policy__path="t5", supervised__steps=None, supervised__lr=1e-4),
+        "supervised.lr: 0.0001 has no effect with policy.path and no supervised.steps; set it to 0.001, or change that",
+    ),
     "a temperature where nothing is drawn": (
         lambda c: c.flags(learner__loss="sft", rollout__temperature=0.7),
         "rollout.temperature: 0.7 has no effect with learner.loss sft; set it to 1.0, or change that",
@@ -349,6 +367,10 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: yaml(c, "seed: 1\nseed: 2\n"),
         "settings.yaml:2: is not YAML ('seed' stands twice)",
     ),
+    "settings file with a placeholder": (
+        lambda c: yaml(c, "run_dir: {{ name }}\n"),
+        "settings.yaml:1: is not YAML (found unhashable key)",
+    ),
     "settings file with a number for a name": (lambda c: yaml(c, "1: 2\n"), "settings.yaml: 1: unknown setting"),
     "settings file nested without end": (lambda c: yaml(c, "[" * 10_000), "is not YAML"),
     "settings file a folder": (lambda c: [*c.flags(), "--config", str(c.folder)], "cannot be read as text"),
@@ -360,15 +382,15 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "reward with weight of no number": (
         lambda c: c.flags(reward__extra="[{function: 'math:sqrt', weight: nan}]"),
-        "reward.extra",
+        "reward.extra.0.weight: 'nan' is refused",
     ),
     "model folder whose config is no JSON": (
         lambda c: c.flags(policy__path=c.file("m/config.json", "{").parent),
-        "m",
+        "is not a valid JSON file",
     ),
     "model folder whose config names no type": (
         lambda c: c.flags(policy__path=c.file("m/config.json", "{}").parent),
-        "m",
+        "Unrecognized model",
     ),
     "model folder a file": (lambda c: c.flags(policy__path=c.train), "is no model folder or hub name"),
     "reference missing": (lambda c: c.flags(learner__reference_path=c.folder / "no"), "no: is no model folder or hub name"),
