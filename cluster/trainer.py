@@ -161,7 +161,7 @@ class Trainer:
 
     async def conclude(self) -> None:
         """Say what the run achieved, and where everything lies."""
-        await self.chronicle.conclude(self.state.step, self.stop_reason)
+        await self.chronicle.conclude(self.state.step, self.stop_reason, interrupted=self._signalled)
 
     def close(self) -> None:
         """End what this run started."""

@@ -69,6 +69,10 @@ class PolicySettings(Section):
         description='wording of a gold answer; default: "{answer}", or " {answer}" for a causal LM that is no chat model',
     )
 
+    @property
+    def name(self) -> str:
+        return self.path or "small T5, from scratch"
+
     @field_validator("prompt_template")
     @classmethod
     def _question_is_named(cls, template: str | None) -> str | None:

@@ -35,7 +35,7 @@ CURVES = (
     Curve("clip_fraction", "Clipped tokens", "share whose ratio was clipped", "Policy"),
     Curve("ratio_max", "Largest ratio", "policy / sampler over all tokens", "Policy", largest=True),
     Curve("kl_to_sampler", "KL to the sampler", "nats a token since the responses were drawn", "Policy"),
-    Curve("truncated", "Cut responses", "share that reached rollout.max_new_tokens", "Policy"),
+    Curve("truncated", "Cut responses", "share cut at rollout.max_new_tokens; in stage 1 of the gold answers", "Policy"),
     Curve("loss", "Loss", "what was minimised", "Optimiser"),
     Curve("grad_norm", "Gradient norm", "before clipping", "Optimiser", largest=True),
     Curve("lr", "Learning rate", "as used", "Optimiser", exact=True),
@@ -50,7 +50,7 @@ CURVES = (
     Curve("peak_memory_mb", "Learner's memory", "MB: of the GPU where there is one, else resident", "Throughput", exact=True),
     Curve("peak_memory_mb_sampler", "Samplers' memory", "MB of the one that held most, likewise", "Throughput", exact=True),
 )
-OF_RESPONSES = ("zero_variance", "truncated", "staleness_mean", "seconds_reward", "seconds_sync")  # 0 where none are drawn
+OF_RESPONSES = ("zero_variance", "staleness_mean", "seconds_reward", "seconds_sync")  # 0 where none are drawn
 INCIDENTS = {
     "restarts": "actors replaced",
     "requeued": "prompts sampled again",

@@ -12,7 +12,7 @@ from cluster.flags import by_name
 from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, finite, spread
 from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents, stages
 from cluster.report.groups import sampled_groups
-from cluster.rows import EVALUATION_COLUMNS, Row, milestones
+from cluster.rows import EVALUATION_COLUMNS, Row, best_of, milestones
 from cluster.run_folder import RunFolder, read_settings
 
 EVALUATIONS = 200
@@ -58,6 +58,7 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "path": str(folder.path),
+        "model": settings.policy.name,
         "settings": by_name(settings),
         "changed": changed(settings),
         "stages": stages(metrics),
@@ -67,6 +68,8 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
         "curves": curves(metrics),
         "evaluations": [_with_short_reply(row) for row in shown],
         "evaluated": len(evaluations),
+        "milestones": [row["step"] for row in milestones(evaluations)],
+        "best": best_of(evaluations).step,
         "failed_prompts": [[row["step"], cut(str(row.get("id")), LONGEST_NAME)] for row in failed[:EVENTS]],
         "failed": len({(row.get("file"), row.get("id")) for row in failed}),
         "failures": len(failed),

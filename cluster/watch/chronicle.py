@@ -88,11 +88,14 @@ class Chronicle:
         if self._monitor is not None:
             self._monitor.phase(phase, time.perf_counter() - started)
 
-    async def conclude(self, step: int, stop_reason: str | None) -> None:
-        """Write the report; say what the run achieved, and where everything lies."""
+    async def conclude(self, step: int, stop_reason: str | None, interrupted: bool) -> None:
+        """Write the report; say what the run achieved, and where everything lies. interrupted: by somebody, who may
+        resume it."""
         await self._write_report()
         if self._monitor is not None:
-            self._monitor.conclude()
+            self._monitor.conclude(finished=not interrupted and self.output_lost is None)
+        if self._job_entry is not None:
+            await self._job_entry.conclude()
         folder, evaluations = self._folder, self._folder.evaluation_rows()
         best = best_of(evaluations).step
         lines = [f"stopped at step {step}: {stop_reason}"] if stop_reason else []

@@ -21,7 +21,7 @@ def job_metadata(settings: Settings) -> dict[str, str]:
     return {
         "run": settings.run_dir.name if settings.run_dir else "",
         "run_dir": str(settings.run_dir),
-        "model": settings.policy.path or "small T5, from scratch",
+        "model": settings.policy.name,
         "data": str(settings.data.train),
     }
 
@@ -31,20 +31,35 @@ class JobEntry:
         self._metadata, self._say = job_metadata(settings), say
         self._entry: tuple[Any, str] | None = None
         self._last = float("-inf")
+        self._untold: tuple[Row, int] | None = None
         self._writing: asyncio.Task[None] | None = None
 
     def step(self, row: Row, last_step: int) -> None:
         """`row` is a line of metrics.jsonl."""
-        free = self._writing is None or (self._writing.done() and not self._writing.exception())
-        if not free or time.monotonic() - self._last < SECONDS_BETWEEN_MESSAGES:
-            return
-        self._last = time.monotonic()
-        self._writing = asyncio.create_task(self._write(row, last_step))
-        tell_its_end(self._writing, "the dashboard's list of jobs no longer tells the step", self._say)
+        self._untold = row, last_step
+        if time.monotonic() - self._last >= SECONDS_BETWEEN_MESSAGES:
+            self._tell()
+
+    async def conclude(self) -> None:
+        """The last step, too, is told."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)
+        self._tell()
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)
 
     def close(self) -> None:
         if self._writing is not None:
             forget(self._writing)
+
+    def _tell(self) -> None:
+        free = self._writing is None or (self._writing.done() and not self._writing.exception())
+        if not free or self._untold is None:
+            return
+        self._last = time.monotonic()
+        self._writing = asyncio.create_task(self._write(*self._untold))
+        self._untold = None
+        tell_its_end(self._writing, "the dashboard's list of jobs no longer tells the step", self._say)
 
     async def _write(self, row: Row, last_step: int) -> None:
         client, id = self._entry = self._entry or _own_entry()

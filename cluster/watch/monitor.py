@@ -69,7 +69,7 @@ class Monitor:
         self._trackers = [Background(name, tracker, say) for name, tracker in trackers.items()]
         self._counted = dict.fromkeys(roles, 0)  # restarts
         self._looking: asyncio.Task[None] | None = None
-        self._finished = False
+        self._finished, self._longest_close_s = False, LONGEST_CLOSE_OF_A_BROKEN_RUN_S
 
     async def start(self) -> None:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
@@ -100,13 +100,13 @@ class Monitor:
         """What was done between two steps, in seconds of wall time."""
         self._gauges.show([("phase_seconds_total", {"phase": name}, seconds)])
 
-    def conclude(self) -> None:
-        """The run came to its end."""
-        self._finished = True
+    def conclude(self, finished: bool) -> None:
+        """All is done and saved. finished: the run is not to be resumed."""
+        self._finished, self._longest_close_s = finished, LONGEST_CLOSE_S
 
     def close(self) -> None:
         """Wait until trackers have all, but no longer than a run may be held."""
-        deadline = time.monotonic() + (LONGEST_CLOSE_S if self._finished else LONGEST_CLOSE_OF_A_BROKEN_RUN_S)
+        deadline = time.monotonic() + self._longest_close_s
         with contextlib.ExitStack() as parts:  # the last first
             for tracker in self._trackers:
                 parts.callback(tracker.wait, deadline)

@@ -33,7 +33,7 @@ def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pyte
     told = chronicle(tmp_path / "run")
     (tmp_path / "run" / "report.html").mkdir()
     told.go_back(3)
-    asyncio.run(told.conclude(3, None))
+    asyncio.run(told.conclude(3, None, interrupted=False))
     [event] = rows(tmp_path / "run" / "events.jsonl")
     assert event["step"] == 3 and "report.html was not written (CheckpointError: " in event["text"]
     assert "run folder:" in capsys.readouterr().out
@@ -102,3 +102,17 @@ def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: 
     else:
         assert storage.asked == 1  # and given up
         assert said == ["the dashboard's list of jobs no longer tells the step: TimeoutError: the head is slow"]
+
+
+def test_the_list_of_jobs_ends_with_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(answers=True)
+    monkeypatch.setattr("cluster.watch.job._own_entry", lambda: (storage, "raysubmit_1"))
+
+    async def concluded() -> None:
+        entry = JobEntry(Settings(), print)
+        for step in (8, 9, 10):  # at once, so that the first alone is told meanwhile
+            entry.step(ROW | {"step": step}, 10)
+        await entry.conclude()
+
+    asyncio.run(concluded())
+    assert storage.info.message == "grpo 10/10, reward 0.50" and storage.info.metadata["step"] == "10"

@@ -23,7 +23,8 @@ def test_a_report_holds_what_the_run_wrote(run: Path) -> None:
     metrics = rows(run / "metrics.jsonl")
     assert data["curves"]["steps"] == [row["step"] for row in metrics]
     assert data["curves"]["values"]["reward"][4:] == [pytest.approx(row["reward"], rel=1e-4) for row in metrics[4:]]
-    assert data["curves"]["values"]["truncated"][:4] == [None] * 4  # nothing is drawn in stage 1
+    assert data["curves"]["values"]["zero_variance"][:4] == [None] * 4  # nothing is drawn in stage 1
+    assert data["curves"]["values"]["truncated"] == [row["truncated"] for row in metrics]  # but gold answers may be cut
     assert data["evaluations"] == rows(run / "evaluations.jsonl")
     assert data["stages"] == {"supervised": [1, 4], "grpo": [5, 8]} and data["settings"]["rollout.group_size"] == 4
     assert len(data["groups"]) == 4 * 4 and {len(group["responses"]) for group in data["groups"]} == {4}

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -220,6 +221,7 @@ class Moody(trackers.Tracker):
         self.logged.append(step)
 
     def close(self, finished: bool) -> None:
+        self.finished = finished
         self._meet("close")
 
     def _meet(self, what: str) -> None:
@@ -268,6 +270,23 @@ def test_trackers_that_take_nothing_hold_no_run(finished_run: Path, tmp_path: Pa
     told = [row["text"] for row in rows(run / "events.jsonl") if "has not taken all" in row["text"]]
     left = "has not taken all at the end of the run and is left; a resume tries it again"
     assert told == [f"mlflow {left}", f"tensorboard {left}"]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_run_that_is_stopped_by_a_signal_is_not_finished_to_its_tracker(
+    is_stopped: bool, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalling(Moody):
+        def open(self, id: str | None) -> str:
+            if is_stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().open(id)
+
+    tracker = Signalling()
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", lambda *_: tracker)
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    assert main(["train", "--local", "--resume", str(run), "--trackers", "mlflow"]) == 0
+    assert tracker.finished != is_stopped and rows(run / "metrics.jsonl")[-1]["step"] == (7 if is_stopped else 8)
 
 
 def test_a_tracker_that_does_not_open_keeps_nobody_from_leaving() -> None:

@@ -1,7 +1,6 @@
 // ---- head of the page -------------------------------------------------------------------------------------------------------
 function best(run) {
-  const trained = run.evaluations.filter((row) => row.step > 0 && isKnown(row.reward));
-  return trained.reduce((a, b) => (a === null || b.reward > a.reward ? b : a), null);
+  return run.evaluations.find((row) => row.step === run.best);
 }
 function constantReply(run) {
   return run.evaluations.map((row) => row.constant_reply).find(Boolean);
@@ -16,8 +15,7 @@ function head(top) {
     return;
   }
   const run = RUNS[0];
-  const model = run.settings["policy.path"] || "small T5, from scratch";
-  add(top, soft(`${model}; ${run.settings["data.train"] || "demo"}; `, element("code", {}, run.path)));
+  add(top, soft(`${run.model}; ${run.settings["data.train"] || "demo"}; `, element("code", {}, run.path)));
   const [first, peak, floor] = [run.evaluations[0], best(run), constantReply(run)];
   const facts = [
     ["Steps", run.steps.toLocaleString("en"), `${duration(run.seconds)} of training steps`],
@@ -80,9 +78,7 @@ function heldOutRows(run, i, columns) {
   ];
 }
 function shown(run) {
-  if (run.evaluations.length <= 12) return run.evaluations;
-  const [rows, peak] = [run.evaluations, best(run)];
-  return rows.filter((row, i) => i === 0 || i === rows.length - 1 || row === peak || row.stage !== rows[i + 1].stage);
+  return run.evaluations.filter((row) => run.milestones.includes(row.step));
 }
 
 // ---- curves of training -----------------------------------------------------------------------------------------------------
