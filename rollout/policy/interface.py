@@ -58,9 +58,7 @@ class Policy(ABC):
         return self._responses(decoded), decoded.kept_mass
 
     @abstractmethod
-    def _begin(
-        self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
-    ) -> tuple[Continuation, torch.Tensor]:
+    def _begin(self, contexts: Sequence[Context], group_size: int, max_new_tokens: int) -> tuple[Continuation, torch.Tensor]:
         """Compute the contexts, once for all responses of a group; the tokens int64 [P, G] that the responses go on from."""
 
     def score(
