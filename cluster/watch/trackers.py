@@ -85,6 +85,8 @@ class Mlflow(Tracker):
         import mlflow
         from mlflow.entities import Param
 
+        # with a server it prints the run's address, a password in it too, among our own lines
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self.place = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{self._folder.parent / 'mlflow.db'}")
         self._client = mlflow.MlflowClient(self.place)
         if id is not None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,57 @@ def test_trackers_hold_what_the_files_of_a_resumed_run_hold(train: Callable[...,
     assert_same(of_wandb(run / "wandb"), made)
     assert_same(of_mlflow(database, ids["mlflow"], list(made)), made)
     assert_no_secrets(run)
+
+
+class MlflowServer(BaseHTTPRequestHandler):
+    """Answers as one that knows no experiment and one run; keeps what is logged to it, and who asks."""
+
+    metrics: dict[str, list[tuple[int, float]]]
+    authorizations: set[str | None]
+
+    def do_GET(self) -> None:
+        missing = "get-by-name" in self.path
+        self._answer({"error_code": "RESOURCE_DOES_NOT_EXIST"} if missing else {"run": self._run()}, 404 if missing else 200)
+
+    def do_POST(self) -> None:
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        for metric in sent.get("metrics", ()):
+            self.metrics.setdefault(metric["key"], []).append((metric["step"], metric["value"]))
+        self._answer({"experiment_id": "1", "run": self._run(), "run_info": self._run()["info"]})
+
+    def log_message(self, *_: object) -> None:
+        return
+
+    def _run(self) -> dict[str, Any]:
+        return {
+            "info": {"run_id": "r", "run_uuid": "r", "run_name": "run", "experiment_id": "1", "status": "RUNNING"},
+            "data": {},
+        }
+
+    def _answer(self, body: dict[str, Any], code: int = 200) -> None:
+        self.authorizations.add(self.headers["Authorization"])
+        text = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def test_a_server_of_mlflows_is_told_all_and_the_terminal_no_password(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow", reason=f"mlflow is missing: pip install {trackers.INSTALL['mlflow']}")
+    MlflowServer.metrics, MlflowServer.authorizations = {}, set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), MlflowServer) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter@127.0.0.1:{server.server_port}")
+        run = copy_as_of(finished_run, tmp_path / "run", 6)
+        code = main(["train", "--local", "--resume", str(run), "--trackers", "mlflow", "--json"])
+        server.shutdown()
+    assert code == 0 and [step for step, _ in MlflowServer.metrics["train/loss"]] == [7, 8]
+    assert MlflowServer.authorizations == {"Basic bWU6aHVudGVy"}
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["step"] == 8 and "hunter" not in said.out + said.err
 
 
 def test_steps_that_are_gone_back_to_are_forgotten(tmp_path: Path) -> None:
