@@ -75,7 +75,7 @@ class Monitor:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
         self._looking = asyncio.create_task(self._look())
         tell_its_end(self._looking, "queues and actors are no longer exported", self._say)
-        self._gauges.show([("last_step_timestamp_seconds", {}, time.time())])
+        self._gauges.show([("last_step_timestamp_seconds", {}, time.time()), ("ends_total", {}, 0)])
         ids = self._folder.tracker_ids() if self._settings.trackers else {}
         for tracker in self._trackers:
             if id := await tracker.open(ids.get(tracker.name)):
@@ -103,6 +103,7 @@ class Monitor:
     def conclude(self, finished: bool) -> None:
         """All is done and saved. finished: the run is not to be resumed."""
         self._finished, self._longest_close_s = finished, LONGEST_CLOSE_S
+        self._gauges.show([("ends_total", {}, 1)])
 
     def close(self) -> None:
         """Wait until trackers have all, but no longer than a run may be held."""

@@ -81,6 +81,7 @@ SERIES = (
     _one("requeued_groups_total", "requeued", "groups too old to be trained on; their prompts were queued again"),
     _one("skipped_updates_total", "skipped", "updates left out because loss or gradient was not finite"),
     Series("restarts_total", "actors that were replaced", ("role",)),
+    Series("ends_total", "1 once the driver has ended the run, finished or stopped; 0 stays where it was lost"),
     Series("actors", "actors that are starting, idle or busy", ("role", "state")),
     Series("queue_prompts", "prompts waiting for a sampler, running, or ready to be trained on", ("queue",)),
     Series("failed_prompts", "prompts that failed three times by themselves, of the file train or valid", ("file",)),

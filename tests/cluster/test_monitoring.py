@@ -118,12 +118,13 @@ def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
     documented = re.findall(r"\| `(sum by .+)` \|", PAGE.read_text())
     assert len(documented) == 4
     prometheus.await_series(expressions("watched") + [asked.replace("[5m]", "[30s]") for asked in documented])
-    for expression in annotations("watched"):
-        assert prometheus.query(expression) == []  # no actor was lost
+    lost, resumed, ended = annotations("watched")
+    prometheus.await_series([ended])
+    assert prometheus.query(lost) == prometheus.query(resumed) == []
 
 
 def test_the_dashboard_shows_every_series() -> None:
-    shown = set(re.findall(r"ray_lapdog_(\w+)", "\n".join(expressions(""))))
+    shown = set(re.findall(r"ray_lapdog_(\w+)", "\n".join([*expressions(""), *annotations("")])))
     assert shown == {series.name for series in SERIES}
 
 
@@ -192,7 +193,7 @@ def test_panels_of_speed_tell_the_truth_of_steps_longer_than_a_scrape(tmp_path: 
 
 @needs_prometheus
 def test_annotations_mark_a_lost_actor_and_a_run_that_another_driver_resumes(tmp_path: Path) -> None:
-    lost, resumed = annotations("r")
+    lost, resumed, _ = annotations("r")
     series = {
         'ray_lapdog_restarts_total{run="r", role="sampler", WorkerId="a"}': "0 0 0 1 1 1 1 _ _ _ _",
         'ray_lapdog_incarnation{run="r", WorkerId="a"}': "0 0 0 0 0 0 stale",
