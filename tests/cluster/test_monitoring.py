@@ -55,13 +55,13 @@ class Prometheus:
         self._process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=self._log)
 
     def query(self, expression: str) -> list[Any]:
-        """The series of an instant query; none while the server is not yet up."""
+        """The series of an instant query that have a value; none while the server is not yet up."""
         try:
             answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10).json()
         except requests.ConnectionError:
             return []
         assert answer["status"] == "success", f"{expression}: {answer}"
-        return list(answer["data"]["result"])
+        return [series for series in answer["data"]["result"] if series["value"][1] != "NaN"]
 
     def await_series(self, expressions: list[str]) -> None:
         until, missing = time.monotonic() + DEADLINE_S, expressions
