@@ -97,9 +97,7 @@ def main(argv: Sequence[str]) -> int:
         say_aside(f"error: {' '.join(str(cause).split())}")
         return 2
     except KeyboardInterrupt:
-        whole = "; the newest checkpoint of the run, if there is one, is whole" if command == "train" else ""
-        say_aside(f"interrupted{whole}")
-        return 130
+        return end_interrupted(command)
     except OSError as error:
         if error.filename is None:
             raise
@@ -107,7 +105,24 @@ def main(argv: Sequence[str]) -> int:
             return 141
         say_aside(f"error: {error.filename}: {error.strerror}; check the path, its rights and the disk")
         return 2
+    except ImportError as error:
+        if not came_from_an_interrupt(error):
+            raise
+        return end_interrupted(command)
     return 0
+
+
+def end_interrupted(command: str) -> int:
+    whole = "; the newest checkpoint of the run, if there is one, is whole" if command == "train" else ""
+    say_aside(f"interrupted{whole}")
+    return 130
+
+
+def came_from_an_interrupt(error: BaseException | None) -> bool:
+    """Transformers' lazy imports raise their own error for whatever they met."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 if __name__ == "__main__":

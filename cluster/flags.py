@@ -187,6 +187,8 @@ def _value(field: FieldInfo, value: Any, name: str) -> Any:
             return ()
         if type(None) in kinds:
             return None
+    if value == "" and Path in kinds:
+        raise SettingsError(f"{name}: '' is refused: names no path; give one")
     if isinstance(value, str) and is_list:
         try:
             return yaml.safe_load(value)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.config import Settings
+from cluster.output import say_aside
 from cluster.watch.trackers import check_installed
 from reward.scorer import Scorer
 from rollout.dataset import read_prompts
@@ -37,6 +38,9 @@ def load_inputs(settings: Settings) -> Inputs:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
     train = read_prompts(data.train)
     valid = read_prompts(data.valid) if data.valid is not None else []
+    seen = {(prompt.question, prompt.answers) for prompt in train}
+    if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
+        say_aside(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
     corpus = check_retrieval(settings, [*train, *valid])
     digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
     return Inputs(train, valid[: settings.eval_limit], digests)

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -125,13 +125,13 @@ class RunFolder:
         return sorted((int(number), log) for number, log in logs if number.isdecimal())
 
     def metric_rows(self) -> list[Row]:
-        return list(_rows(self.metrics))
+        return list(_figures(self.metrics))
 
     def event_rows(self) -> list[Row]:
         return list(_rows(self.events))
 
     def evaluation_rows(self) -> list[Row]:
-        return list(_rows(self.evaluations))
+        return list(_figures(self.evaluations))
 
     def failed_prompt_rows(self) -> list[Row]:
         return list(_rows(self.failed_prompts))
@@ -141,14 +141,26 @@ class RunFolder:
         return {row["incarnation"] for row in self.metric_rows()}
 
 
-def writable(path: Path) -> None:
-    """Raise SettingsError unless a file can be written at `path`."""
+def writable(path: Path, beside: Iterable[Path | None]) -> None:
+    """Raise SettingsError unless a file can be written at `path` that is none of those `beside` it."""
+    if any(other is not None and path.resolve() == other.resolve() for other in beside):
+        raise SettingsError(f"{path}: stands for another file of this command; name one of its own")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise SettingsError(f"{path}: cannot be written; name a file in a folder that exists and is yours")
 
 
 def read_settings(file: Path) -> Settings:
     return build(Settings, read_yaml(file, Settings))
+
+
+def _figures(file: Path) -> Iterator[Row]:
+    """Rows that hold numbers, but for the stage's name and the constant reply's own figures."""
+    for row in _rows(file):
+        for key, value in row.items():
+            if not isinstance(value, int | float | None) and key not in ("stage", "constant_reply"):
+                place = f"{file}: step {row['step']}"
+                raise CheckpointError(f"{place}: {key!r} is {value!r:.60}, no number; correct the line or remove it")
+        yield row
 
 
 def _rows(file: Path) -> Iterator[Row]:

@@ -75,7 +75,7 @@ def load_function(name: str) -> RewardFunction:
     module, _, attribute = name.partition(":")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs the user's module, which may raise anything
+    except (Exception, SystemExit) as error:  # importing runs the user's module, which may raise anything
         remedy = "check the spelling and that the module's folder is on PYTHONPATH"
         raise RewardError(f"reward.extra: cannot import {name!r} ({_describe(error)}): {remedy}") from error
     if not callable(function):
@@ -88,11 +88,11 @@ def call_function(
 ) -> np.ndarray:
     """The user's values for the texts, float64 [G], NaN for None. Raises RewardError unless they are G numbers or None."""
     place = f"reward.extra: {name!r} on prompt {prompt.id!r}"
-    remedy = f"return a list of {len(texts)} finite numbers (or None), one per response"
+    remedy = f"return a list with one number (or None) per response, here {len(texts)}, each finite as float32"
     try:
         values = function(prompt, passages, list(texts))
         values = values.tolist() if isinstance(values, np.ndarray) else values
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RewardError(f"{place} raised {_describe(error)}: mend the function or remove it") from error
     if not isinstance(values, list | tuple):
         raise RewardError(f"{place} returned {_one_line(short(values))}: {remedy}")
@@ -124,7 +124,7 @@ def _is_finite(value: object) -> bool:
     return isinstance(number, int | float) and abs(number) <= _FLOAT32_MAX
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     return _one_line(f"{type(error).__name__}: {error}")
 
 

@@ -68,8 +68,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def read_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
     """Yield (line number, validated row) of a .jsonl or .parquet file; rows of parquet are numbered from 1."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
+    _check_file(path)
     rows: Iterator[tuple[int, str]] | Iterator[tuple[int, dict[str, Any]]]
     match path.suffix:
         case ".jsonl":
@@ -87,8 +86,7 @@ def read_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number, text) of the lines that are not blank. Raises DataError naming a line that is not UTF-8."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
+    _check_file(path)
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -97,6 +95,11 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise DataError.at(path, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
             if line.strip():
                 yield number, line.rstrip("\r\n")
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder; name a file' if path.is_dir() else 'no such file; check the path'}")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -115,12 +118,17 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "json_invalid":
-        return f"is not JSON ({problem['ctx']['error']}); give one JSON object a line"
+        cause = problem["ctx"]["error"].replace(" at line 1 column", " at column")
+        return f"is not JSON ({cause}); give one JSON object a line"
     if problem["type"] == "missing":
         return f"lacks the key {place!r}; the keys are {', '.join(_keys(error))}"
     if problem["type"] in ("string_pattern_mismatch", "string_too_short", "too_short"):
         return f"{place!r} is empty; fill it in or remove the line"
-    return f"{place!r} is {problem['input']!r:.60}: {problem['msg'].lower()}; correct it" if place else "is no JSON object"
+    return (
+        f"{place!r} is {problem['input']!r:.60}: {problem['msg'].lower()}; correct it"
+        if place
+        else "is no JSON object; put keys and values in braces"
+    )
 
 
 def _keys(error: ValidationError) -> list[str]:

@@ -21,6 +21,6 @@ class ConvertOptions(Section):
 def convert(argv: Sequence[str]) -> None:
     """ConvAI2 / ParlAI text -> examples, one for every reply of the agent, with both speakers' turns."""
     options = build(ConvertOptions, parse_flags("convert", convert.__doc__, [ConvertOptions], argv))
-    writable(options.output)
+    writable(options.output, [options.input])
     count = convert_parlai(options.input, options.output, options.history)
     say(f"wrote {count} examples to {options.output}")

@@ -61,9 +61,9 @@ def evaluate(argv: Sequence[str]) -> None:
     """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
     given = flags_of_a_policy("evaluate", evaluate.__doc__, EvaluateOptions, argv, USED_IN_EVALUATION)
     options, values = split(EvaluateOptions, given)
-    for path in (options.output, options.predictions):
+    for path, other in ((options.output, options.predictions), (options.predictions, None)):
         if path is not None:
-            writable(path)
+            writable(path, (options.data, options.passages, other))
     opened = open_policy(options.checkpoint, values, options.config, options.passages)
     settings, state = opened.settings, opened.state
     cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here

@@ -26,8 +26,10 @@ def report(argv: Sequence[str]) -> None:
     if not runs:
         raise SettingsError("report: names no run; give the folder of one, or of several to compare them")
     target = options.output or (RunFolder.existing(runs[0]).report if len(runs) == 1 else Path("report.html"))
+    if target.is_file() and target.suffix not in (".html", ".htm"):
+        raise SettingsError(f"output: {target} is there and ends in {target.suffix!r}; name a .html file")
     if len(runs) > 1 or options.output is not None:
-        writable(target)
+        writable(target, [])
     write_report(runs, target)
     say(f"wrote {target}: open it in a browser")
 

@@ -30,7 +30,9 @@ class Bm25:
 def _index(corpus: Corpus) -> bm25s.BM25:
     tokens = bm25s.tokenize(corpus.texts(), stopwords=STOPWORDS, show_progress=False)
     if not tokens.vocab.keys() - {""}:
-        raise DataError("data.passages: the passages hold nothing but stop words; there is nothing to search in them")
+        raise DataError(
+            "data.passages: no passage has a word to search for, of two letters or more and no stop word; give others"
+        )
     index = bm25s.BM25()
     index.index(tokens, show_progress=False)
     return index

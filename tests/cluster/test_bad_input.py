@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pytest
 
 from cluster.checkpoint import Checkpoints, TrainState, newest
 from cluster.run_folder import RunFolder
-from launch import main
+from launch import COMMANDS, main
 from rollout.errors import CheckpointError, SettingsError, writing
 
 GOOD = {"question": "persona: i run. context:  Q: hi ?", "answers": ["hello ."]}
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         "cannot be read as text",
     ),
     "train file missing": (lambda c: c.flags(data__train=c.folder / "no.jsonl"), "no.jsonl: no such file"),
-    "train file a folder": (lambda c: c.flags(data__train=c.folder), "no such file"),
+    "train file a folder": (lambda c: c.flags(data__train=c.folder), "is a folder; name a file"),
     "train file empty": (lambda c: c.flags(data__train=c.file("e.jsonl", "")), "e.jsonl: holds no example"),
     "train file of another kind": (lambda c: c.flags(data__train=c.file("t.csv", "a,b\n")), "ends in '.csv'"),
     "line not JSON": (
@@ -209,7 +209,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "passages of stop words": (
         lambda c: c.flags(data__passages=c.jsonl("p.jsonl", PASSAGE | {"title": "", "text": "the"})),
-        "nothing but stop words",
+        "no passage has a word to search for",
     ),
     "file name too long": (lambda c: c.flags(run_dir=c.folder / ("x" * 300)), "File name too long"),
     "evaluate with a setting of training": (
@@ -281,7 +281,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "train file a link to itself": (lambda c: c.flags(data__train=c.link("b.jsonl", "b.jsonl")), "b.jsonl: no such file"),
     "train file in the home of nobody": (lambda c: c.flags(data__train="~nobody-at-all/x.jsonl"), "x.jsonl: no such file"),
     "train file compressed": (lambda c: c.flags(data__train=c.file("b.jsonl.gz", b"\x1f\x8b")), "ends in '.gz'"),
-    "train file without a name": (lambda c: c.flags(data__train=""), "no such file"),
+    "train file without a name": (lambda c: c.flags(data__train=""), "data.train: '' is refused: names no path"),
     "parquet without a column": (
         lambda c: c.flags(data__train=c.parquet("b.parquet", question=["a"])),
         "lacks the key 'answers'",
@@ -340,6 +340,19 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: [*c.flags(), "--data.valid", "null", "--patience", "3"],
         "patience: 3 has no effect with data.valid null; set it to 0, or change that",
     ),
+    "evaluation over its own examples": (
+        lambda c: ["evaluate", "--checkpoint", str(c.folder), "--data", str(c.train), "--predictions", str(c.train)],
+        "train.jsonl: stands for another file of this command; name one of its own",
+    ),
+    "conversion over its own text": (
+        lambda c: ["convert", "--input", str(c.train), "--output", str(c.train)],
+        "train.jsonl: stands for another file of this command; name one of its own",
+    ),
+    "report over data": (
+        lambda c: ["report", str(c.folder), "--output", str(c.train)],
+        "train.jsonl is there and ends in '.jsonl'; name a .html file",
+    ),
+    "report to nowhere": (lambda c: ["report", str(c.folder), "--output", ""], "output: '' is refused: names no path"),
     "patience without a second stage": (
         lambda c: c.flags(data__valid=c.train, learner__steps=0, patience=3),
         "patience: 3 has no effect with learner.steps 0; set it to 0, or change that",
@@ -582,7 +595,14 @@ def test_a_file_system_without_locks_is_told(monkeypatch: pytest.MonkeyPatch, tm
         pass
 
 
-@pytest.mark.parametrize(("line", "expected"), [("{oops", ":1: is not JSON"), ('{"loss": 1}', ":1: names no step")])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{oops", ":1: is not JSON"),
+        ('{"loss": 1}', ":1: names no step"),
+        ('{"step": 3, "loss": "x"}', ": step 3: 'loss' is 'x', no number; correct the line or remove it"),
+    ],
+)
 def test_metrics_that_no_run_wrote_are_named(
     line: str, expected: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -591,6 +611,28 @@ def test_metrics_that_no_run_wrote_are_named(
     capsys.readouterr()
     assert main(["train", "--resume", str(run)]) == 2
     assert f"error: {run}/metrics.jsonl{expected}" in capsys.readouterr().err
+
+
+def test_what_raises_an_error_of_its_own_at_an_interrupt_is_no_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def importing(argv: Sequence[str]) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ModuleNotFoundError("could not import module") from error
+
+    monkeypatch.setitem(COMMANDS, "train", importing)
+    assert main(["train"]) == 130 and capsys.readouterr().err.startswith("interrupted; ")
+
+
+def test_examples_that_are_both_trained_and_evaluated_on_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(tmp_path)
+    assert main([*case.flags(data__valid=case.train, supervised__steps=1, learner__steps=1), "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert said == f"{case.train}: 2 of 2 examples stand in {case.train}, too; held-out figures will flatter\n"
 
 
 def test_truncated_model_weights_leave_no_run_behind(

@@ -141,20 +141,21 @@ def test_bad_extra_values_name_function_prompt_value_and_remedy(scorer_with, val
     with pytest.raises(RewardError) as caught:
         scorer_with(lambda prompt, passages, responses: values).score(make_group(["no", "yes"], ("yes",)))
     message = str(caught.value)
-    assert all(part in message for part in ("'own_rewards:own'", "'q17'", shown, "return a list of 2 finite numbers"))
+    assert all(part in message for part in ("'own_rewards:own'", "'q17'", shown, "here 2, each finite"))
     assert "\n" not in message
 
 
-def test_exception_in_an_extra_reward_is_told_in_one_line_that_survives_pickling(scorer_with):
+@pytest.mark.parametrize("error", [KeyError("no such\nkey"), SystemExit("no such\nkey")])
+def test_exception_in_an_extra_reward_is_told_in_one_line_that_survives_pickling(error, scorer_with):
     def own(prompt, passages, responses):
-        raise KeyError("no such\nkey")
+        raise error
 
     with pytest.raises(RewardError) as caught:
         scorer_with(own).score(make_group(["yes"], ("yes",)))
     message = str(caught.value)
-    assert all(part in message for part in ("'own_rewards:own'", "'q17'", "KeyError", "no such", "mend the function"))
+    assert all(part in message for part in ("'own_rewards:own'", "'q17'", type(error).__name__, "no such", "mend the function"))
     assert "\n" not in message
-    assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.__cause__ is error
     copy = pickle.loads(pickle.dumps(caught.value))
     assert type(copy) is RewardError and str(copy) == message
 

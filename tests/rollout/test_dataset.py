@@ -143,7 +143,7 @@ def test_an_empty_file_is_refused(tmp_path, content):
 
 def test_a_missing_file_is_refused(tmp_path):
     assert problem(tmp_path / "no.jsonl").startswith(f"{tmp_path / 'no.jsonl'}: no such file")
-    assert "no such file" in problem(tmp_path)
+    assert "is a folder" in problem(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["data.txt", "data.json", "data"])
