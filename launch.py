@@ -23,7 +23,7 @@ from cluster.output import reopen_closed_streams, say, say_aside, write_what_can
 from rollout.errors import LapdogError, SettingsError
 
 if TYPE_CHECKING:
-    from cluster.trainer import Trainer
+    from cluster.training.trainer import Trainer
 
 Command = Callable[[Sequence[str]], None]
 
@@ -42,7 +42,7 @@ async def train(trainer: "Trainer") -> None:
 
 def train_command(argv: Sequence[str]) -> None:
     """Supervised training, then GRPO; without data on the embedded demo."""
-    from cluster.commands.training import planned, train_request, training
+    from cluster.commands.train import planned, train_request, training
 
     request = train_request(argv, train_command.__doc__)
     if request.options.dry_run:
@@ -66,11 +66,11 @@ def imported_when_called(name: str) -> Command:
 
 COMMANDS: dict[str, Command] = {
     "train": train_command,
-    "evaluate": imported_when_called("cluster.commands.evaluating.evaluate"),
-    "report": imported_when_called("cluster.commands.reporting.report"),
-    "chat": imported_when_called("cluster.commands.chatting.chat"),
-    "export": imported_when_called("cluster.commands.exporting.export"),
-    "convert": imported_when_called("cluster.commands.converting.convert"),
+    "evaluate": imported_when_called("cluster.commands.evaluate.evaluate"),
+    "report": imported_when_called("cluster.commands.report.report"),
+    "chat": imported_when_called("cluster.commands.chat.chat"),
+    "export": imported_when_called("cluster.commands.export.export"),
+    "convert": imported_when_called("cluster.commands.convert.convert"),
 }
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from cluster.checkpoint import newest
+from cluster.store.checkpoint import newest
 
 ROOT = Path(__file__).parent.parent
 FAST_HEALTH = {

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning_report import Results, write_report
-from cluster.config import Settings
-from cluster.flags import build
-from cluster.run_folder import read_settings
+from cluster.settings.flags import build
+from cluster.settings.tree import Settings
+from cluster.store.run_folder import read_settings
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
 from reward.metrics import bleu, f1, rouge_l
 from reward.scorer import Scorer
-from rollout import demo
-from rollout.dataset import read_prompts
+from rollout.data import demo
+from rollout.data.dataset import read_prompts
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever

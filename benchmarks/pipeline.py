@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import ray
 
-from cluster.group_source import GroupSource, PublishedWeights
-from cluster.learner_client import LearnerClient
-from cluster.pipeline import Pipeline
-from cluster.poison import FailedPrompt
-from cluster.pool import Pool
+from cluster.actors.learner_client import LearnerClient
+from cluster.actors.pool import Pool
+from cluster.training.isolation import FailedPrompt
+from cluster.training.pipeline import Pipeline
+from cluster.training.rollout_client import GroupSource, PublishedWeights
 from learner.config import Stage
-from rollout.dataset import PromptOrder
+from rollout.data.dataset import PromptOrder
 from rollout.types import CallReport, Prompt, Version
 
 PROMPTS_A_CALL, PROMPTS_A_STEP = 8, 64

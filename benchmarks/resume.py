@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.checkpoint import newest
+from cluster.store.checkpoint import newest
 from tests.cluster.runs import rows, without_clock
 
 ROOT = Path(__file__).parent.parent

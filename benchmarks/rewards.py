@@ -20,7 +20,7 @@ from sacrebleu.metrics import BLEU
 from reward.config import RewardSettings
 from reward.metrics import f1
 from reward.scorer import Scorer
-from rollout import demo
+from rollout.data import demo
 from rollout.types import Group, Prompt, Response, Retrieval, Version
 
 SIZE = 8

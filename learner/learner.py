@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from learner.batch import MicroBatch, counted_lengths, micro_batches
+from learner.batch_advantages import advantages_of, rewards_of, sequence_kl
 from learner.config import LearnerSettings, Stage
 from learner.loss import TokenStatistics, adapted_kl_coef, policy_loss, token_weights
 from learner.optimizer import load_optimizer, new_optimizer, save_optimizer
-from learner.shaping import advantages_of, rewards_of, sequence_kl
 from learner.update_metrics import PassOutcome, UpdateMetrics, update_metrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import CheckpointError, SettingsError

@@ -11,7 +11,7 @@ from reward.config import RewardSettings
 from reward.constant_reply import best_constant_reply
 from reward.evaluation import evaluate
 from reward.scorer import Scorer, spread
-from rollout.group_file import read_groups, write_groups
+from rollout.data.group_file import read_groups, write_groups
 from rollout.logs import log_what_is_done
 from rollout.types import CallReport, Group, Prompt
 

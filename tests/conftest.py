@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # a test waits for what Prometheus sees
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small, threads only wait for each other
 
-from rollout.demo import write_demo  # noqa: E402  (after the environment is set)
+from rollout.data.demo import write_demo  # noqa: E402  (after the environment is set)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.pictures RUN OTHER_RUN
 
-Those of the dashboard come from `pytest tests/cluster/test_dashboard.py --pictures docs/images`.
+Those of the dashboard come from `pytest tests/cluster/watch/test_dashboard.py --pictures docs/images`.
 """
 
 import sys

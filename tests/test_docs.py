@@ -16,9 +16,9 @@ import pytest
 from ray.scripts.scripts import cli as ray_cli
 
 import launch
-from cluster.config import Settings
-from cluster.flags import fields, read_yaml
-from cluster.settings_reference import page as settings_page
+from cluster.settings.flags import fields, read_yaml
+from cluster.settings.reference import page as settings_page
+from cluster.settings.tree import Settings
 from tests.cluster.runs import ROOT
 from tests.examples.pages import PAGES, Shell, as_pattern, blocks, prose
 
@@ -72,7 +72,7 @@ def test_a_quoted_output_is_met_by_its_like_alone(quoted: str, printed: str, is_
 
 def test_the_reference_of_settings_is_what_the_settings_say() -> None:
     written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert written == settings_page(), "write it anew: python -m cluster.settings_reference > docs/settings.md"
+    assert written == settings_page(), "write it anew: python -m cluster.settings.reference > docs/settings.md"
 
 
 def test_the_index_names_every_page() -> None:

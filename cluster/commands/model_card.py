@@ -8,13 +8,13 @@ import torch
 import transformers
 from jinja2 import Environment, StrictUndefined
 
-from cluster.changed_settings import changed
-from cluster.commands.opening import OpenedPolicy
-from cluster.config import Settings
-from cluster.flags import by_name
-from cluster.inputs import is_demo
-from cluster.rows import EVALUATION_COLUMNS, Row
-from cluster.run_folder import RunFolder, read_settings
+from cluster.commands.policy_source import OpenedPolicy
+from cluster.settings.changed import changed
+from cluster.settings.flags import by_name
+from cluster.settings.tree import Settings
+from cluster.store.records import EVALUATION_COLUMNS, Row
+from cluster.store.run_folder import RunFolder, read_settings
+from cluster.training.inputs import is_demo
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Policy
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from cluster.report.bounded import largest, mean
-from cluster.rows import Row
+from cluster.store.records import Row
 
 POINTS = 500
 

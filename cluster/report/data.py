@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster.changed_settings import changed
-from cluster.config import Settings
-from cluster.flags import by_name
 from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, finite, spread
 from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents, stages
 from cluster.report.groups import sampled_groups
-from cluster.rows import EVALUATION_COLUMNS, Row, best_of, milestones
-from cluster.run_folder import RunFolder, read_settings
+from cluster.settings.changed import changed
+from cluster.settings.flags import by_name
+from cluster.settings.tree import Settings
+from cluster.store.records import EVALUATION_COLUMNS, Row, best_of, milestones
+from cluster.store.run_folder import RunFolder, read_settings
 
 EVALUATIONS = 200
 EVENTS = 400

@@ -9,12 +9,12 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.config import Settings
-from cluster.crew import Learner
-from cluster.failed_prompts import FailedPrompts
-from cluster.group_source import Actors
-from cluster.replica import forget, tell_its_end
-from cluster.run_folder import RunFolder
+from cluster.actors.ports import Learner
+from cluster.actors.replica import forget, tell_its_end
+from cluster.settings.tree import Settings
+from cluster.store.failed_prompts import FailedPrompts
+from cluster.store.run_folder import RunFolder
+from cluster.training.rollout_client import Actors
 from cluster.watch.series import PREFIX, SERIES, Value, of_evaluation, of_step
 from cluster.watch.trackers import TRACKERS, Tracker
 from cluster.watch.tracking import Background, TensorBoard, scalars

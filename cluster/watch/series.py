@@ -123,7 +123,7 @@ def of_evaluation(row: Row) -> Iterator[Value]:
 
 
 def table() -> str:
-    """The table of docs/monitoring.md, checked by tests/cluster/test_monitoring.py."""
+    """The table of docs/monitoring.md, checked by tests/cluster/watch/test_monitoring.py."""
     lines = ["| ray_lapdog_... | meaning | labels beside run |", "|---|---|---|"]
     lines += [f"| {each.name} | {each.meaning} | {', '.join(each.labels)} |" for each in SERIES]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from cluster.output import say
-from cluster.rows import EVALUATION_COLUMNS, Row, json_line, milestones
+from cluster.store.records import EVALUATION_COLUMNS, Row, json_line, milestones
 
 Manner = Literal["lines", "quiet", "json"]
 

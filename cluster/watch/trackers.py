@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from cluster.config import Settings, TrackerName
-from cluster.flags import by_name
+from cluster.settings.flags import by_name
+from cluster.settings.tree import Settings, TrackerName
 from rollout.errors import SettingsError
 
 PROJECT = "lapdog"

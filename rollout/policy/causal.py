@@ -16,7 +16,7 @@ from rollout.policy import tree_attention
 from rollout.policy.interface import Context, Policy, TokenScores, pad
 from rollout.policy.layers import checkpoint_layers, compile_layers
 from rollout.policy.rendering import CausalRenderer
-from rollout.policy.token_scores import token_scores
+from rollout.policy.token_logprobs import token_scores
 from rollout.policy.tree_attention import Branches, PackedTree, Prefill
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}

@@ -24,7 +24,7 @@ from rollout.policy.interface import Context, Policy, TokenScores, pad
 from rollout.policy.layers import checkpoint_layers, compile_layers
 from rollout.policy.rendering import FidRenderer
 from rollout.policy.response_cache import ResponseCache
-from rollout.policy.token_scores import token_scores
+from rollout.policy.token_logprobs import token_scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rollout.errors import PolicyError
 from rollout.policy.decoding import Continuation, Decoded, Decoding, decode
 from rollout.policy.rendering import Renderer
-from rollout.policy.thin_products import thin_products
+from rollout.policy.small_batch_linear import thin_products
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
 

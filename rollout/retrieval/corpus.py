@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from rollout.dataset import PassageRow, read_rows
+from rollout.data.dataset import PassageRow, read_rows
 from rollout.errors import DataError
 from rollout.types import Passage
 

@@ -7,8 +7,8 @@ import pytest
 from benchmarks.learning import ARMS, PATCH, Arm, best_expected_reward, settings_of
 from benchmarks.learning_report import FIGURES, excludes_zero, paired, write_report
 from benchmarks.patch_reward import f1_rouge_bleu
-from cluster.config import Settings
-from cluster.flags import build, dump
+from cluster.settings.flags import build, dump
+from cluster.settings.tree import Settings
 from rollout.types import Prompt
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -32,7 +32,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rollout.demo import write_demo
+from rollout.data.demo import write_demo
 from tests.cluster.head import free_ports
 from tests.cluster.runs import ROOT
 

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from cluster.commands.training import TrainOptions
-from cluster.config import Settings
-from cluster.flags import build, parse_flags, split
+from cluster.commands.train import TrainOptions
+from cluster.settings.flags import build, parse_flags, split
+from cluster.settings.tree import Settings
 from tests.cluster.runs import ROOT
 
 FOLDER = ROOT / "examples" / "cluster"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cluster.config import Settings
+from cluster.settings.tree import Settings
 from learner.config import PRESETS, LearnerSettings, without_preset
 from learner.loss import LossSwitches
 

@@ -1,0 +1,92 @@
+"""Samplers come and go with the cluster's nodes."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from cluster.actors.learner_client import LearnerClient
+from cluster.actors.pool import Pool
+from cluster.actors.replica import forget, tell_its_end
+from cluster.actors.session import Resources, Shares, bears_samplers
+from cluster.settings.tree import ClusterSettings
+from rollout.errors import first_line
+
+SECONDS_BETWEEN_LOOKS = 2.0
+MAKE_ROOM_S = 30.0  # a sampler goes whenever this has passed in vain
+
+
+class NodeWatch:
+    """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, with `cluster.samplers`
+    auto there are as many samplers as fit, and some make room for a learner or reward actors that find none."""
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        shares: Shares,
+        samplers: Pool,
+        rewards: Pool,
+        learner: LearnerClient,
+        say: Callable[[str], None],
+    ):
+        self._settings, self._shares, self._say = settings, shares, say
+        self._samplers, self._rewards, self._learner = samplers, rewards, learner
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+        tell_its_end(self._watching, "nodes that join or leave are no longer noticed", self._say)
+
+    def close(self) -> None:
+        if self._watching is not None:
+            forget(self._watching)
+
+    def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Act on nodes as `ray.nodes()` lists them."""
+        alive = {node["NodeID"] for node in nodes if node["Alive"]}
+        in_the_way = int(max(self._learner.without_place_s, self._rewards.without_place_s) // MAKE_ROOM_S)
+        size = max(1, samplers_that_fit(nodes, self._settings, self._shares) - in_the_way)
+        for pool in (self._samplers, self._rewards):
+            pool.forget_nodes(alive)
+        if size != self._samplers.size:
+            why = "to make room for the others" if in_the_way else f"nodes: {len(alive)}"
+            self._say(f"samplers: {self._samplers.size} -> {size}, {why}")
+            self._samplers.resize(size)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                self.follow(await asyncio.to_thread(ray.nodes))
+            except (RayError, OSError) as error:
+                self._say(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def start_what_fits(samplers: Pool, settings: ClusterSettings, shares: Shares) -> None:
+    samplers.resize(samplers_that_fit(ray.nodes(), settings, shares))
+
+
+def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSettings, shares: Shares) -> int:
+    """Of nodes as `ray.nodes()` lists them, once the learner and the reward actors have their places; within the bounds.
+
+    A fixed number is what it is, whether it fits or not.
+    """
+    if settings.samplers != "auto":
+        return settings.samplers
+    alive = [node for node in nodes if node["Alive"]]
+    free = [dict(node["Resources"]) for node in alive]
+    for wanted in [shares.learner, *[shares.reward] * settings.rewards]:
+        place = next((room for room in free if _times(room, wanted)), None)
+        if place is not None:
+            for resource, amount in wanted.items():
+                place[resource] = place.get(resource, 0.0) - amount
+    rooms = [room for node, room in zip(alive, free, strict=True) if bears_samplers(node, settings)]
+    fit = sum(_times(room, shares.sampler) for room in rooms)
+    return max(settings.min_samplers, fit if settings.max_samplers is None else min(fit, settings.max_samplers))
+
+
+def _times(room: Resources, wanted: Resources) -> int:
+    """How often `wanted` fits into `room`."""
+    return min((int(room.get(resource, 0.0) / amount + 1e-9) for resource, amount in wanted.items() if amount), default=0)

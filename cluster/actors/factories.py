@@ -1,0 +1,88 @@
+"""Where the three kinds of actors are made, with their names, resources and threads."""
+
+import uuid
+from collections.abc import Callable, Collection
+from typing import Any
+
+import ray
+
+from cluster.actors.autoscaler import NodeWatch
+from cluster.actors.learner_client import LearnerClient
+from cluster.actors.pool import Pool
+from cluster.actors.ports import Crew
+from cluster.actors.session import Resources, Shares
+from cluster.settings.tree import Settings
+from learner.actor import LearnerActor
+from reward.actor import RewardActor
+from rollout.actor import SamplerActor
+
+NODE = "ray.io/node-id"
+Say = Callable[[str], None]
+
+
+def ray_crew(settings: Settings, shares: Shares, run: str, policy_path: str, say: Say) -> Crew:
+    """Actors on Ray, in a namespace of this run's own."""
+    namespace = f"{run}-{uuid.uuid4().hex[:8]}"
+    samplers = sampler_pool(settings, shares, namespace, policy_path, say)
+    rewards = reward_pool(settings, shares, namespace, say)
+    learner = learner_client(settings, shares, namespace, policy_path, say)
+    return Crew(samplers, rewards, learner, NodeWatch(settings.cluster, shares, samplers, rewards, learner, say))
+
+
+def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> Pool:
+    cluster = settings.cluster
+    key, _, value = (cluster.sampler_label or "").partition("=")
+    labels = {key: value} if key else {}
+
+    def spawn(name: str, avoided: Collection[str]) -> Any:
+        options = {"name": f"sampler-{name}", "namespace": namespace, "scheduling_strategy": "SPREAD"}
+        actor = _actor(SamplerActor, shares.sampler, labels, avoided, options)
+        return actor.remote(*sampler_arguments(name, settings, policy_path))
+
+    return Pool("sampler", spawn, cluster.fewest_samplers, cluster.start_deadline_s, cluster.call_deadline_s, say)
+
+
+def reward_pool(settings: Settings, shares: Shares, namespace: str, say: Say) -> Pool:
+    def spawn(name: str, avoided: Collection[str]) -> Any:
+        actor = _actor(RewardActor, shares.reward, {}, avoided, {"name": f"reward-{name}", "namespace": namespace})
+        return actor.remote(*reward_arguments(name, settings))
+
+    cluster = settings.cluster
+    return Pool("reward actor", spawn, cluster.rewards, cluster.start_deadline_s, cluster.call_deadline_s, say)
+
+
+def learner_client(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> LearnerClient:
+    def spawn(name: str, avoided: Collection[str]) -> Any:
+        actor = _actor(LearnerActor, shares.learner, {}, avoided, {"name": f"learner-{name}", "namespace": namespace})
+        return actor.remote(*learner_arguments(settings, policy_path))
+
+    return LearnerClient(spawn, settings.cluster.start_deadline_s, settings.cluster.call_deadline_s, say)
+
+
+def sampler_arguments(name: str, settings: Settings, policy_path: str) -> tuple[Any, ...]:
+    sections = settings.data, settings.policy, settings.rollout
+    return name, policy_path, *sections, settings.seed, settings.cluster.threads or 1
+
+
+def reward_arguments(name: str, settings: Settings) -> tuple[Any, ...]:
+    return name, settings.reward
+
+
+def learner_arguments(settings: Settings, policy_path: str) -> tuple[Any, ...]:
+    sections = settings.learner, settings.rollout, settings.policy
+    return policy_path, *sections, settings.reward.weights(), settings.cluster.threads
+
+
+def _actor(kind: type, wanted: Resources, labels: dict[str, str], avoided: Collection[str], options: dict[str, Any]) -> Any:
+    """Never restarted by Ray: the pool replaces what is lost, where it is safe."""
+    own = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU")}
+    resources = {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0.0), "resources": own}
+    return ray.remote(kind).options(max_restarts=0, **options, **resources, **_placement(labels, avoided))
+
+
+def _placement(labels: dict[str, str], avoided: Collection[str]) -> dict[str, Any]:
+    """Where an actor must lie, and away from suspect nodes as long as others have room."""
+    if not avoided:
+        return {"label_selector": labels} if labels else {}
+    elsewhere = labels | {NODE: f"!in({', '.join(avoided)})"}
+    return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": labels}]}

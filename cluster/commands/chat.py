@@ -1,0 +1,116 @@
+"""`chat`: answers typed turns with a policy and shows what it read, in this process, without Ray."""
+
+import contextlib
+import io
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, OpenedPolicy, flags_of_a_policy, open_policy
+from cluster.output import say, say_aside
+from cluster.settings.flags import split
+from rollout.config import Positive, Section
+from rollout.data.convert import question_of
+from rollout.errors import SettingsError
+from rollout.policy.loading import DTYPES, load_policy
+from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.retriever import Retriever
+from rollout.sampler import Sampler
+from rollout.types import Group, Prompt, Version
+
+OF_SAMPLING = ("rollout.temperature", "rollout.top_p")
+SEED = {"seed": f"seed of the replies that --sample draws [{ITS_OWN}]"}
+OF_DIALOGUE = ("persona", "history")
+USED_IN_CHAT = ("data.query", "data.cache", *READ_BY_A_POLICY, "rollout.max_new_tokens", *OF_SAMPLING)
+SHOWN_OF_A_PASSAGE = 160
+CURSOR_MOVES = ("Cc", "Zl", "Zp")  # control characters and line ends, by Unicode's categories
+HELP = "/reset begins a new dialogue; /quit or Ctrl-D leaves"
+
+
+class ChatOptions(Section):
+    checkpoint: Path = Field(description=CHECKPOINT)
+    passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
+    persona: str | None = Field(None, description="sentences about the one who answers, as in 'i own two cats. i work nights.'")
+    history: Positive = Field(3, description="turns of the dialogue that the policy reads")
+    questions: bool = Field(False, description="every line is a question by itself: no persona, no turns")
+    sample: bool = Field(False, description="draw replies instead of giving the most probable one")
+
+
+def chat(argv: Sequence[str]) -> None:
+    """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves."""
+    given = flags_of_a_policy("chat", chat.__doc__, ChatOptions, argv, USED_IN_CHAT, SEED)
+    options, values = split(ChatOptions, given)
+    if not options.sample and (idle := next((name for name in (*OF_SAMPLING, *SEED) if name in values), None)):
+        raise SettingsError(f"{idle}: changes nothing about the most probable reply; add --sample, or leave it out")
+    if options.questions and (idle := next((name for name in OF_DIALOGUE if name in given), None)):
+        raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")
+    sampler = _sampler(open_policy(options.checkpoint, values, passages=options.passages))
+    if sys.stdin.isatty():
+        say_aside(HELP)
+    turns: list[str] = []
+    for number, text in enumerate(typed()):
+        if text == "/reset":
+            turns = []
+            continue
+        if text.startswith("/"):
+            say_aside(HELP)
+            continue
+        turns.append(f"Q: {text}")
+        question = text if options.questions else question_of(options.persona or "", turns, options.history)
+        prompt = Prompt(id=f"typed-{number}", question=question, answers=())
+        [group] = sampler.groups([prompt], "sample" if options.sample else "greedy", Version(0, 0))
+        say(answer(group))
+        turns.append(f"R: {group.responses[0].text}")
+
+
+def _sampler(opened: OpenedPolicy) -> Sampler:
+    """One response a prompt."""
+    settings = opened.settings
+    n_context, file = settings.policy.n_context, settings.data.passages
+    if n_context and file is None:
+        raise SettingsError(f"passages: none are known, the policy reads {n_context}; give --passages or --policy.n_context 0")
+    corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
+    if corpus is not None and len(corpus) < n_context:
+        n_context = len(corpus)
+        say_aside(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
+    retriever = Retriever(corpus, settings.data.query, n_context)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
+    return Sampler(policy, retriever, settings.rollout.model_copy(update={"group_size": 1}), settings.seed)
+
+
+def typed() -> Iterator[str]:
+    """Lines until /quit or the end of the input; a person is shown a prompt."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a tokenizer takes no half characters
+    if sys.stdin.isatty():
+        with contextlib.suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401  (gives `input` a history)
+    while True:
+        try:
+            text = (input("> ") if sys.stdin.isatty() else input()).strip()
+        except EOFError:
+            return
+        if text == "/quit":
+            return
+        if text:
+            yield text
+
+
+def answer(group: Group) -> str:
+    """The reply, and beneath it what the policy read, best first."""
+    lines = ["\n".join(map(_one_line, group.responses[0].text.splitlines())) or "(an empty reply)"]
+    for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True):
+        text = _one_line(f"{passage.title}: {passage.text}" if passage.title else passage.text)
+        shown = text if len(text) <= SHOWN_OF_A_PASSAGE else f"{text[:SHOWN_OF_A_PASSAGE]}..."
+        lines.append(f"    {score:6.2f}  {_one_line(passage.id)}  {shown}")
+    return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    """Without what would move a terminal's cursor."""
+    return " ".join("".join(" " if unicodedata.category(c) in CURSOR_MOVES else c for c in text).split())

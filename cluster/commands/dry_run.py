@@ -1,0 +1,99 @@
+"""What a run would take, without starting it: actors, memory, tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.commands.memory_estimate import memory, parameter_counts
+from cluster.settings.flags import dump
+from cluster.settings.tree import Settings
+from cluster.training.inputs import Inputs
+from rollout.config import DataSettings
+from rollout.policy.interface import Policy
+from rollout.policy.loading import Outline
+from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.retriever import Retriever
+
+PROMPTS_MEASURED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """context: of each prompt that was measured; row: of their longest row. contexts: of the mean prompt times the prompts of a
+    step of the last stage; responses: of that step, at most."""
+
+    context: Sequence[int]
+    row: int
+    contexts: int
+    responses: int
+
+
+def tokens(settings: Settings, policy: Policy | Outline, inputs: Inputs) -> Tokens:
+    """Renders prompts spread over the training file, with the passages found for them."""
+    data, stage = settings.data, settings.stages()[-1]
+    corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
+    count = min(PROMPTS_MEASURED, len(inputs.train))
+    prompts = [inputs.train[i * len(inputs.train) // count] for i in range(count)]
+    found = Retriever(corpus, data.query, settings.policy.n_context).retrieve(prompts)
+    contexts = policy.contexts([prompt.question for prompt in prompts], [retrieval.passages for retrieval in found])
+    lengths = [sum(len(row) for row in context) for context in contexts]
+    each = settings.rollout.max_new_tokens * (settings.rollout.group_size if stage.sampled else 1)
+    row = max(len(row) for context in contexts for row in context)
+    return Tokens(lengths, row, round(float(np.mean(lengths)) * stage.prompts_per_step), each * stage.prompts_per_step)
+
+
+def plan(settings: Settings, inputs: Inputs, policy: Policy | Outline, data: DataSettings, local: bool) -> str:
+    """data: where the inputs lie now, which need not be where the run will have them. local: without Ray."""
+    measured = tokens(settings.model_copy(update={"data": data}), policy, inputs)
+    actors = ["one sampler, one reward actor and the learner in one process, without Ray"] if local else _actors(settings)
+    parts = actors, _memory(settings, policy, measured), _tokens(settings, inputs, measured)
+    return "\n\n".join([dump(settings).strip(), *("\n".join(part) for part in parts)])
+
+
+def _actors(settings: Settings) -> Iterator[str]:
+    cluster = settings.cluster
+    wanted = [
+        ("sampler", cluster.fewest_samplers, cluster.sampler_cpus, cluster.sampler_gpus),
+        ("reward actor", cluster.rewards, cluster.reward_cpus, 0.0),
+        ("learner", 1, cluster.learner_cpus, cluster.learner_gpus),
+    ]
+    for name, count, cpus, gpus in wanted:
+        named = f"{count} {name}{'s' if count > 1 else ''}"
+        more = " or more" if name == "sampler" and cluster.samplers == "auto" else ""
+        share = "a share of the GPUs there are" if gpus is None else f"{gpus:g} GPU"
+        yield f"{f'{named}{more}':<28}{cpus:g} CPU and {share} each"
+    known = sum(count * (gpus or 0.0) for _, count, _, gpus in wanted)
+    shared = any(gpus is None for *_, gpus in wanted)
+    gpus_together = f"{known:g} GPU{', and those that are shared' if shared else ''}"
+    yield f"{'together':<28}{sum(count * cpus for _, count, cpus, _ in wanted):g} CPU and {gpus_together}"
+
+
+def _memory(settings: Settings, policy: Policy | Outline, measured: Tokens) -> Iterator[str]:
+    needed = memory(settings, policy, max(measured.context), measured.row)
+    parameters, trained = parameter_counts(policy)
+    yield f"{'policy':<28}{type(policy.model).__name__}, {parameters:,} parameters, {trained:,} of them trained"
+    of_learner = {"weights": needed.weights, "gradients": needed.gradients, "Adam": needed.adam, "reference": needed.reference}
+    of_learner |= {"weights to publish": needed.published, "activations at most": needed.activations}
+    of_sampler = {"weights": needed.sampler_weights, "cache": needed.cache}
+    for name, parts in (("learner", of_learner), ("sampler, each", of_sampler)):
+        yield f"{name:<28}{_size(sum(parts.values()))}: " + ", ".join(f"{part} {_size(size)}" for part, size in parts.items())
+    yield f"{'object store':<28}{_size(2 * needed.published)}: two versions of the weights that travel"
+
+
+def _tokens(settings: Settings, inputs: Inputs, measured: Tokens) -> Iterator[str]:
+    stage, context = settings.stages()[-1], measured.context
+    epochs = sum(each.steps * each.prompts_per_step for each in settings.stages()) / len(inputs.train)
+    yield f"{'data':<28}{len(inputs.train):,} examples, {epochs:.1f} times over all stages; {len(inputs.valid):,} held out"
+    yield f"{'context':<28}{np.mean(context):.0f} tokens a prompt, {max(context)} at most, of {len(context)} prompts measured"
+    for label, steps in ((f"a step of {stage.name}", 1), (f"{stage.steps:,} steps", stage.steps)):
+        contexts, responses = steps * measured.contexts, steps * measured.responses
+        yield f"{label:<28}{contexts:,} tokens of contexts, {responses:,} of responses at most"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

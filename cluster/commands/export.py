@@ -1,0 +1,88 @@
+"""`export`: a policy as a plain transformers folder with tokenizer, generation config and model card."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from pydantic import Field
+from transformers import GenerationConfig
+
+from cluster.commands.model_card import model_card
+from cluster.commands.policy_source import (
+    CHECKPOINT,
+    EXPORTED_SETTINGS,
+    READ_BY_AN_EXPORT,
+    OpenedPolicy,
+    flags_of_a_policy,
+    open_policy,
+)
+from cluster.output import say
+from cluster.settings.flags import by_name, split
+from cluster.settings.tree import absolute
+from rollout.config import Section
+from rollout.errors import HOW_TO_MEND, CheckpointError, SettingsError, writing
+from rollout.policy.interface import Policy, end_tokens
+from rollout.policy.loading import has_adapters, load_policy, merge_adapters
+
+
+class ExportOptions(Section):
+    checkpoint: Path = Field(description=CHECKPOINT)
+    to: Path = Field(description="folder to write; it must not exist, or be empty")
+    keep_adapters: bool = Field(False, description="leave LoRA adapters as they are, do not add them to the weights")
+
+
+def export(argv: Sequence[str]) -> None:
+    """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
+    given = flags_of_a_policy("export", export.__doc__, ExportOptions, argv, READ_BY_AN_EXPORT)
+    options, values = split(ExportOptions, given)
+    target = absolute(options.to)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise CheckpointError(f"{target}: is {'not empty' if target.is_dir() else 'a file'}; give another folder with --to")
+    opened = open_policy(options.checkpoint, values)
+    if options.keep_adapters and not has_adapters(opened.path):
+        raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
+    with writing(target, HOW_TO_MEND), _place_for_drafts(target) as place:
+        source = opened.path
+        if has_adapters(source) and not options.keep_adapters:
+            merge_adapters(Path(source), place / "merged")
+            source = str(place / "merged")
+        _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, place / "draft")
+        if target.is_dir():
+            target.rmdir()
+        (place / "draft").rename(target)
+    say(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
+
+
+@contextlib.contextmanager
+def _place_for_drafts(target: Path) -> Iterator[Path]:
+    """A folder beside the target, always the same: what an export left that was killed goes with the next one."""
+    place = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _write(policy: Policy, opened: OpenedPolicy, folder: Path) -> None:
+    """The generation config is what evaluation decodes with: nothing of the base model's own, such as a repetition penalty."""
+    config, before = policy.model.config, policy.model.generation_config
+    start = getattr(config, "decoder_start_token_id", None)
+    policy.model.generation_config = GenerationConfig(
+        max_new_tokens=opened.settings.rollout.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        bos_token_id=before.bos_token_id,
+        decoder_start_token_id=config.pad_token_id if start is None and config.is_encoder_decoder else start,
+        eos_token_id=end_tokens(policy.model, policy.tokenizer),
+        pad_token_id=policy.tokenizer.pad_token_id,
+    )
+    policy.save(folder)
+    policy.model.generation_config.save_pretrained(folder)  # a folder of adapters comes without
+    read = {name: value for name, value in by_name(opened.settings).items() if name in READ_BY_AN_EXPORT}
+    (folder / EXPORTED_SETTINGS).write_text(yaml.safe_dump(read, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

@@ -1,0 +1,69 @@
+"""A policy that a command was given: a run's checkpoint with its settings, or a plain model folder with those given now."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from cluster.settings.flags import Values, build, parse_flags, read_yaml
+from cluster.settings.tree import Settings, absolute
+from cluster.store import checkpoint
+from cluster.store.checkpoint import TrainState
+from rollout.config import Section
+from rollout.policy.loading import resolved
+
+READ_BY_A_POLICY = (  # settings that change what a finished policy reads
+    "policy.dtype",
+    "policy.n_context",
+    "policy.max_passage_tokens",
+    "policy.system_prompt",
+    "policy.prompt_template",
+    "policy.passage_template",
+)
+
+READ_BY_AN_EXPORT = ("data.query", *(name for name in READ_BY_A_POLICY if name != "policy.dtype"), "rollout.max_new_tokens")
+EXPORTED_SETTINGS = "lapdog.yaml"
+CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
+ITS_OWN = "the checkpoint's"
+LEFT_OUT = "Settings that you leave out come from the checkpoint or the export; any other model folder has their defaults."
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPolicy:
+    """folder: the checkpoint or model folder; path: what `load_policy` takes. state: None for a plain model folder."""
+
+    folder: Path
+    path: str
+    state: TrainState | None
+    settings: Settings
+
+
+def flags_of_a_policy(
+    command: str,
+    about: str | None,
+    options: type[Section],
+    argv: Sequence[str],
+    only: tuple[str, ...],
+    others: Mapping[str, str] = MappingProxyType({}),
+) -> Values:
+    """`parse_flags` of a command that opens a policy, whose help says where settings come from."""
+    return parse_flags(command, f"{about} {LEFT_OUT}", [options, Settings], argv, only, others=others, default=ITS_OWN)
+
+
+def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> OpenedPolicy:
+    """The settings are the checkpoint's or the export's own, or those of `config`, under `values` and `passages`.
+
+    Raises CheckpointError, PolicyError or SettingsError.
+    """
+    folder, state = checkpoint.open_for_evaluation(given)
+    if config is not None:
+        values = read_yaml(config, Settings) | values
+    elif state is not None:
+        values = read_yaml(folder / "config.yaml", Settings) | values
+    elif (folder / EXPORTED_SETTINGS).is_file():
+        values = read_yaml(folder / EXPORTED_SETTINGS, Settings) | values
+    settings = build(Settings, values).resolved()
+    if passages is not None:
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": absolute(passages)})})
+    path = str(folder / "policy") if state is not None else str(folder)
+    return OpenedPolicy(folder, path, state, settings.model_copy(update={"policy": resolved(path, settings.policy)}))

@@ -1,0 +1,55 @@
+"""`report`: what one run did, or several beside each other, as one HTML file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster.output import say, say_aside
+from cluster.report.page import write_report
+from cluster.settings.flags import build, parse_flags
+from cluster.store.run_folder import RunFolder, writable
+from rollout.config import Section
+from rollout.errors import SettingsError
+
+
+class ReportOptions(Section):
+    output: Path | None = Field(None, description="HTML file to write; default: report.html, in the run or, for several, here")
+
+
+def report(argv: Sequence[str]) -> None:
+    """RUN [RUN ...]: curves, held-out figures, sampled groups, incidents, settings; several runs are compared."""
+    runs, flags = _runs_and_flags(argv)
+    options = build(ReportOptions, parse_flags("report RUN [RUN ...]", report.__doc__, [ReportOptions], flags))
+    if len(runs) > 1:
+        runs = [run for run in dict.fromkeys(run.resolve() for run in runs) if _holds_a_run(run)]
+    if not runs:
+        raise SettingsError("report: names no run; give the folder of one, or of several to compare them")
+    target = options.output or (RunFolder.existing(runs[0]).report if len(runs) == 1 else Path("report.html"))
+    if target.is_file() and target.suffix not in (".html", ".htm"):
+        raise SettingsError(f"output: {target} is there and ends in {target.suffix!r}; name a .html file")
+    if len(runs) > 1 or options.output is not None:
+        writable(target, [])
+    write_report(runs, target)
+    say(f"wrote {target}: open it in a browser")
+
+
+def _holds_a_run(path: Path) -> bool:
+    """What lies beside runs, as `runs/*` names it, is told of and left out; what is not there at all is a mistake for later."""
+    if (path / "config.yaml").is_file() or not path.exists():
+        return True
+    say_aside(f"{path}: holds no run (no config.yaml); left out")
+    return False
+
+
+def _runs_and_flags(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Runs may stand before and after `--output FILE`, which takes one word; anything else with a dash is for the parser."""
+    runs: list[Path] = []
+    flags: list[str] = []
+    for text in argv:
+        belongs_to_a_flag = bool(flags) and flags[-1] == "--output"
+        if text.startswith("-") or belongs_to_a_flag:
+            flags.append(text)
+        else:
+            runs.append(Path(text))
+    return runs, flags

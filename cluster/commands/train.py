@@ -1,0 +1,196 @@
+"""`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pydantic import Field
+
+from cluster.actors.factories import ray_crew
+from cluster.actors.in_process import check_local, local_crew
+from cluster.actors.ports import Crew
+from cluster.actors.session import in_job, session
+from cluster.commands.dry_run import plan
+from cluster.output import say_aside
+from cluster.settings import lapdog_flags
+from cluster.settings.flags import Values, build, parse_flags, read_yaml, split
+from cluster.settings.tree import Settings
+from cluster.store import checkpoint
+from cluster.store.checkpoint import TrainState
+from cluster.store.run_folder import RunFolder, choose_run_dir, read_settings
+from cluster.training.inputs import (
+    Inputs,
+    check_models_rewards_and_trackers,
+    is_demo,
+    load_inputs,
+    make_demo,
+    policy_folder,
+    tiny_policy,
+    with_demo,
+    with_templates_of_its_family,
+)
+from cluster.training.resume_checks import check_fixed, check_inputs, check_resumable
+from cluster.training.trainer import Trainer
+from cluster.watch.job_entry import job_metadata
+from cluster.watch.terminal import Manner
+from learner.config import without_preset
+from rollout.config import Section
+from rollout.data import demo
+from rollout.errors import LapdogError, SettingsError
+from rollout.policy.loading import outline
+
+Checkpoint = tuple[Path, TrainState]
+
+MANNERS = {
+    "quiet": "say nothing but the end",
+    "json": "say everything as JSON, one object a line: rows of metrics.jsonl and evaluations.jsonl, events, where it lies",
+}
+
+
+class TrainOptions(Section):
+    config: Path | None = Field(None, description="YAML file of settings; flags win over it")
+    resume: Path | None = Field(None, description="folder of a run to go on with, from its newest checkpoint")
+    dry_run: bool = Field(False, description="print settings, actors, memory and tokens of the run, and stop")
+    local: bool = Field(False, description="all roles in this process, one of each, without Ray: for a debugger")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """values: settings by dotted name, those of the file under those of the flags."""
+
+    options: TrainOptions
+    values: Values
+    manner: Manner
+
+
+def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
+    switches = MANNERS | lapdog_flags.SWITCHES_HELP
+    given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), switches, lapdog_flags.HELP)
+    manners: list[Manner] = [manner for manner in ("quiet", "json") if given.pop(manner, False)]
+    if len(manners) > 1:
+        raise SettingsError("--quiet: does not go with --json; give one of them")
+    options, values = split(TrainOptions, lapdog_flags.translated(given))
+    if options.dry_run and manners:
+        raise SettingsError(f"--{manners[0]}: changes nothing about a dry run; leave it out")
+    if options.config is not None:
+        values = without_preset(read_yaml(options.config, Settings)) | values
+    return TrainRequest(options, values, manners[0] if manners else "lines")
+
+
+@contextlib.contextmanager
+def training(request: TrainRequest) -> Iterator[Trainer]:
+    """A new run or one that goes on, with Ray up for the length of the context."""
+    with _resumed_run(request) if request.options.resume else _new_run(request) as trainer:
+        try:
+            yield trainer
+        finally:
+            trainer.close()
+
+
+def planned(request: TrainRequest) -> str:
+    """The plan of a run that is neither started nor written."""
+    options, values = request.options, request.values
+    if options.resume is not None:
+        settings, inputs, _ = _resumption(RunFolder.existing(options.resume), values)
+    else:
+        settings, inputs = _new_settings(options, values)
+    if options.local:
+        check_local(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        read = settings
+        if inputs is None:
+            read = with_demo(settings, Path(folder))
+            inputs = make_demo(read, Path(folder))
+        path = settings.policy.path
+        policy = tiny_policy(read, inputs.train) if path is None else outline(path, settings.policy)
+        return plan(settings, inputs, policy, read.data, options.local)
+
+
+def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inputs | None]:
+    """Settings and inputs of a new run, checked; no inputs where those of the demo are still to be made."""
+    on_demo = "data.train" not in values
+    settings = build(Settings, demo.SETTINGS | values if on_demo else values)
+    settings.check_changes_have_effect()
+    path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
+    settings = settings.model_copy(update={"run_dir": path}).resolved()
+    check_models_rewards_and_trackers(settings)
+    settings = with_templates_of_its_family(settings)
+    if on_demo:
+        return with_demo(settings, RunFolder(path).data), None
+    return settings, load_inputs(settings)
+
+
+@contextlib.contextmanager
+def _new_run(request: TrainRequest) -> Iterator[Trainer]:
+    settings, inputs = _new_settings(request.options, request.values)
+    path = settings.run_dir
+    assert path is not None
+    with _hiring(settings, path.name, request.options.local) as hire:
+        folder = RunFolder.create(path)
+        with folder.held():
+            folder.write_settings(settings)  # from its first instant it can be resumed
+            try:
+                yield _trainer(settings, inputs, folder, hire, request.manner)
+            except LapdogError:
+                folder.remove_if_nothing_was_done()
+                raise
+
+
+@contextlib.contextmanager
+def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
+    assert request.options.resume is not None
+    folder = RunFolder.existing(request.options.resume)
+    with folder.held():
+        settings, inputs, newest = _resumption(folder, request.values)
+        with _hiring(settings, folder.path.name, request.options.local) as hire:
+            folder.write_settings(settings)
+            trainer = _trainer(settings, inputs, folder, hire, request.manner)
+            trainer.resume(newest)
+            yield trainer
+
+
+def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | None, Checkpoint | None]:
+    """Settings and inputs as `_new_settings` returns them, for a run that goes on: what config.yaml says, under what is said
+    now; and its newest whole checkpoint, if there is one."""
+    file = folder.path / "config.yaml"
+    before, settings = read_settings(file).resolved(), resumed_settings(read_yaml(file, Settings), values)
+    check_fixed(before, settings)
+    settings.check_changes_have_effect()
+    newest = checkpoint.newest(folder.checkpoints, say_aside)
+    check_models_rewards_and_trackers(settings)
+    inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
+    if inputs is not None:
+        check_inputs(folder.digests(), settings, inputs)
+    if newest is not None:
+        check_resumable(before, settings, *newest)
+    return settings, inputs, newest
+
+
+def resumed_settings(told: Values, values: Values) -> Settings:
+    """What config.yaml says, under what is said now."""
+    return build(Settings, without_preset(told) | values).resolved()
+
+
+Hire = Callable[[str, Callable[[str], None]], Crew]
+
+
+@contextlib.contextmanager
+def _hiring(settings: Settings, run: str, local: bool) -> Iterator[Hire]:
+    """What makes a crew for the policy in a folder: on Ray, which is up for the length of the context, or in this process."""
+    if local:
+        check_local(settings)
+        yield lambda policy_path, say: local_crew(settings, policy_path)
+        return
+    with session(settings.cluster, run, job_metadata(settings)) as shares:
+        yield partial(ray_crew, settings, shares, run)
+
+
+def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, hire: Hire, manner: Manner) -> Trainer:
+    """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
+    inputs = inputs or make_demo(settings, folder.data)
+    folder.write_digests(inputs.digests)
+    path = policy_folder(settings, inputs.train, folder.policy)
+    return Trainer(settings, inputs, folder, partial(hire, path), manner)

@@ -1,0 +1,114 @@
+"""The settings as a page: `python -m cluster.settings.reference > docs/settings.md`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+from cluster.settings.flags import fields
+from cluster.settings.tree import Settings
+from learner.config import PRESETS
+from reward.config import ExtraReward
+
+INTRODUCTION = """\
+# Settings
+
+Every setting is a flag of `train` (`--learner.lr 1e-5`) and a key of a YAML file (`learner: {lr: 1.0e-5}`) given with
+`--config`; flags win. `null` (as a flag also `none`, where that is no choice of its own) empties a list, or a setting that
+may be empty. A wrong name, type, bound or combination is refused in one line before anything is started. A run writes all of
+them, as used, to its `config.yaml`.
+
+This page is what `python -m cluster.settings.reference` prints; a test compares the two.
+"""
+BOUNDS = {Gt: ">", Ge: "≥", Lt: "<", Le: "≤"}
+TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
+MEMBERS_HEADER = ["setting", "default", "takes", "meaning"]
+TITLES = {
+    "": "The run",
+    "policy.tiny": "A policy from scratch",
+    "policy.lora": "Adapters",
+    "supervised": "Stage 1",
+    "rollout": "Sampling",
+}
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    sections: dict[str, list[tuple[str, FieldInfo]]] = {}
+    for name, field in fields(Settings):
+        sections.setdefault(name.rpartition(".")[0], []).append((name, field))
+    parts = [INTRODUCTION]
+    for section, members in sections.items():
+        parts += [f"\n## {TITLES.get(section, section.capitalize())}\n\n", _table(MEMBERS_HEADER, map(_row, members))]
+        if section == "reward":
+            parts += ["\n### One of `reward.extra`\n\n", _table(MEMBERS_HEADER, map(_row, fields(ExtraReward)))]
+    switches = list(PRESETS["grpo"])
+    rows = ([f"`{name}`", *(_default(preset[name]) for name in switches)] for name, preset in PRESETS.items())
+    return "".join([*parts, "\n## Presets of `learner.loss`\n\n", _table(["", *(f"`{name}`" for name in switches)], rows)])
+
+
+def _row(member: tuple[str, FieldInfo]) -> list[str]:
+    name, field = member
+    return [f"`{name}`", "" if field.is_required() else _default(field.default), _takes(field), _text(field.description or "")]
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value == () else f"`{value}`"
+
+
+def _takes(field: FieldInfo) -> str:
+    """A setting's type and bounds in words."""
+    return " or ".join(dict.fromkeys(_kinds(field.annotation, field.metadata)))
+
+
+def _kinds(annotation: Any, metadata: Sequence[Any]) -> Iterator[str]:
+    origin = get_origin(annotation)
+    if annotation is NoneType:
+        yield "null"
+    elif origin is Annotated:
+        yield from _kinds(annotation.__origin__, annotation.__metadata__)
+    elif origin in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _kinds(each, metadata)
+    elif origin is Literal:
+        yield ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    elif origin is tuple:
+        yield "a list"
+    else:
+        bounds = [f"{BOUNDS[type(bound)]} {_bound(bound)}" for bound in _bounds(metadata)]
+        yield " ".join([TYPES[annotation], ", ".join(bounds)]).strip()
+
+
+def _bounds(metadata: Sequence[Any]) -> Iterator[Any]:
+    """Bounds among the metadata, out of the fields that stand there too (`Annotated[int, Field(gt=0)]`)."""
+    for each in metadata:
+        if isinstance(each, FieldInfo):
+            yield from _bounds(each.metadata)
+        elif type(each) in BOUNDS:
+            yield each
+
+
+def _bound(bound: Any) -> str:
+    (value,) = (getattr(bound, name) for name in ("gt", "ge", "lt", "le") if hasattr(bound, name))
+    return f"2^{value.bit_length() - 1}" if isinstance(value, int) and value > 1 << 20 else str(value)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(description: str) -> str:
+    """Bars and angles that are meant as text."""
+    return description.replace("|", "\\|").replace("<", "\\<")
+
+
+if __name__ == "__main__":
+    print(page(), end="")

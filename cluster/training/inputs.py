@@ -1,0 +1,126 @@
+"""What a run reads, loaded and checked before anything is started or written."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.output import say_aside
+from cluster.settings.tree import Settings
+from cluster.watch.trackers import check_installed
+from reward.scorer import Scorer
+from rollout.data.dataset import read_prompts
+from rollout.data.demo import write_demo
+from rollout.errors import DataError, SettingsError, writing
+from rollout.policy.interface import Policy
+from rollout.policy.loading import build_tiny_policy, check_policy, resolved
+from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.retriever import Retriever
+from rollout.types import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same."""
+
+    train: list[Prompt]
+    valid: list[Prompt]
+    digests: dict[str, str]
+
+
+def load_inputs(settings: Settings) -> Inputs:
+    """Read and check examples and passages; builds the passages' index if it is new.
+
+    Raises the LapdogError of the first thing that is wrong.
+    """
+    data = settings.data
+    if data.train is None:
+        raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
+    train = read_prompts(data.train)
+    valid = read_prompts(data.valid) if data.valid is not None else []
+    seen = {(prompt.question, prompt.answers) for prompt in train}
+    if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
+        say_aside(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
+    corpus = check_retrieval(settings, [*train, *valid])
+    digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
+    return Inputs(train, valid[: settings.eval_limit], digests)
+
+
+def _digest(prompts: list[Prompt]) -> str:
+    return hashlib.sha256("\n".join(map(repr, prompts)).encode()).hexdigest()
+
+
+def check_models_rewards_and_trackers(settings: Settings) -> None:
+    """Raise PolicyError for a model folder that is none, RewardError for a reward that cannot be imported, SettingsError for a
+    tracker that is not installed."""
+    for path in (settings.policy.path, settings.learner.reference_path):
+        if path is not None:
+            check_policy(path)
+    Scorer(settings.reward)
+    check_installed(settings.trackers)
+
+
+def with_templates_of_its_family(settings: Settings) -> Settings:
+    """The policy's templates as they will be used. Raises PolicyError or SettingsError where they do not suit the model."""
+    return settings.model_copy(update={"policy": resolved(settings.policy.path, settings.policy)})
+
+
+def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
+    """The passages that are searched, if any are.
+
+    Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds.
+    """
+    data, n_context = settings.data, settings.policy.n_context
+    corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
+    Retriever(corpus, data.query, n_context)
+    if corpus is None and n_context > 0 and (bare := next((p for p in prompts if p.passages is None), None)):
+        raise DataError(
+            f"data.passages: is missing, and example {bare.id!r} brings no passages itself; "
+            "give a passage file, or --policy.n_context 0 to read questions alone"
+        )
+    return corpus
+
+
+def with_demo(settings: Settings, folder: Path) -> Settings:
+    """The settings with the embedded demo's files, which `make_demo` writes."""
+    return settings.model_copy(update={"data": settings.data.model_copy(update=_demo_files(folder))})
+
+
+def is_demo(settings: Settings, folder: Path) -> bool:
+    return all(getattr(settings.data, name) == file for name, file in _demo_files(folder).items())
+
+
+def make_demo(settings: Settings, folder: Path) -> Inputs:
+    """Write the demo's files and read them."""
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        write_demo(folder, settings.seed)
+    return load_inputs(settings)
+
+
+def _demo_files(folder: Path) -> dict[str, Path]:
+    return {name: folder / f"{name}.jsonl" for name in ("train", "valid", "passages")}
+
+
+def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> str:
+    """The folder or hub name the actors load: the user's, or a small policy that is built and saved here, once."""
+    if settings.policy.path is not None:
+        return settings.policy.path
+    if folder.is_dir():
+        return str(folder)
+    draft = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    policy = tiny_policy(settings, prompts)
+    with writing(folder):
+        policy.save(draft)
+        draft.rename(folder)
+    return str(folder)
+
+
+def tiny_policy(settings: Settings, prompts: list[Prompt]) -> Policy:
+    """The small policy that a run without a `policy.path` begins with."""
+    texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
+    if settings.data.passages is not None:
+        texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
+    texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
+    return build_tiny_policy(settings.policy, texts, settings.seed)

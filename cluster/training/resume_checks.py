@@ -1,0 +1,41 @@
+"""What must not change between a run and its resumption."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.settings.tree import Settings
+from cluster.store.checkpoint import TrainState
+from cluster.training.inputs import Inputs
+from rollout.errors import DataError, SettingsError
+
+FIXED = ("run_dir", "seed", "data", "policy")
+
+
+def check_fixed(before: Settings, settings: Settings, names: Sequence[str] = FIXED) -> None:
+    """Raise SettingsError where a resumed run would not go on with what its folder holds."""
+    for name in names:
+        if getattr(settings, name) != getattr(before, name):
+            raise SettingsError(f"{name}: differs from the run's own, which a resumed run keeps; leave it out")
+
+
+def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs) -> None:
+    """Raise DataError for a file that says something else than when the run was begun."""
+    for name, digest in begun_with.items():
+        if inputs.digests[name] != digest:
+            raise DataError(f"{getattr(settings.data, name)}: is not what the run was begun with; put it back, or start anew")
+
+
+def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: TrainState) -> None:
+    """Raise SettingsError where a resumed run would not go on with what the checkpoint holds."""
+    if state.stage != "supervised":
+        check_fixed(before, settings, ["supervised"])
+    if state.stage == "grpo" and settings.learner.reference_path != before.learner.reference_path:
+        raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
+    stage = next((stage for stage in settings.stages() if stage.name == state.stage), None)
+    if stage is None or stage.last < state.step:
+        steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
+        done = state.step if state.stage == "supervised" else state.step - before.supervised_steps
+        raise SettingsError(f"{steps}: is below what the run has done; give {max(1, done)} or more")
+    needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
+    if needs_reference and not (checkpoint / "reference").is_dir():
+        raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")

@@ -1,0 +1,129 @@
+"""All roles in one process, without Ray: the same numbers, one call after the other."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.commands.train import train_request, training
+from cluster.store.checkpoint import TrainState
+from cluster.training import pipeline_state
+from cluster.training.isolation import FailedPrompt
+from cluster.training.pipeline import Pipeline
+from cluster.training.rollout_client import ScoredGroup
+from cluster.training.trainer import Trainer
+from launch import main
+from rollout.errors import CheckpointError
+from rollout.types import Prompt
+from tests.cluster.runs import DEADLINE_S, ROOT, rows, without_clock
+from tests.cluster.training.test_trainer import assert_same_weights, copy_as_of
+
+
+def test_a_local_run_equals_the_one_on_ray(finished_run: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--local", *tiny_flags, "--run_dir", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert rows(run / "evaluations.jsonl") == rows(finished_run / "evaluations.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+def test_a_run_on_ray_is_resumed_locally(finished_run: Path, tmp_path: Path) -> None:
+    run = copy_as_of(finished_run, tmp_path / "run", 6)
+    assert main(["train", "--local", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+def test_a_local_run_is_resumed_on_ray(finished_run: Path, tiny_flags: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    half = [*tiny_flags, "--learner.steps", "2", "--run_dir", str(run)]
+    assert main(["train", "--local", *half]) == 0
+    assert main(["train", "--resume", str(run), "--learner.steps", "4"]) == 0
+    assert_same_weights(run, finished_run)
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_what_a_users_reward_raises_ends_in_its_own_traceback(
+    valid: bool, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_reward.py").write_text("def broken(prompt, passages, responses):\n    return [1 / 0]\n")
+    flags = ["--reward.extra", "[{function: 'broken_reward:broken'}]", "--run_dir", str(tmp_path / "run")]
+    flags += [] if valid else ["--data.valid", "null"]
+    with pytest.raises(ZeroDivisionError) as raised:
+        main(["train", "--local", *tiny_flags, *flags])
+    assert Path(raised.traceback[-1].path).name == "broken_reward.py"
+
+
+def test_a_reward_of_the_wrong_form_is_told_in_one_line(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "odd_reward.py").write_text("def odd(prompt, passages, responses):\n    return 'good'\n")
+    flags = ["--reward.extra", "[{function: 'odd_reward:odd'}]", "--run_dir", str(tmp_path / "run")]
+    assert main(["train", "--local", *tiny_flags, *flags]) == 2
+    error = capsys.readouterr().err
+    assert "returned 'good'" in error and error.count("\n") == 1
+
+
+def test_a_local_run_starts_no_ray(tiny_flags: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys, ray; sys.path.insert(0, sys.argv[1]); from launch import main; code = main(sys.argv[2:]); "
+        "assert not ray.is_initialized(); sys.exit(code)"
+    )
+    flags = [
+        "train",
+        "--local",
+        *tiny_flags,
+        "--supervised.steps",
+        "0",
+        "--learner.steps",
+        "1",
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
+    command = [sys.executable, "-c", script, str(ROOT), *flags]
+    ended = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=DEADLINE_S)
+    assert ended.returncode == 0 and ended.stderr == "", ended.stdout + ended.stderr
+
+
+def test_staleness_is_refused_where_nothing_overlaps(
+    tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*tiny_flags, "--cluster.max_staleness", "2", "--learner.correction", "mask", "--run_dir", str(tmp_path / "run")]
+    assert main(["train", "--local", *flags]) == 2
+    assert capsys.readouterr().err.startswith("error: cluster.max_staleness: 2 has no meaning with --local")
+    assert not (tmp_path / "run").exists()
+    assert main(["train", "--local", "--dry-run", *flags]) == 2
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_prompts_that_fail_while_a_step_is_saved_belong_to_it(
+    finds: bool, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume from there must not try them again, so they may not be cut back. Afterwards they are the next step's."""
+    failed = FailedPrompt(Prompt(id="bad", question="who ?", answers=("me",)), RuntimeError("no"))
+
+    def note(pipeline: Pipeline, state: TrainState) -> list[ScoredGroup]:
+        if finds:
+            pipeline.fail(failed)
+            return []
+        raise CheckpointError("stop here")
+
+    async def save(trainer: Trainer) -> None:
+        await trainer.start()
+        await trainer.begin(next(trainer.stages()))
+        trainer.state.step = 3
+        monkeypatch.setattr(pipeline_state, "note", note)
+        assert trainer.pipeline is not None
+        with contextlib.nullcontext() if finds else pytest.raises(CheckpointError):
+            await trainer._save(trainer.pipeline)
+        trainer.pipeline.fail(failed)
+
+    flags = ["--local", *tiny_flags, "--supervised.steps", "0", "--run_dir", str(tmp_path / "run")]
+    with training(train_request(flags, None)) as trainer:
+        asyncio.run(save(trainer))
+    assert [row["step"] for row in rows(tmp_path / "run" / "failed_prompts.jsonl")] == ([3, 4] if finds else [4])

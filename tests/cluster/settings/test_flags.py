@@ -1,0 +1,89 @@
+import re
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import pytest
+
+from cluster.commands.train import resumed_settings
+from cluster.settings.flags import build, dump, fields, read_yaml
+from cluster.settings.tree import Settings
+from launch import main
+from rollout.config import Section
+
+
+def choices_of(annotation: object) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [choice for part in get_args(annotation) for choice in choices_of(part)]
+
+
+CHOICES = [(name, choice) for name, field in fields(Settings) for choice in choices_of(field.annotation)]
+NEEDED = {  # so that the choice has an effect
+    "learner.correction_level": {"learner.correction": "mask"},
+    "learner.kl_in": {"learner.kl_coef": 0.1},
+}
+
+
+def value_of(settings: Settings, name: str) -> object:
+    section, _, leaf = name.rpartition(".")
+    return getattr(getattr(settings, section) if section else settings, leaf)
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_every_choice_can_be_given_and_comes_back_from_the_written_settings(name: str, choice: str, tmp_path: Path) -> None:
+    settings = build(Settings, NEEDED.get(name, {}) | {name: choice})
+    expected = (choice,) if isinstance(value_of(settings, name), tuple) else choice
+    assert value_of(settings, name) == expected
+    (tmp_path / "config.yaml").write_text(dump(settings.resolved()))
+    again = build(Settings, read_yaml(tmp_path / "config.yaml", Settings))
+    assert again == settings.resolved() and value_of(again, name) == expected
+
+
+@pytest.mark.parametrize("text", ["null", "none", "None"])
+def test_a_setting_that_may_be_empty_can_be_emptied(text: str) -> None:
+    assert build(Settings, {"eval_limit": text}).eval_limit is None
+    assert build(Settings, {"learner.baseline": text}).learner.baseline == (None if text != "none" else "none")
+    assert build(Settings, {"trackers": text}).trackers == build(Settings, {"trackers": None}).trackers == ()
+
+
+def test_a_list_that_may_be_null_is_a_list_and_a_choice_named_tuple_is_none() -> None:
+    class Both(Section):
+        numbers: tuple[int, ...] | None = None
+        kind: Literal["tuple"] | None = None
+
+    assert build(Both, {"numbers": "[1, 2]"}).numbers == (1, 2)
+    assert build(Both, {"kind": "none"}).kind is None
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("train", "[4]"), *((command, "[the checkpoint's]") for command in ("evaluate", "chat", "export"))],
+)
+def test_help_tells_where_a_setting_that_is_left_out_comes_from(
+    command: str, default: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    defaults = dict(re.findall(r"--([\w.]+) [A-Z_]+ [^\[]*?(\[[^\]]*\])?(?= --|$)", told))
+    assert defaults["policy.n_context"] == default
+    if command == "chat":
+        assert defaults["history"] == "[3]"  # an option of the command itself
+
+
+@pytest.mark.parametrize(
+    ("changed", "used"),
+    [
+        ({"learner.reward_aggregation": "normalize_then_sum"}, {"baseline": None, "scale_rewards": None}),
+        ({"learner.importance": "none", "learner.scale_rewards": "none"}, {"importance": "none", "eps_low": None}),
+        ({"learner.kl_target": "0.1", "learner.kl_coef": "0.9"}, {"kl_target": 0.1, "kl_coef": 0.9}),
+        ({"learner.kl_in": "reward"}, {"kl_in": "reward", "kl_estimator": "k1"}),
+        ({"learner.loss": "dapo"}, {"aggregation": "token", "eps_high": 0.28, "dual_clip": 3.0}),
+        ({}, {"aggregation": "sequence", "kl_coef": 0.04, "dual_clip": 3.0}),
+    ],
+)
+def test_a_resumed_run_uses_what_it_is_told(changed: dict[str, str], used: dict[str, object], tmp_path: Path) -> None:
+    before = build(Settings, {"learner.dual_clip": 3.0} if "loss" in str(changed) or not changed else {})
+    (tmp_path / "config.yaml").write_text(dump(before.resolved()))
+    settings = resumed_settings(read_yaml(tmp_path / "config.yaml", Settings), changed)
+    assert {name: getattr(settings.learner, name) for name in used} == used

@@ -1,0 +1,284 @@
+"""Real runs on a real Ray, through the command line."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from cluster.store.checkpoint import Checkpoints
+from cluster.store.run_folder import read_settings
+from launch import main
+from rollout.data.dataset import PromptOrder, read_prompts
+from tests.cluster.runs import rows, without_clock
+
+METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl kl_coef kl_to_sampler
+clip_fraction corrected entropy ratio_p01 ratio_p50 ratio_p99 ratio_max grad_norm lr set_aside
+staleness_mean staleness_max zero_variance truncated response_tokens tokens_per_s groups_per_s seconds_sample seconds_reward
+seconds_update seconds_sync seconds_step skipped requeued restarts peak_memory_mb
+peak_memory_mb_sampler""".split()
+EVALUATION = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words recall@1
+recall@5 recall@20 constant_reply""".split()
+SAMPLES = """id question answers passages passage_titles passage_ids retrieval_scores response reward f1 rougeL bleu advantage
+tokens finished version""".split()
+
+METRICS_DOC = (Path(__file__).parents[3] / "docs" / "run-folder.md").read_text().split("|---|---|")[1].split("##")[0]
+
+Train = Callable[..., Path]
+
+
+def policy_weights(run: Path, checkpoint: str = "latest") -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / checkpoint / "policy" / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for (name, a), (other_name, b) in zip(policy_weights(one).items(), policy_weights(other).items(), strict=True):
+        assert name == other_name and torch.equal(a, b)
+
+
+def copy_as_of(run: Path, target: Path, step: int) -> Path:
+    """The run as a kill at `step` could have left it: the newest checkpoint is older than the files."""
+    shutil.copytree(run, target, symlinks=True)
+    (target / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(run), str(target)))
+    Checkpoints(target / "checkpoints", keep=9).discard_after(step)
+    latest = target / "checkpoints" / "latest"
+    latest.unlink()
+    latest.symlink_to(f"step-{step}")
+    return target
+
+
+def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
+    metrics = rows(finished_run / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == list(range(1, 9))
+    assert [row["stage"] for row in metrics] == ["supervised"] * 4 + ["grpo"] * 4
+    assert all(set(METRICS) <= set(row) for row in metrics)
+    documented = re.findall(r"^\| (.+?) \|", METRICS_DOC, re.MULTILINE)
+    assert all(set(row) == {key for keys in documented for key in keys.split(", ")} for row in metrics)
+    assert all(row["staleness_max"] == 0 for row in metrics)
+
+
+def test_the_ratio_is_one_while_sampler_and_learner_hold_equal_weights(finished_run: Path) -> None:
+    for row in rows(finished_run / "metrics.jsonl")[4:]:
+        assert row["ratio_max"] == pytest.approx(1, abs=1e-5) and row["clip_fraction"] == 0
+
+
+def test_the_reference_is_the_policy_after_stage_1(finished_run: Path) -> None:
+    assert rows(finished_run / "metrics.jsonl")[4]["kl"] == pytest.approx(0, abs=1e-6)
+    reference = load_file(finished_run / "checkpoints" / "step-8" / "reference" / "model.safetensors")
+    after_stage_1 = policy_weights(finished_run, "step-4")
+    assert all(torch.equal(reference[name], after_stage_1[name]) for name in after_stage_1)
+
+
+def test_evaluations_come_before_between_and_after_the_stages(finished_run: Path) -> None:
+    evaluations = rows(finished_run / "evaluations.jsonl")
+    assert [(row["step"], row["stage"]) for row in evaluations] == [
+        (0, "start"),
+        (3, "supervised"),
+        (4, "supervised"),
+        (6, "grpo"),
+        (8, "grpo"),
+    ]
+    assert all(set(EVALUATION) <= set(row) and row["examples"] == 6 for row in evaluations)
+    assert evaluations[0]["constant_reply"]["text"]
+
+
+def test_every_response_of_a_grpo_step_is_in_the_sample_log(finished_run: Path) -> None:
+    assert sorted(file.stem for file in (finished_run / "samples").iterdir()) == [f"step-{n}" for n in range(5, 9)]
+    table = pq.read_table(finished_run / "samples" / "step-8.parquet")
+    assert table.num_rows == 16 and set(SAMPLES) <= set(table.column_names)
+    assert len(table["passages"][0]) == 2
+
+
+def test_a_saved_policy_is_a_plain_transformers_folder(finished_run: Path) -> None:
+    folder = finished_run / "checkpoints" / "latest" / "policy"
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.model_type == "t5" and tokenizer("hello").input_ids[-1] == tokenizer.eos_token_id
+
+
+def test_three_samplers_give_bitwise_what_one_gives(finished_run: Path, train: Train) -> None:
+    other = train("--cluster.samplers", 3, "--cluster.rewards", 2)
+    assert without_clock(other / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert_same_weights(other, finished_run)
+
+
+@pytest.mark.parametrize("step", [2, 4, 6])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(finished_run: Path, tmp_path: Path, step: int) -> None:
+    """From within stage 1, where gold answers were fetched ahead; from between the stages; from within GRPO."""
+    run = copy_as_of(finished_run, tmp_path / "run", step)
+    pending = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())["pending"]
+    assert bool(pending) == (step == 2)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert [row["incarnation"] for row in rows(run / "metrics.jsonl")] == [0] * step + [1] * (8 - step)
+    assert rows(run / "evaluations.jsonl") == rows(finished_run / "evaluations.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
+    weights = run / "checkpoints" / "step-8" / "policy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    assert main(["train", "--resume", str(run)]) == 0
+    said = "step-8: policy/model.safetensors is missing or damaged; trying the one before"
+    assert said in capsys.readouterr().err
+    assert without_clock(run / "metrics.jsonl") == without_clock(finished_run / "metrics.jsonl")
+    assert_same_weights(run, finished_run)
+
+
+EVERYTHING = {
+    "sets dull groups aside": ("--rollout.dynamic_sampling", 2),
+    "adapts and refreshes": ("--learner.kl_target", 1e-4, "--learner.reference_every", 2, "--learner.passes", 2),
+    "REINFORCE": ("--learner.loss", "reinforce", "--learner.kl_coef", 0.1, "--learner.kl_in", "reward"),
+}
+OWN_REWARD = '[{function: "tests.cluster.own_reward:of_every_second_response"}]'
+
+
+@pytest.mark.parametrize("flags", EVERYTHING.values(), ids=EVERYTHING)
+def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...], train_locally: Train, tmp_path: Path) -> None:
+    rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
+    whole = train_locally(*flags, *rewards, "--keep_checkpoints", 9)
+    run = copy_as_of(whole, tmp_path / "run", 6)
+    state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
+    assert bool(state["set_aside"]) == ("--rollout.dynamic_sampling" in flags)
+    assert main(["train", "--local", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
+    assert_same_weights(run, whole)
+
+
+@pytest.mark.parametrize("flags", [(), ("--cluster.max_staleness", 2, "--cluster.samplers", 2, "--learner.correction", "mask")])
+def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, ...], train: Train, data_dir: Path) -> None:
+    rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
+    run = train(*rewards, *flags, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0, "--learner.steps", 11)
+    metrics = rows(run / "metrics.jsonl")
+    assert sum(row["set_aside"] for row in metrics) > 0
+    logs = [pq.read_table(file).to_pylist() for file in (run / "samples").glob("*.parquet")]
+    trained = {(row["epoch"], row["id"]) for log in logs for row in log}
+    assert len(trained) == 4 * len(metrics)
+    state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
+    kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["set_aside"]} | {
+        (epoch, id) for epoch, id, *_ in state["ready"]
+    }
+    order = state["order"]
+    assert order["epoch"] == 1  # the first is over: those set aside in it had their second attempt
+    taken = PromptOrder(read_prompts(data_dir / "train.jsonl"), seed=0).take(40 + order["position"])
+    assert {(prompt.epoch, prompt.id) for prompt in taken} == trained | kept and not trained & kept
+
+
+def test_the_adaptive_coefficient_follows_the_kl(train_locally: Train) -> None:
+    metrics = rows(train_locally("--learner.kl_target", 1e-9, "--learner.steps", 3) / "metrics.jsonl")[4:]
+    # the first update has no KL, the later ones far more than the target
+    assert [row["kl_coef"] for row in metrics] == pytest.approx([0.04, 0.04 * 0.98, 0.04 * 0.98 * 1.02])
+
+
+def test_a_second_stage_on_gold_answers_needs_no_rewards(train_locally: Train) -> None:
+    metrics = rows(train_locally("--learner.loss", "sft") / "metrics.jsonl")
+    assert [row["stage"] for row in metrics[4:]] == ["grpo"] * 4
+    assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
+
+
+def test_a_resumed_run_may_change_its_loss(train_locally: Train) -> None:
+    run = train_locally("--learner.steps", 2, "--learner.eps_low", 0.3)
+    assert main(["train", "--local", "--resume", str(run), "--learner.loss", "dapo", "--learner.steps", "3"]) == 0
+    used = read_settings(run / "config.yaml").learner
+    assert (used.loss, used.aggregation, used.eps_high, used.eps_low, used.kl_coef) == ("dapo", "token", 0.28, 0.3, 0.0)
+    assert rows(run / "metrics.jsonl")[-1]["kl"] is None
+
+
+def test_the_seeds_flags_choose_our_settings(train_locally: Train) -> None:
+    seed = ("--use_grpo", "--grpo_group_size", 3, "--grpo_kl_coeff", 0.1, "--grpo_top_k_ratio", 0.5)
+    run = train_locally(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1)
+    used = read_settings(run / "config.yaml")
+    assert (used.learner.loss, used.learner.kl_coef, used.learner.top_k_ratio) == ("grpo", 0.1, 0.5)
+    assert (used.rollout.group_size, used.reward.mode) == (4, "lapdog")  # --rollout.group_size 4 was given too, and wins
+
+
+def test_a_finished_run_goes_on_to_more_steps(train_locally: Train) -> None:
+    warming_up = ("--learner.lr_warmup_steps", 100)  # before the decay begins, the rate does not depend on the last step
+    run, whole = train_locally("--learner.steps", 2, *warming_up), train_locally(*warming_up)
+    assert main(["train", "--local", "--resume", str(run), "--learner.steps", "4"]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
+    assert_same_weights(run, whole)
+
+
+@pytest.mark.slow
+def test_a_sampler_that_dies_changes_nothing_but_the_count_of_restarts(finished_run: Path, train: Train) -> None:
+    extra = '[{function: "tests.cluster.own_reward:kill_samplers_at_times", weight: 0}]'
+    run = train("--reward.extra", extra)
+    metrics = rows(run / "metrics.jsonl")
+    assert sum(row["restarts"] for row in metrics) >= 1
+    own = "extra/kill_samplers_at_times"
+    assert [{k: v for k, v in row.items() if k != own} for row in without_clock(run / "metrics.jsonl")] == without_clock(
+        finished_run / "metrics.jsonl"
+    )
+
+
+def test_staleness_stays_within_its_bound(train: Train) -> None:
+    metrics = rows(train("--cluster.max_staleness", 2, "--learner.steps", 8) / "metrics.jsonl")
+    assert 0 < max(row["staleness_max"] for row in metrics) <= 2
+
+
+def test_in_bfloat16_the_ratio_is_near_one_and_logged(train_locally: Train) -> None:
+    run = train_locally("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2)
+    assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl")[1:])
+    assert policy_weights(run)["shared.weight"].dtype == torch.float32
+
+
+def test_old_checkpoints_go_and_the_best_stays(train_locally: Train) -> None:
+    run = train_locally()
+    kept = {path.name for path in (run / "checkpoints").glob("step-*")}
+    assert (run / "checkpoints" / "best").exists()
+    best = (run / "checkpoints" / "best").resolve().name
+    assert kept == {"step-6", "step-8", best}
+
+
+def test_training_stops_when_held_out_reward_does_not_rise(train_locally: Train) -> None:
+    run = train_locally(
+        "--patience", 1, "--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 6, "--supervised.steps", 0
+    )
+    assert len(rows(run / "metrics.jsonl")) == 2
+    assert (run / "checkpoints" / "latest").resolve().name == "step-2"
+
+
+def test_evaluate_gives_the_figures_of_the_run_at_each_checkpoint(
+    ray_session: None, train_locally: Train, data_dir: Path, tmp_path: Path
+) -> None:
+    learns = ("--supervised.lr", 0.05, "--supervised.lr_warmup_steps", 0, "--supervised.batch_size", 8)
+    often = ("--eval_every", 10, "--checkpoint_every", 10, "--keep_checkpoints", 9)
+    run = train_locally("--supervised.steps", 40, *learns, *often)
+    evaluated = {row["step"]: {key: row[key] for key in EVALUATION} for row in rows(run / "evaluations.jsonl")}
+    steps = (10, 30, 40)
+    assert len({json.dumps(evaluated[step]) for step in steps}) == len(steps)  # figures tell one step's weights from another's
+
+    output, predictions = tmp_path / "out.json", tmp_path / "predictions.jsonl"
+    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--limit", 6]
+    flags += ["--output", output, "--predictions", predictions]
+    for step in steps:
+        assert main(["evaluate", "--checkpoint", str(run / "checkpoints" / f"step-{step}"), *map(str, flags)]) == 0
+        assert json.loads(output.read_text()) == evaluated[step]
+    assert len(rows(predictions)) == 6 and len(rows(predictions)[0]["passages"]) == 2
+
+
+def test_a_plain_model_folder_is_evaluated_without_constant_reply(
+    finished_run: Path, data_dir: Path, tmp_path: Path, tiny_flags: list[str]
+) -> None:
+    folder = shutil.copytree(finished_run / "checkpoints" / "latest" / "policy", tmp_path / "model")
+    output = tmp_path / "out.json"
+    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--output", output]
+    assert main(["evaluate", "--checkpoint", str(folder), *map(str, flags), "--policy.n_context", "2"]) == 0
+    assert json.loads(output.read_text())["constant_reply"] is None
+
+
+def test_a_users_reward_is_summed_in(train_locally: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train_locally(
+        "--reward.extra", '[{function: "tests.cluster.own_reward:one_each", weight: 5}]', "--supervised.steps", 0
+    )
+    for row in rows(run / "metrics.jsonl"):
+        assert row["reward"] == pytest.approx(row["f1"] + row["rougeL"] + row["bleu"] + 5, abs=1e-5)

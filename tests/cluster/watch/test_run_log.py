@@ -1,0 +1,118 @@
+"""What only shows a run never ends it."""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.actors.in_process import LocalLearner, LocalPool
+from cluster.actors.session import JOB_CONFIG
+from cluster.commands.train import train_request, training
+from cluster.settings.tree import Settings
+from cluster.store.run_folder import RunFolder
+from cluster.watch.job_entry import JobEntry
+from cluster.watch.monitor import Monitor
+from cluster.watch.run_log import Chronicle
+from cluster.watch.terminal import Terminal
+from tests.cluster.runs import rows
+
+ROW = {"step": 7, "stage": "grpo", "reward": 0.5}
+
+
+def chronicle(folder: Path) -> Chronicle:
+    settings = Settings(run_dir=folder).resolved()
+    made = RunFolder.create(folder)
+    made.write_settings(settings)
+    return Chronicle(settings, made, "quiet")
+
+
+def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = chronicle(tmp_path / "run")
+    (tmp_path / "run" / "report.html").mkdir()
+    told.go_back(3)
+    asyncio.run(told.conclude(3, None, interrupted=False))
+    [event] = rows(tmp_path / "run" / "events.jsonl")
+    assert event["step"] == 3 and "report.html was not written (CheckpointError: " in event["text"]
+    assert "run folder:" in capsys.readouterr().out
+
+
+def test_what_fails_to_close_keeps_nothing_else_open(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    def failing(part: object) -> None:
+        closed.append(type(part))
+        raise RuntimeError("stuck")
+
+    for part in (LocalPool, LocalLearner, Monitor, Terminal):
+        monkeypatch.setattr(part, "close", failing)
+    flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
+    with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):
+        pass
+    assert closed == [LocalPool, LocalPool, LocalLearner, Terminal, Monitor]
+
+
+class Storage:
+    """Stands in for Ray's store of jobs, which answers, or not."""
+
+    def __init__(self, answers: bool):
+        self.answers, self.asked = answers, 0
+        self.info = SimpleNamespace(message=None, metadata={"mine": "kept"})
+
+    async def get_info(self, id: str) -> Any:
+        self.asked += 1
+        if not self.answers:
+            raise TimeoutError("the head is slow")
+        return self.info
+
+    async def put_info(self, id: str, info: Any) -> None:
+        self.info = info
+
+
+async def said_of_two_steps() -> list[str]:
+    said: list[str] = []
+    entry = JobEntry(Settings(), said.append)
+    for step in (7, 8):
+        entry.step(ROW | {"step": step}, 10)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    entry.close()
+    return said
+
+
+def test_a_run_goes_on_where_its_job_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": {}}))
+    expected = "the dashboard's list of jobs no longer tells the step: KeyError: 'job_submission_id'"
+    assert asyncio.run(said_of_two_steps()) == [expected]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.watch.job_entry.SECONDS_BETWEEN_MESSAGES", 0.0)
+    storage = Storage(answers)
+    monkeypatch.setattr("cluster.watch.job_entry._own_entry", lambda: (storage, "raysubmit_1"))
+    said = asyncio.run(said_of_two_steps())
+    if answers:
+        assert storage.info.message == "grpo 8/10, reward 0.50" and said == []
+        assert storage.info.metadata["mine"] == "kept" and storage.info.metadata["step"] == "8"
+    else:
+        assert storage.asked == 1  # and given up
+        assert said == ["the dashboard's list of jobs no longer tells the step: TimeoutError: the head is slow"]
+
+
+def test_the_list_of_jobs_ends_with_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(answers=True)
+    monkeypatch.setattr("cluster.watch.job_entry._own_entry", lambda: (storage, "raysubmit_1"))
+
+    async def concluded() -> None:
+        entry = JobEntry(Settings(), print)
+        for step in (8, 9, 10):  # at once, so that the first alone is told meanwhile
+            entry.step(ROW | {"step": step}, 10)
+        await entry.conclude()
+
+    asyncio.run(concluded())
+    assert storage.info.message == "grpo 10/10, reward 0.50" and storage.info.metadata["step"] == "10"

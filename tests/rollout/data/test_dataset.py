@@ -1,0 +1,209 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rollout.data.dataset import PromptOrder, read_prompts
+from rollout.errors import DataError
+from rollout.types import Passage, Prompt
+
+GOOD = {"question": "who ?", "answers": ["me", "i do"]}
+FULL = {
+    "id": "q17",
+    "question": "where ?",
+    "answers": ["home"],
+    "passages": [{"id": "p1", "title": "t", "text": "at home"}],
+    "gold": ["p1"],
+    "split": "train",
+}
+
+
+def jsonl(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def parquet(path, *rows):
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    return path
+
+
+def problem(path):
+    with pytest.raises(DataError) as caught:
+        read_prompts(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def prompts_named(*ids):
+    return [Prompt(id=id, question="?", answers=("!",)) for id in ids]
+
+
+def test_jsonl_and_parquet_read_alike(tmp_path):
+    rows = [FULL, GOOD]
+    expected = [
+        Prompt(
+            id="q17",
+            question="where ?",
+            answers=("home",),
+            passages=(Passage(id="p1", title="t", text="at home"),),
+            gold=("p1",),
+        ),
+        Prompt(id="line-2", question="who ?", answers=("me", "i do")),
+    ]
+    columns = list(FULL)  # parquet has every column in every row, with nulls where a row says nothing
+    filled = [{key: row.get(key) for key in columns} for row in rows]
+    assert read_prompts(jsonl(tmp_path / "a.jsonl", *rows)) == expected
+    assert read_prompts(parquet(tmp_path / "a.parquet", *filled)) == expected
+
+
+def test_null_is_absent_in_both_formats(tmp_path):
+    row = {**GOOD, "id": None, "passages": None, "gold": None}
+    from_parquet = read_prompts(parquet(tmp_path / "a.parquet", row, {**FULL, "split": None}))
+    assert read_prompts(jsonl(tmp_path / "a.jsonl", row, FULL)) == from_parquet
+
+
+def test_a_passage_without_title_has_an_empty_one_in_both_formats(tmp_path):
+    row = {**GOOD, "passages": [{"id": "a", "title": "t", "text": "x"}, {"id": "b", "text": "y"}]}
+    from_jsonl = read_prompts(jsonl(tmp_path / "a.jsonl", row))
+    assert [p.title for p in from_jsonl[0].passages] == ["t", ""]
+    assert read_prompts(parquet(tmp_path / "a.parquet", row)) == from_jsonl
+
+
+def test_ids_default_to_the_line_and_blank_lines_count(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"{json.dumps(GOOD)}\n\n  \n{json.dumps(GOOD)}", encoding="utf-8")
+    assert [p.id for p in read_prompts(path)] == ["line-1", "line-4"]
+
+
+def test_optional_keys_default_to_nothing(tmp_path):
+    prompt = read_prompts(jsonl(tmp_path / "a.jsonl", GOOD))[0]
+    assert (prompt.passages, prompt.gold, prompt.epoch) == (None, (), 0)
+    supplied = read_prompts(jsonl(tmp_path / "b.jsonl", {**GOOD, "passages": []}))[0]
+    assert supplied.passages == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b'{"question": "x", ', "is not JSON"),
+        (b"hello", "is not JSON"),
+        (b"[1, 2]", "is no JSON object"),
+        (b"null", "is no JSON object"),
+        (b'{"question": "x"}', "lacks the key 'answers'"),
+        (b'{"answers": ["x"]}', "lacks the key 'question'"),
+        (b'{"question": 3, "answers": ["x"]}', "'question' is 3"),
+        (b'{"question": "x", "answers": "y"}', "'answers' is 'y'"),
+        (b'{"question": "x", "answers": ["y", 4]}', "'answers.1' is 4"),
+        (b'{"question": "x", "answers": ["y"], "id": 17}', "'id' is 17"),
+        (b'{"question": "x", "answers": []}', "'answers' is empty"),
+        (b'{"question": "x", "answers": ["y", " "]}', "'answers.1' is empty"),
+        (b'{"question": "\\t", "answers": ["y"]}', "'question' is empty"),
+        (b'{"question": "x", "answers": ["y"], "id": "one"}', "'one' stands on line 1 already"),
+        (b'{"question": "caf\xe9", "answers": ["y"]}', "byte 17 is not UTF-8"),
+        (b'{"question": "x", "answers": ["y"], "passages": [{"id": "p"}]}', "'passages.0.text'"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file(tmp_path, line, shown):
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(json.dumps({**GOOD, "id": "one"}).encode() + b"\n\n" + line + b"\n")
+    message = problem(path)
+    assert message.startswith(f"{path}:3: ")
+    assert shown in message
+
+
+def test_a_missing_key_of_a_passage_names_the_keys_of_passages(tmp_path):
+    message = problem(jsonl(tmp_path / "bad.jsonl", {**GOOD, "passages": [{"id": "p"}]}))
+    assert "the keys are id, title, text" in message
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [({"question": "x"}, "lacks the key 'answers'"), ({"question": "x", "answers": [""]}, "'answers.0' is empty")],
+)
+def test_a_bad_row_of_parquet_is_named_by_number(tmp_path, row, shown):
+    message = problem(parquet(tmp_path / "bad.parquet", GOOD, row))
+    assert message.startswith(f"{tmp_path / 'bad.parquet'}:2: ")
+    assert shown in message
+
+
+def test_a_column_of_the_wrong_type_is_named_on_its_first_row(tmp_path):
+    message = problem(parquet(tmp_path / "bad.parquet", {**GOOD, "id": 5}, {**GOOD, "id": 6}))
+    assert message.startswith(f"{tmp_path / 'bad.parquet'}:1: 'id' is 5")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n  \n"])
+def test_an_empty_file_is_refused(tmp_path, content):
+    path = tmp_path / "empty.jsonl"
+    path.write_bytes(content)
+    assert problem(path) == f"{path}: holds no example; give a file with at least one line"
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert problem(tmp_path / "no.jsonl").startswith(f"{tmp_path / 'no.jsonl'}: no such file")
+    assert "is a folder" in problem(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.txt", "data.json", "data"])
+def test_another_suffix_is_refused(tmp_path, name):
+    path = jsonl(tmp_path / name, GOOD)
+    assert problem(path).startswith(f"{path}: ends in ")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"question": "x", "answers": ["y"]}\n', b"PAR1" * 20])
+def test_what_is_no_parquet_file_is_refused(tmp_path, content):
+    path = tmp_path / "data.parquet"
+    path.write_bytes(content)
+    assert problem(path).startswith(f"{path}: is no parquet file")
+
+
+def test_parquet_without_rows_is_refused(tmp_path):
+    path = tmp_path / "data.parquet"
+    pq.write_table(pa.table({"question": pa.array([], pa.string()), "answers": pa.array([], pa.list_(pa.string()))}), path)
+    assert "holds no example" in problem(path)
+
+
+def test_order_comes_from_the_seed():
+    prompts = prompts_named(*"abcdefgh")
+    first = [p.id for p in PromptOrder(prompts, 3).take(8)]
+    assert [p.id for p in PromptOrder(prompts, 3).take(8)] == first
+    assert [p.id for p in PromptOrder(prompts, 4).take(8)] != first
+
+
+def test_each_epoch_is_another_permutation_of_all():
+    order = PromptOrder(prompts_named(*"abcdefgh"), 0)
+    epochs = ["".join(p.id for p in order.take(8)) for _ in range(5)]
+    assert len(set(epochs)) == 5
+    assert all(sorted(epoch) == list("abcdefgh") for epoch in epochs)
+
+
+def test_take_across_the_end_of_an_epoch_stamps_both_epochs():
+    prompts = prompts_named(*"abc")
+    taken = PromptOrder(prompts, 0).take(8)
+    assert [p.epoch for p in taken] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert len({p.key for p in taken}) == 8
+    assert all(p.epoch == 0 for p in prompts)
+
+
+def test_takes_of_any_size_give_the_same_sequence():
+    prompts = prompts_named(*"abcde")
+    together = PromptOrder(prompts, 1).take(12)
+    order = PromptOrder(prompts, 1)
+    assert order.take(1) + order.take(4) + order.take(0) + order.take(7) == together
+
+
+@pytest.mark.parametrize("before", [0, 3, 5, 7])
+def test_a_restored_order_goes_on_exactly(before):
+    prompts = prompts_named(*"abcde")
+    order = PromptOrder(prompts, 1)
+    order.take(before)
+    state = json.loads(json.dumps(order.state()))
+    assert PromptOrder(prompts, 1, **state).take(9) == order.take(9)
+
+
+def test_the_state_in_the_middle_of_an_epoch_is_two_numbers():
+    order = PromptOrder(prompts_named(*"abcde"), 1)
+    order.take(7)
+    assert order.state() == {"epoch": 1, "position": 2}
