@@ -32,9 +32,9 @@ async def train(trainer: "Trainer") -> None:
     """Supervised steps, then GRPO: the whole algorithm."""
     await trainer.start()
     for stage in trainer.stages():
-        async with trainer.surviving_the_learner():
+        async with trainer.restart_learner_on_loss():
             await trainer.begin(stage)
-            while trainer.goes_on(stage):
+            while trainer.has_steps(stage):
                 batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
                 await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
     await trainer.conclude()
@@ -50,8 +50,8 @@ def train_command(argv: Sequence[str]) -> None:
         return
     with training(request) as trainer:
         asyncio.run(train(trainer))
-        if trainer.chronicle.output_lost is not None:
-            raise trainer.chronicle.output_lost
+        if trainer.run_log.output_lost is not None:
+            raise trainer.run_log.output_lost
 
 
 def imported_when_called(name: str) -> Command:

@@ -100,7 +100,7 @@ def our_steps(folder: Path, questions: list[list[str]]) -> list[tuple[float, ...
     settings = LearnerSettings(kl_coef=KL_COEF)
     learner = Learner(load_policy(folder, POLICY, torch.float32, "cpu"), settings, ROLLOUT, POLICY, {"f1": 1.0})
     steps = len(questions)
-    learner.begin(Stage(name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS, lr=LR, lr_warmup_steps=0))
+    learner.begin(Stage(name="rl", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS, lr=LR, lr_warmup_steps=0))
     sampler = Sampler(load_policy(folder, POLICY, torch.float32, "cpu"), Retriever(None, "all", 0), ROLLOUT, seed=0)
     scorer = Scorer(RewardSettings())
     seconds = []

@@ -150,7 +150,7 @@ class Run:
             self._process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
 
     @property
-    def goes_on(self) -> bool:
+    def has_steps(self) -> bool:
         return self._process.poll() is None
 
     def wait(self) -> None:
@@ -174,7 +174,7 @@ class Run:
 
     def undone(self) -> int:
         """Steps that were finished and then lost with their learner."""
-        lines = [line for line in self._log.read_text().splitlines() if line.lstrip().startswith(("supervised ", "grpo "))]
+        lines = [line for line in self._log.read_text().splitlines() if line.lstrip().startswith(("supervised ", "rl "))]
         return len(lines) - len(self.rows("metrics.jsonl"))
 
     def accounts(self) -> tuple[int, int]:
@@ -186,7 +186,7 @@ class Run:
         for file in (self.folder / "samples").glob("step-*.parquet"):
             rows = pq.read_table(file, columns=["epoch", "id"]).to_pylist()
             trained.update({(row["epoch"], row["id"]) for row in rows})
-        kept = {(epoch, id) for epoch, id, *_ in [*state.pending, *state.set_aside, *state.ready]}
+        kept = {(epoch, id) for epoch, id, *_ in [*state.pending, *state.filtered, *state.ready]}
         prompts = len((self.folder / "data" / "train.jsonl").read_text().splitlines())
         taken = state.order["epoch"] * prompts + state.order["position"]
         return taken - len({*trained, *kept}), sum(count - 1 for count in trained.values()) + len(trained.keys() & kept)
@@ -203,7 +203,7 @@ class Chaos:
         """Over so many steps, each when the run gets there for the first time, some random while into a step."""
         for fault in range(faults):
             self._until_after((0, first + math.ceil(fault * steps / faults) - 1), any_learner=True)
-            if not self.run.goes_on:
+            if not self.run.has_steps:
                 return
             time.sleep(self.rng.uniform(0, 1))
             before, start = self.run.progress(), time.perf_counter()
@@ -250,7 +250,7 @@ class Chaos:
 
     def _until_after(self, place: tuple[int, int], any_learner: bool = False) -> None:
         """Until the run is beyond (incarnation, step), or has ended."""
-        while self.run.goes_on:
+        while self.run.has_steps:
             incarnation, step = self.run.progress()
             if (step > place[1]) if any_learner else ((incarnation, step) > place):
                 return

@@ -172,7 +172,7 @@ def figures_of(run: Path, seed: int, newest_only: bool = False) -> dict[str, Any
         sampled = settings.learner.loss != "sft" and settings.learner.steps > 0
         prompts, responses = 0, {}
         for row in rows:
-            prompts += settings.rollout.prompts_per_step + row["set_aside"]
+            prompts += settings.rollout.prompts_per_step + row["filtered"]
             if prompts <= budget:
                 responses[row["step"]] = prompts * group if sampled else 0
         last = max(responses)

@@ -25,7 +25,7 @@ from cluster.actors.learner_client import LearnerClient
 from cluster.actors.pool import Pool
 from cluster.training.isolation import FailedPrompt
 from cluster.training.pipeline import Pipeline
-from cluster.training.rollout_client import GroupSource, PublishedWeights
+from cluster.training.rollout_client import RolloutClient, Snapshot
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import CallReport, Prompt, Version
@@ -113,9 +113,9 @@ async def flow(
         await asyncio.sleep(0.01)
     steps = math.ceil(groups / PROMPTS_A_STEP)
     prompts = [Prompt(id=str(i), question="q", answers=("a",)) for i in range(1000)]
-    stage = Stage(name="grpo", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0)
+    stage = Stage(name="rl", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0)
     pipeline = Pipeline(
-        source=GroupSource(sampling, rewards, stage, PublishedWeights(Version(0, 0)), republish=lost),
+        source=RolloutClient(sampling, rewards, stage, Snapshot(Version(0, 0)), republish=lost),
         order=PromptOrder(prompts, seed=0),
         prompts_per_call=PROMPTS_A_CALL,
         max_staleness=max_staleness,
@@ -149,7 +149,7 @@ def actor(seconds: float) -> Any:
     return ray.remote(Waiting).options(num_cpus=0).remote(seconds)
 
 
-async def lost() -> PublishedWeights:
+async def lost() -> Snapshot:
     raise AssertionError("nothing is lost here")
 
 

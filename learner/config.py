@@ -188,7 +188,7 @@ OF_ANY_LOSS = {
 class Stage:
     """One of a run's consecutive trainings; steps are counted over the whole run, `first` is this stage's first."""
 
-    name: Literal["supervised", "grpo"]
+    name: Literal["supervised", "rl"]
     mode: Mode
     first: int
     steps: int

@@ -64,7 +64,7 @@ class SamplerActor:
             sync_seconds=synced - start,
             sync_bytes=taken,
             response_tokens=sum(len(response.token_ids) for group in groups for response in group.responses),
-            kept_mass=self._sampler.kept_mass,
+            top_p_mass=self._sampler.top_p_mass,
             padding=self._sampler.padding,
             peak_memory_mb=peak_memory_mb(self._device),
         )

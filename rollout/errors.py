@@ -48,11 +48,11 @@ class ClusterError(LapdogError):
     pass
 
 
-HOW_TO_MEND = "make room or mend the rights"
+DISK_REMEDY = "make room or mend the rights"
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str = f"{HOW_TO_MEND}; a run goes on with --resume") -> Iterator[None]:
+def writing(path: Path, remedy: str = f"{DISK_REMEDY}; a run goes on with --resume") -> Iterator[None]:
     """Raise CheckpointError for what keeps `path` from being written: a full disk, missing rights."""
     try:
         yield

@@ -23,7 +23,7 @@ class Sampler:
     def __init__(self, policy: Policy, retriever: Retriever, settings: RolloutSettings, seed: int):
         self.policy, self.retriever, self.settings, self.seed = policy, retriever, settings, seed
         self.version: Version | None = None
-        self.kept_mass, self.padding = 1.0, 0.0
+        self.top_p_mass, self.padding = 1.0, 0.0
 
     def load_weights(self, weights: FlatWeights, version: Version) -> None:
         """Raises PolicyError, and keeps the weights it has, if these are damaged or of another policy."""
@@ -35,7 +35,7 @@ class Sampler:
         """One group per prompt. `sample`: G responses; `greedy`: the most probable one; `gold`: a gold answer."""
         retrievals = self.retriever.retrieve(prompts)
         contexts = self.policy.contexts([p.question for p in prompts], [r.passages for r in retrievals])
-        self.kept_mass = 1.0
+        self.top_p_mass = 1.0
         self.padding = 1 - sum(len(row) for context in contexts for row in context) / self.policy.context_tokens(contexts)
         match mode:
             case "gold":
@@ -43,7 +43,7 @@ class Sampler:
             case "greedy":
                 responses, _ = self.policy.sample(contexts, 1, Decoding(self.settings.max_new_tokens))
             case "sample":
-                responses, self.kept_mass = self.policy.sample(contexts, self.settings.group_size, self._decoding(prompts))
+                responses, self.top_p_mass = self.policy.sample(contexts, self.settings.group_size, self._decoding(prompts))
         return [
             Group(prompt=p, retrieval=r, context_ids=c, responses=tuple(answers), version=version)
             for p, r, c, answers in zip(prompts, retrievals, contexts, responses, strict=True)

@@ -97,7 +97,7 @@ class CallReport:
     sync_seconds: float = 0.0
     sync_bytes: int = 0
     response_tokens: int = 0
-    kept_mass: float = 1.0
+    top_p_mass: float = 1.0
     padding: float = 0.0
     peak_memory_mb: float = 0.0
     spreads: tuple[float, ...] = ()

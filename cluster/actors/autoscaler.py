@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 
 from cluster.actors.learner_client import LearnerClient
 from cluster.actors.pool import Pool
-from cluster.actors.replica import forget, tell_its_end
+from cluster.actors.replica import cancel_quietly, log_failure
 from cluster.actors.session import Resources, Shares, bears_samplers
 from cluster.settings.tree import ClusterSettings
 from rollout.errors import first_line
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 MAKE_ROOM_S = 30.0  # a sampler goes whenever this has passed in vain
 
 
-class NodeWatch:
+class Autoscaler:
     """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, with `cluster.samplers`
     auto there are as many samplers as fit, and some make room for a learner or reward actors that find none."""
 
@@ -37,16 +37,16 @@ class NodeWatch:
 
     def start(self) -> None:
         self._watching = asyncio.create_task(self._watch())
-        tell_its_end(self._watching, "nodes that join or leave are no longer noticed", self._say)
+        log_failure(self._watching, "nodes that join or leave are no longer noticed", self._say)
 
     def close(self) -> None:
         if self._watching is not None:
-            forget(self._watching)
+            cancel_quietly(self._watching)
 
     def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Act on nodes as `ray.nodes()` lists them."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        in_the_way = int(max(self._learner.without_place_s, self._rewards.without_place_s) // MAKE_ROOM_S)
+        in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // MAKE_ROOM_S)
         size = max(1, samplers_that_fit(nodes, self._settings, self._shares) - in_the_way)
         for pool in (self._samplers, self._rewards):
             pool.forget_nodes(alive)

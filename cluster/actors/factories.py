@@ -6,10 +6,10 @@ from typing import Any
 
 import ray
 
-from cluster.actors.autoscaler import NodeWatch
+from cluster.actors.autoscaler import Autoscaler
 from cluster.actors.learner_client import LearnerClient
 from cluster.actors.pool import Pool
-from cluster.actors.ports import Crew
+from cluster.actors.ports import ActorHandles
 from cluster.actors.session import Resources, Shares
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
@@ -20,13 +20,13 @@ NODE = "ray.io/node-id"
 Say = Callable[[str], None]
 
 
-def ray_crew(settings: Settings, shares: Shares, run: str, policy_path: str, say: Say) -> Crew:
+def ray_actors(settings: Settings, shares: Shares, run: str, policy_path: str, say: Say) -> ActorHandles:
     """Actors on Ray, in a namespace of this run's own."""
     namespace = f"{run}-{uuid.uuid4().hex[:8]}"
     samplers = sampler_pool(settings, shares, namespace, policy_path, say)
     rewards = reward_pool(settings, shares, namespace, say)
     learner = learner_client(settings, shares, namespace, policy_path, say)
-    return Crew(samplers, rewards, learner, NodeWatch(settings.cluster, shares, samplers, rewards, learner, say))
+    return ActorHandles(samplers, rewards, learner, Autoscaler(settings.cluster, shares, samplers, rewards, learner, say))
 
 
 def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> Pool:

@@ -9,9 +9,9 @@ import torch
 
 from cluster.actors.factories import learner_arguments, reward_arguments, sampler_arguments
 from cluster.actors.pool import CALL_ATTEMPTS, Invoke
-from cluster.actors.ports import Crew
+from cluster.actors.ports import ActorHandles
 from cluster.settings.tree import Settings
-from cluster.training.rollout_client import PublishedWeights
+from cluster.training.rollout_client import Snapshot
 from learner.actor import LearnerActor
 from reward.actor import RewardActor
 from rollout.actor import SamplerActor
@@ -107,10 +107,10 @@ class LocalLearner:
     async def check(self) -> None:
         """It answers as long as this process does."""
 
-    def publish(self, version: Version) -> PublishedWeights:
+    def publish(self, version: Version) -> Snapshot:
         """A copy: the learner writes its next weights into the same buffer."""
         weights: FlatWeights = self._actor.weights.remote().value
-        return PublishedWeights(version, [Held(replace(weights, values=weights.values.copy()))])
+        return Snapshot(version, [Held(replace(weights, values=weights.values.copy()))])
 
     def close(self) -> None:
         """Nothing of it outlives this process."""
@@ -122,9 +122,9 @@ def check_local(settings: Settings) -> None:
         raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
 
 
-def local_crew(settings: Settings, policy_path: str) -> Crew:
+def in_process_actors(settings: Settings, policy_path: str) -> ActorHandles:
     logging.getLogger("lapdog").disabled = True  # the terminal is the run's
-    return Crew(
+    return ActorHandles(
         samplers=LocalPool(lambda: LocalSampler(*sampler_arguments("0", settings, policy_path))),
         rewards=LocalPool(lambda: LocalReward(*reward_arguments("0", settings))),
         learner=LocalLearner(lambda: LearnerActor(*learner_arguments(settings, policy_path))),

@@ -11,17 +11,17 @@ from cluster.actors.replica import (
     ACTOR_LOST,
     START_ATTEMPTS,
     InputsLost,
+    Launcher,
+    Pending,
     Replica,
     Spawn,
-    Starter,
-    Starting,
     awaited,
     cause,
     inputs_are_lost,
     is_users_mistake,
     kill_process,
 )
-from cluster.training.rollout_client import PublishedWeights
+from cluster.training.rollout_client import Snapshot
 from rollout.errors import ClusterError, first_line
 from rollout.types import Version
 
@@ -57,10 +57,10 @@ class LearnerClient:
 
     def __init__(self, spawn: Spawn, start_deadline_s: float, call_deadline_s: float, say: Callable[[str], None]):
         self.restarts = -1
-        self._starter = Starter("learner", spawn, start_deadline_s, say)
+        self._starter = Launcher("learner", spawn, start_deadline_s, say)
         self._call_deadline_s = call_deadline_s
         self._replica: Replica | None = None
-        self._starting = Starting(placed=True)
+        self._starting = Pending(placed=True)
         self._calls = 0  # under way
 
     @property
@@ -70,18 +70,18 @@ class LearnerClient:
         return {"starting": int(not up), "idle": int(up and not busy), "busy": int(up and busy)}
 
     @property
-    def without_place_s(self) -> float:
+    def pending_s(self) -> float:
         """Seconds for which Ray has found no room for the learner."""
-        return self._starting.without_place_s
+        return self._starting.pending_s
 
     async def start(self) -> None:
         """Bring up a learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
-        self._starting = Starting()
+        self._starting = Pending()
         for attempt in range(1, START_ATTEMPTS + 1):
             self.close()
             self.restarts += 1
             if self._starting.placed:
-                self._starting = Starting()
+                self._starting = Pending()
             try:
                 self._replica = await self._starter.start(self._starting)
                 return
@@ -115,12 +115,12 @@ class LearnerClient:
         """Raises LearnerLost unless the learner answers."""
         await self.ask("ping")
 
-    def publish(self, version: Version) -> PublishedWeights:
+    def publish(self, version: Version) -> Snapshot:
         """The weights as they are after the calls made so far.
 
         They are a method result, not a `put` of the learner: the driver owns them, so they outlive the learner.
         """
-        return PublishedWeights(version, [self._started().actor.weights.remote()])
+        return Snapshot(version, [self._started().actor.weights.remote()])
 
     def close(self) -> None:
         if self._replica is not None:

@@ -13,13 +13,13 @@ from cluster.actors.replica import (
     START_ATTEMPTS,
     Actor,
     InputsLost,
+    Launcher,
+    Pending,
     Replica,
     Spawn,
-    Starter,
-    Starting,
     awaited,
+    cancel_quietly,
     cause,
-    forget,
     inputs_are_lost,
     is_users_mistake,
     kill_process,
@@ -53,12 +53,12 @@ class Pool:
         say: Callable[[str], None] = lambda text: None,
     ):
         self.kind, self.restarts = kind, 0
-        self._starter = Starter(kind, spawn, start_deadline_s, say)
+        self._starter = Launcher(kind, spawn, start_deadline_s, say)
         self._size, self._call_deadline_s, self._say = size, call_deadline_s, say
         self._replicas: set[Replica] = set()
         self._idle: deque[Replica] = deque()
         self._waiting: deque[asyncio.Future[Replica]] = deque()
-        self._starting: dict[asyncio.Task[None], Starting] = {}
+        self._starting: dict[asyncio.Task[None], Pending] = {}
         self._losses = 0  # in a row, since the last call that was answered
         self._spawned_at_loss = 0
         self._failure: Exception | None = None
@@ -94,9 +94,9 @@ class Pool:
         return {"starting": len(self._starting), "idle": self.idle, "busy": len(self._replicas) - self.idle}
 
     @property
-    def without_place_s(self) -> float:
+    def pending_s(self) -> float:
         """Seconds for which there has been no replica because Ray finds no room for one."""
-        return 0.0 if self._replicas else max((starting.without_place_s for starting in self._starting.values()), default=0.0)
+        return 0.0 if self._replicas else max((starting.pending_s for starting in self._starting.values()), default=0.0)
 
     async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list["ray.ObjectRef[Any]"]]:
         """Run `invoke` on a free replica; awaits its first result, the others stay references.
@@ -145,7 +145,7 @@ class Pool:
         """Kill all replicas."""
         self._size = 0
         for task in self._starting:
-            forget(task)
+            cancel_quietly(task)
         for replica in self._replicas:
             ray.kill(replica.actor)
 
@@ -215,7 +215,7 @@ class Pool:
 
     def _start_replica(self, after_s: float = 0.0) -> None:
         task = asyncio.create_task(self._bring_up(after_s))
-        self._starting[task] = Starting()
+        self._starting[task] = Pending()
         task.add_done_callback(self._start_ended)
 
     def _start_ended(self, task: asyncio.Task[None]) -> None:
@@ -231,7 +231,7 @@ class Pool:
         await asyncio.sleep(after_s)
         while True:
             attempt += 1
-            self._starting[task] = Starting()
+            self._starting[task] = Pending()
             try:
                 replica = await self._starter.start(self._starting[task])
             except LapdogError as error:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.actors.autoscaler import NodeWatch
-from cluster.training.rollout_client import Actors, PublishedWeights
+from cluster.actors.autoscaler import Autoscaler
+from cluster.training.rollout_client import Actors, Snapshot
 from rollout.types import Version
 
 
@@ -22,16 +22,16 @@ class Learner(Protocol):
 
     async def check(self) -> None: ...
 
-    def publish(self, version: Version) -> PublishedWeights: ...
+    def publish(self, version: Version) -> Snapshot: ...
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class ActorHandles:
     """nodes: watches those that the actors live on, None in one process."""
 
     samplers: Actors
     rewards: Actors
     learner: Learner
-    nodes: NodeWatch | None
+    nodes: Autoscaler | None

@@ -61,18 +61,18 @@ class Replica:
 
 
 @dataclass(eq=False)
-class Starting:
+class Pending:
     """An actor on its way up: `placed` once Ray has found room for it."""
 
     placed: bool = False
     since: float = field(default_factory=time.monotonic)
 
     @property
-    def without_place_s(self) -> float:
+    def pending_s(self) -> float:
         return 0.0 if self.placed else time.monotonic() - self.since
 
 
-class Starter:
+class Launcher:
     """Brings up actors of one kind, each with a name of its own, away from nodes where one was lost a short while ago.
 
     spawn: makes an actor of a given name, away from given nodes where that is possible.
@@ -87,7 +87,7 @@ class Starter:
         if node:
             self._suspects[node] = time.monotonic() + SUSPECT_S
 
-    async def start(self, starting: Starting) -> Replica:
+    async def start(self, starting: Pending) -> Replica:
         """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
         try:
             return await self._bring_up(self._suspected(), starting)
@@ -103,7 +103,7 @@ class Starter:
         self._say(f"{str(failure).partition(';')[0]}; trying again in {pause_s(attempt):g} s")
         await asyncio.sleep(pause_s(attempt))
 
-    async def _bring_up(self, avoided: Collection[str], starting: Starting) -> Replica:
+    async def _bring_up(self, avoided: Collection[str], starting: Pending) -> Replica:
         """Away from the avoided nodes if others have room for it in a while. What does not come up is killed."""
         actor, replica = self._spawn_next(avoided), None
         reminder = asyncio.get_running_loop().call_later(SLOW_START_S, self._remind, starting)
@@ -125,7 +125,7 @@ class Starter:
         finally:
             reminder.cancel()
 
-    async def _placed(self, actor: Actor, starting: Starting, deadline_s: float | None) -> Replica:
+    async def _placed(self, actor: Actor, starting: Pending, deadline_s: float | None) -> Replica:
         number = self.spawned - 1
         node, process = await asyncio.wait_for(awaited(actor.ping.remote()), deadline_s)
         starting.placed = True
@@ -140,7 +140,7 @@ class Starter:
         self._suspects = {node: until for node, until in self._suspects.items() if until > now}
         return list(self._suspects)
 
-    def _remind(self, starting: Starting) -> None:
+    def _remind(self, starting: Pending) -> None:
         doing = "still loading" if starting.placed else "without a place: `ray status` tells what is lacking"
         self._say(f"{self.kind} is {doing} after {SLOW_START_S:g} s; waiting for {self._deadline_s:g} s")
 
@@ -191,7 +191,7 @@ async def awaited(reference: "ray.ObjectRef[Any]") -> Any:
     return await reference
 
 
-def tell_its_end(task: "asyncio.Task[None]", what: str, say: Callable[[str], None]) -> None:
+def log_failure(task: "asyncio.Task[None]", what: str, say: Callable[[str], None]) -> None:
     """Say that `what` is no longer done, and why, where a task fails that nobody waits for."""
 
     def ended(task: "asyncio.Task[None]") -> None:
@@ -201,7 +201,7 @@ def tell_its_end(task: "asyncio.Task[None]", what: str, say: Callable[[str], Non
     task.add_done_callback(ended)
 
 
-def forget(future: "asyncio.Future[Any]") -> None:
+def cancel_quietly(future: "asyncio.Future[Any]") -> None:
     """Cancel what nobody will wait for; if it failed already, the first failure has been shown."""
     if not future.cancel() and not future.cancelled():
         future.exception()

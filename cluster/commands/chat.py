@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, OpenedPolicy, flags_of_a_policy, open_policy
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, PolicySource, flags_of_a_policy, open_policy
 from cluster.output import say, say_aside
 from cluster.settings.flags import split
 from rollout.config import Positive, Section
@@ -67,7 +67,7 @@ def chat(argv: Sequence[str]) -> None:
         turns.append(f"R: {group.responses[0].text}")
 
 
-def _sampler(opened: OpenedPolicy) -> Sampler:
+def _sampler(opened: PolicySource) -> Sampler:
     """One response a prompt."""
     settings = opened.settings
     n_context, file = settings.policy.n_context, settings.data.passages

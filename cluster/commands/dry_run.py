@@ -11,7 +11,7 @@ from cluster.settings.tree import Settings
 from cluster.training.inputs import Inputs
 from rollout.config import DataSettings
 from rollout.policy.interface import Policy
-from rollout.policy.loading import Outline
+from rollout.policy.loading import PolicySkeleton
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 
@@ -29,7 +29,7 @@ class Tokens:
     responses: int
 
 
-def tokens(settings: Settings, policy: Policy | Outline, inputs: Inputs) -> Tokens:
+def tokens(settings: Settings, policy: Policy | PolicySkeleton, inputs: Inputs) -> Tokens:
     """Renders prompts spread over the training file, with the passages found for them."""
     data, stage = settings.data, settings.stages()[-1]
     corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
@@ -43,7 +43,7 @@ def tokens(settings: Settings, policy: Policy | Outline, inputs: Inputs) -> Toke
     return Tokens(lengths, row, round(float(np.mean(lengths)) * stage.prompts_per_step), each * stage.prompts_per_step)
 
 
-def plan(settings: Settings, inputs: Inputs, policy: Policy | Outline, data: DataSettings, local: bool) -> str:
+def plan(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton, data: DataSettings, local: bool) -> str:
     """data: where the inputs lie now, which need not be where the run will have them. local: without Ray."""
     measured = tokens(settings.model_copy(update={"data": data}), policy, inputs)
     actors = ["one sampler, one reward actor and the learner in one process, without Ray"] if local else _actors(settings)
@@ -69,7 +69,7 @@ def _actors(settings: Settings) -> Iterator[str]:
     yield f"{'together':<28}{sum(count * cpus for _, count, cpus, _ in wanted):g} CPU and {gpus_together}"
 
 
-def _memory(settings: Settings, policy: Policy | Outline, measured: Tokens) -> Iterator[str]:
+def _memory(settings: Settings, policy: Policy | PolicySkeleton, measured: Tokens) -> Iterator[str]:
     needed = memory(settings, policy, max(measured.context), measured.row)
     parameters, trained = parameter_counts(policy)
     yield f"{'policy':<28}{type(policy.model).__name__}, {parameters:,} parameters, {trained:,} of them trained"

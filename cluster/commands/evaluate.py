@@ -20,11 +20,11 @@ from cluster.store.run_folder import writable
 from cluster.training import held_out
 from cluster.training.inputs import check_retrieval
 from cluster.training.isolation import FailedPrompt
-from cluster.training.rollout_client import PublishedWeights
+from cluster.training.rollout_client import Snapshot
 from cluster.watch.terminal import evaluation_table
 from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
-from rollout.errors import HOW_TO_MEND, writing
+from rollout.errors import DISK_REMEDY, writing
 from rollout.types import Prompt, Version
 
 
@@ -73,10 +73,10 @@ def evaluate(argv: Sequence[str]) -> None:
     with session(settings.cluster, "evaluate") as shares:
         figures, rows = asyncio.run(_figures_and_rows(settings, shares, opened.path, prompts, state))
     if options.predictions is not None:
-        with writing(options.predictions, HOW_TO_MEND):
+        with writing(options.predictions, DISK_REMEDY):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     if options.output is not None:
-        with writing(options.output, HOW_TO_MEND):
+        with writing(options.output, DISK_REMEDY):
             options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         say(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
     else:
@@ -96,7 +96,7 @@ async def _figures_and_rows(
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()
         constant_reply = state.constant_reply if state is not None else None
-        weights = PublishedWeights(Version(0, state.step if state is not None else 0))
+        weights = Snapshot(Version(0, state.step if state is not None else 0))
         return await held_out.evaluate(samplers, rewards, prompts, weights, constant_reply, raise_its_error)
     finally:
         samplers.close()

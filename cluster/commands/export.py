@@ -15,7 +15,7 @@ from cluster.commands.policy_source import (
     CHECKPOINT,
     EXPORTED_SETTINGS,
     READ_BY_AN_EXPORT,
-    OpenedPolicy,
+    PolicySource,
     flags_of_a_policy,
     open_policy,
 )
@@ -23,7 +23,7 @@ from cluster.output import say
 from cluster.settings.flags import by_name, split
 from cluster.settings.tree import absolute
 from rollout.config import Section
-from rollout.errors import HOW_TO_MEND, CheckpointError, SettingsError, writing
+from rollout.errors import DISK_REMEDY, CheckpointError, SettingsError, writing
 from rollout.policy.interface import Policy, end_tokens
 from rollout.policy.loading import has_adapters, load_policy, merge_adapters
 
@@ -44,7 +44,7 @@ def export(argv: Sequence[str]) -> None:
     opened = open_policy(options.checkpoint, values)
     if options.keep_adapters and not has_adapters(opened.path):
         raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
-    with writing(target, HOW_TO_MEND), _place_for_drafts(target) as place:
+    with writing(target, DISK_REMEDY), _place_for_drafts(target) as place:
         source = opened.path
         if has_adapters(source) and not options.keep_adapters:
             merge_adapters(Path(source), place / "merged")
@@ -68,7 +68,7 @@ def _place_for_drafts(target: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _write(policy: Policy, opened: OpenedPolicy, folder: Path) -> None:
+def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:
     """The generation config is what evaluation decodes with: nothing of the base model's own, such as a repetition penalty."""
     config, before = policy.model.config, policy.model.generation_config
     start = getattr(config, "decoder_start_token_id", None)

@@ -7,13 +7,13 @@ from transformers import PretrainedConfig
 from cluster.settings.tree import Settings
 from cluster.training.held_out import PROMPTS_PER_CALL
 from rollout.policy.interface import Policy
-from rollout.policy.loading import Outline
+from rollout.policy.loading import PolicySkeleton
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryEstimate:
     """Bytes. The learner keeps the weights, of those that are trained the gradient, Adam's two moments and the reference's own,
     all in float32; and these once more in `policy.dtype`, to publish them.
 
@@ -66,7 +66,7 @@ class Shape:
         )
 
 
-def memory(settings: Settings, policy: Policy | Outline, context: int, row: int) -> Memory:
+def memory(settings: Settings, policy: Policy | PolicySkeleton, context: int, row: int) -> MemoryEstimate:
     """context: tokens of the longest context; row: of its longest row."""
     parameters, trained = parameter_counts(policy)
     rollout, width = settings.rollout, BYTES[settings.policy.dtype]
@@ -74,7 +74,7 @@ def memory(settings: Settings, policy: Policy | Outline, context: int, row: int)
     call = min(rollout.prompts_per_call, rollout.prompts_per_step) * (context + rollout.group_size * rollout.max_new_tokens)
     held_out = PROMPTS_PER_CALL * (context + rollout.max_new_tokens) if settings.data.valid is not None else 0
     needs_reference = settings.learner.steps > 0 and settings.learner.needs_reference()
-    return Memory(
+    return MemoryEstimate(
         weights=4 * parameters,
         gradients=4 * trained,
         adam=8 * trained,
@@ -119,6 +119,6 @@ def activations(settings: Settings, shape: Shape, context: int, row: int) -> int
     return 4 * (tokens * (kept + 4 * d) + bias)
 
 
-def parameter_counts(policy: Policy | Outline) -> tuple[int, int]:
+def parameter_counts(policy: Policy | PolicySkeleton) -> tuple[int, int]:
     """All, and those that are trained."""
     return sum(p.numel() for p in policy.model.parameters()), sum(p.numel() for p in policy.trained_parameters())

@@ -8,7 +8,7 @@ import torch
 import transformers
 from jinja2 import Environment, StrictUndefined
 
-from cluster.commands.policy_source import OpenedPolicy
+from cluster.commands.policy_source import PolicySource
 from cluster.settings.changed import changed
 from cluster.settings.flags import by_name
 from cluster.settings.tree import Settings
@@ -28,7 +28,7 @@ ALWAYS_TOLD = (
 ).split()
 
 
-def model_card(policy: Policy, opened: OpenedPolicy) -> str:
+def model_card(policy: Policy, opened: PolicySource) -> str:
     settings, trained = opened.settings, _trained_with(opened)
     fid = isinstance(policy, FidPolicy)
     run = settings.run_dir.name if opened.state is not None and settings.run_dir is not None else opened.folder.name
@@ -56,7 +56,7 @@ def model_card(policy: Policy, opened: OpenedPolicy) -> str:
     )
 
 
-def _trained_with(opened: OpenedPolicy) -> Settings:
+def _trained_with(opened: PolicySource) -> Settings:
     """The run's settings, whatever the export is told."""
     return opened.settings if opened.state is None else read_settings(opened.folder / "config.yaml").resolved()
 
@@ -94,7 +94,7 @@ def _code(text: str) -> str:
     return f"{fence}{edge}{' '.join(text.splitlines())}{edge}{fence}".replace("|", "\\|")
 
 
-def _evaluation(opened: OpenedPolicy) -> Row | None:
+def _evaluation(opened: PolicySource) -> Row | None:
     """That of the checkpoint's own step."""
     if opened.state is None:
         return None

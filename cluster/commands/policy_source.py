@@ -29,7 +29,7 @@ LEFT_OUT = "Settings that you leave out come from the checkpoint or the export; 
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedPolicy:
+class PolicySource:
     """folder: the checkpoint or model folder; path: what `load_policy` takes. state: None for a plain model folder."""
 
     folder: Path
@@ -50,7 +50,7 @@ def flags_of_a_policy(
     return parse_flags(command, f"{about} {LEFT_OUT}", [options, Settings], argv, only, others=others, default=ITS_OWN)
 
 
-def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> OpenedPolicy:
+def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> PolicySource:
     """The settings are the checkpoint's or the export's own, or those of `config`, under `values` and `passages`.
 
     Raises CheckpointError, PolicyError or SettingsError.
@@ -66,4 +66,4 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     if passages is not None:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": absolute(passages)})})
     path = str(folder / "policy") if state is not None else str(folder)
-    return OpenedPolicy(folder, path, state, settings.model_copy(update={"policy": resolved(path, settings.policy)}))
+    return PolicySource(folder, path, state, settings.model_copy(update={"policy": resolved(path, settings.policy)}))

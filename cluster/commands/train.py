@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cluster.actors.factories import ray_crew
-from cluster.actors.in_process import check_local, local_crew
-from cluster.actors.ports import Crew
+from cluster.actors.factories import ray_actors
+from cluster.actors.in_process import check_local, in_process_actors
+from cluster.actors.ports import ActorHandles
 from cluster.actors.session import in_job, session
 from cluster.commands.dry_run import plan
 from cluster.output import say_aside
@@ -35,16 +35,16 @@ from cluster.training.inputs import (
 from cluster.training.resume_checks import check_fixed, check_inputs, check_resumable
 from cluster.training.trainer import Trainer
 from cluster.watch.job_entry import job_metadata
-from cluster.watch.terminal import Manner
+from cluster.watch.terminal import OutputMode
 from learner.config import without_preset
 from rollout.config import Section
 from rollout.data import demo
 from rollout.errors import LapdogError, SettingsError
-from rollout.policy.loading import outline
+from rollout.policy.loading import skeleton
 
 Checkpoint = tuple[Path, TrainState]
 
-MANNERS = {
+OUTPUT_MODES = {
     "quiet": "say nothing but the end",
     "json": "say everything as JSON, one object a line: rows of metrics.jsonl and evaluations.jsonl, events, where it lies",
 }
@@ -63,21 +63,21 @@ class TrainRequest:
 
     options: TrainOptions
     values: Values
-    manner: Manner
+    output_mode: OutputMode
 
 
 def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
-    switches = MANNERS | lapdog_flags.SWITCHES_HELP
+    switches = OUTPUT_MODES | lapdog_flags.SWITCHES_HELP
     given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), switches, lapdog_flags.HELP)
-    manners: list[Manner] = [manner for manner in ("quiet", "json") if given.pop(manner, False)]
-    if len(manners) > 1:
+    output_modes: list[OutputMode] = [output_mode for output_mode in ("quiet", "json") if given.pop(output_mode, False)]
+    if len(output_modes) > 1:
         raise SettingsError("--quiet: does not go with --json; give one of them")
     options, values = split(TrainOptions, lapdog_flags.translated(given))
-    if options.dry_run and manners:
-        raise SettingsError(f"--{manners[0]}: changes nothing about a dry run; leave it out")
+    if options.dry_run and output_modes:
+        raise SettingsError(f"--{output_modes[0]}: changes nothing about a dry run; leave it out")
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
-    return TrainRequest(options, values, manners[0] if manners else "lines")
+    return TrainRequest(options, values, output_modes[0] if output_modes else "lines")
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def planned(request: TrainRequest) -> str:
             read = with_demo(settings, Path(folder))
             inputs = make_demo(read, Path(folder))
         path = settings.policy.path
-        policy = tiny_policy(read, inputs.train) if path is None else outline(path, settings.policy)
+        policy = tiny_policy(read, inputs.train) if path is None else skeleton(path, settings.policy)
         return plan(settings, inputs, policy, read.data, options.local)
 
 
@@ -128,12 +128,12 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
     settings, inputs = _new_settings(request.options, request.values)
     path = settings.run_dir
     assert path is not None
-    with _hiring(settings, path.name, request.options.local) as hire:
+    with _actor_builder(settings, path.name, request.options.local) as build_actors:
         folder = RunFolder.create(path)
         with folder.held():
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
-                yield _trainer(settings, inputs, folder, hire, request.manner)
+                yield _trainer(settings, inputs, folder, build_actors, request.output_mode)
             except LapdogError:
                 folder.remove_if_nothing_was_done()
                 raise
@@ -145,9 +145,9 @@ def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
     folder = RunFolder.existing(request.options.resume)
     with folder.held():
         settings, inputs, newest = _resumption(folder, request.values)
-        with _hiring(settings, folder.path.name, request.options.local) as hire:
+        with _actor_builder(settings, folder.path.name, request.options.local) as build_actors:
             folder.write_settings(settings)
-            trainer = _trainer(settings, inputs, folder, hire, request.manner)
+            trainer = _trainer(settings, inputs, folder, build_actors, request.output_mode)
             trainer.resume(newest)
             yield trainer
 
@@ -174,23 +174,25 @@ def resumed_settings(told: Values, values: Values) -> Settings:
     return build(Settings, without_preset(told) | values).resolved()
 
 
-Hire = Callable[[str, Callable[[str], None]], Crew]
+BuildActors = Callable[[str, Callable[[str], None]], ActorHandles]
 
 
 @contextlib.contextmanager
-def _hiring(settings: Settings, run: str, local: bool) -> Iterator[Hire]:
-    """What makes a crew for the policy in a folder: on Ray, which is up for the length of the context, or in this process."""
+def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildActors]:
+    """What makes the actors for a policy: on Ray, which is up for the length of the context, or in this process."""
     if local:
         check_local(settings)
-        yield lambda policy_path, say: local_crew(settings, policy_path)
+        yield lambda policy_path, say: in_process_actors(settings, policy_path)
         return
     with session(settings.cluster, run, job_metadata(settings)) as shares:
-        yield partial(ray_crew, settings, shares, run)
+        yield partial(ray_actors, settings, shares, run)
 
 
-def _trainer(settings: Settings, inputs: Inputs | None, folder: RunFolder, hire: Hire, manner: Manner) -> Trainer:
+def _trainer(
+    settings: Settings, inputs: Inputs | None, folder: RunFolder, build_actors: BuildActors, output_mode: OutputMode
+) -> Trainer:
     """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
     inputs = inputs or make_demo(settings, folder.data)
     folder.write_digests(inputs.digests)
     path = policy_folder(settings, inputs.train, folder.policy)
-    return Trainer(settings, inputs, folder, partial(hire, path), manner)
+    return Trainer(settings, inputs, folder, partial(build_actors, path), output_mode)

@@ -12,7 +12,7 @@ from cluster.report.groups import sampled_groups
 from cluster.settings.changed import changed
 from cluster.settings.flags import by_name
 from cluster.settings.tree import Settings
-from cluster.store.records import EVALUATION_COLUMNS, Row, best_of, milestones
+from cluster.store.records import EVALUATION_COLUMNS, Row, best_of, summary_rows
 from cluster.store.run_folder import RunFolder, read_settings
 
 EVALUATIONS = 200
@@ -68,7 +68,7 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
         "curves": curves(metrics),
         "evaluations": [_with_short_reply(row) for row in shown],
         "evaluated": len(evaluations),
-        "milestones": [row["step"] for row in milestones(evaluations)],
+        "summary_rows": [row["step"] for row in summary_rows(evaluations)],
         "best": best_of(evaluations).step,
         "failed_prompts": [[row["step"], cut(str(row.get("id")), LONGEST_NAME)] for row in failed[:EVENTS]],
         "failed": len({(row.get("file"), row.get("id")) for row in failed}),
@@ -83,7 +83,7 @@ def _spread_evaluations(rows: Sequence[Row]) -> list[Row]:
     """Of too many the first, the best, the last of each stage and others evenly between."""
     if len(rows) <= EVALUATIONS:
         return list(rows)
-    wanted = {row["step"] for row in milestones(rows)}
+    wanted = {row["step"] for row in summary_rows(rows)}
     kept = {place for place, row in enumerate(rows) if row["step"] in wanted}
     return [rows[place] for place in sorted(kept | set(spread(len(rows), EVALUATIONS - len(kept))))]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from cluster.report.data import report_data
-from rollout.errors import HOW_TO_MEND, writing
+from rollout.errors import DISK_REMEDY, writing
 
 HERE = Path(__file__).parent
 # in the order in which they need each other
@@ -20,7 +20,7 @@ def write_report(paths: Sequence[Path], target: Path) -> None:
     """Write what runs in these folders did to `target`. Raises CheckpointError if that cannot be written."""
     html = page(json.dumps(report_data(paths), ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")  # the run itself may write it at the same time
-    with writing(target, HOW_TO_MEND):
+    with writing(target, DISK_REMEDY):
         try:
             draft.write_text(html, encoding="utf-8", errors="replace")  # half a surrogate pair, as in a folder's name
             draft.replace(target)

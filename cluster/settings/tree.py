@@ -211,8 +211,8 @@ class Settings(Section):
             lr=self.supervised.lr,
             lr_warmup_steps=self.supervised.lr_warmup_steps,
         )
-        grpo = Stage(
-            name="grpo",
+        rl = Stage(
+            name="rl",
             mode="gold" if self.learner.loss == "sft" else "sample",
             first=supervised.last + 1,
             steps=self.learner.steps,
@@ -220,7 +220,7 @@ class Settings(Section):
             lr=self.learner.lr,
             lr_warmup_steps=self.learner.lr_warmup_steps,
         )
-        return [stage for stage in (supervised, grpo) if stage.steps]
+        return [stage for stage in (supervised, rl) if stage.steps]
 
 
 def absolute(path: Path | str) -> Path:

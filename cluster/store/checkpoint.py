@@ -19,7 +19,7 @@ FIRST_POSITION = {"epoch": 0, "position": 0}
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Where a run stands, apart from what the learner holds. pending, set_aside: (epoch, id, attempt) of prompts taken but
+    """Where a run stands, apart from what the learner holds. pending, filtered: (epoch, id, attempt) of prompts taken but
     not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with spread and version, of
     the groups in the checkpoint's groups.parquet."""
 
@@ -28,13 +28,13 @@ class TrainState:
     stage: str = ""
     order: dict[str, int] = field(default_factory=lambda: dict(FIRST_POSITION))
     pending: list[list[Any]] = field(default_factory=list)
-    set_aside: list[list[Any]] = field(default_factory=list)
+    filtered: list[list[Any]] = field(default_factory=list)
     ready: list[list[Any]] = field(default_factory=list)
     constant_reply: str | None = None
 
     def begin(self, stage: str) -> None:
         self.stage, self.order = stage, dict(FIRST_POSITION)
-        self.pending, self.set_aside, self.ready = [], [], []
+        self.pending, self.filtered, self.ready = [], [], []
 
     def requeue_ready(self) -> None:
         """Have the finished groups made again."""

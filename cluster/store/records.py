@@ -35,12 +35,12 @@ def best_of(evaluations: Sequence[Row]) -> Best:
             continue
         if best.reward is None or reward > best.reward:
             best = Best(row["step"], reward)
-        elif row.get("stage") == "grpo":
+        elif row.get("stage") == "rl":
             best = Best(best.step, best.reward, best.evaluations_since + 1)
     return best
 
 
-def milestones(evaluations: Sequence[Row]) -> list[Row]:
+def summary_rows(evaluations: Sequence[Row]) -> list[Row]:
     """All, or of more than `SHOWN_EVALUATIONS` the first, the last of each stage and the best."""
     if len(evaluations) <= SHOWN_EVALUATIONS:
         return list(evaluations)

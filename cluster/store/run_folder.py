@@ -109,7 +109,7 @@ class RunFolder:
         with writing(file), file.open("a", encoding="utf-8") as out:
             out.write(json_line(row) + "\n")
 
-    def cut_back(self, step: int) -> None:
+    def truncate(self, step: int) -> None:
         """Remove what the per-step files hold of steps after `step`, and of events, which stay, a half line at the end."""
         for file in (self.metrics, self.evaluations, self.failed_prompts, self.events):
             if file.is_file():

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from cluster.actors.replica import forget
+from cluster.actors.replica import cancel_quietly
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.records import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
-from cluster.training.isolation import FailedPrompt, isolating_poison
-from cluster.training.rollout_client import Actors, PublishedWeights, again_where_inputs_are_lost, sample, score
+from cluster.training.isolation import FailedPrompt, isolate_failures
+from cluster.training.rollout_client import Actors, Snapshot, again_where_inputs_are_lost, sample, score
 from rollout.types import Prompt
 
 PROMPTS_PER_CALL = 32
@@ -51,9 +51,7 @@ class HeldOut:
         due = step == 0 or at_the_end_of_a_stage or (every > 0 and step % every == 0)
         return due and bool(self._inputs.valid) and all(row["step"] != step for row in self._folder.evaluation_rows())
 
-    async def evaluate(
-        self, step: int, stage: str, weights: PublishedWeights, republish: Callable[[], Awaitable[PublishedWeights]]
-    ) -> Row:
+    async def evaluate(self, step: int, stage: str, weights: Snapshot, republish: Callable[[], Awaitable[Snapshot]]) -> Row:
         """One more row of evaluations.jsonl; what is lost on the way is made again."""
         constant_reply = await self.constant_reply()
 
@@ -79,7 +77,7 @@ class HeldOut:
 
     def close(self) -> None:
         if self._constant_reply is not None:
-            forget(self._constant_reply)
+            cancel_quietly(self._constant_reply)
 
     async def _found_constant_reply(self, known: str | None) -> str:
         if known is not None:
@@ -93,7 +91,7 @@ async def evaluate(
     samplers: Actors,
     rewards: Actors,
     prompts: Sequence[Prompt],
-    weights: PublishedWeights,
+    weights: Snapshot,
     constant_reply: str | None,
     fail: Callable[[FailedPrompt], None],
 ) -> Result:
@@ -112,12 +110,12 @@ async def evaluate(
         failed.append(one)
         fail(one)
 
-    answers = [asyncio.ensure_future(isolating_poison(call, replies, note)) for call in calls]
+    answers = [asyncio.ensure_future(isolate_failures(call, replies, note)) for call in calls]
     try:
         answered = await asyncio.gather(*answers)
     finally:
         for answer in answers:
-            forget(answer)
+            cancel_quietly(answer)
     groups = [group for made in answered for call in made for group in call]
     if failed and not groups:
         raise failed[0].error

@@ -23,7 +23,7 @@ class FailedPrompt:
     error: Exception
 
 
-async def isolating_poison(
+async def isolate_failures(
     prompts: tuple[Prompt, ...],
     answer: Callable[[tuple[Prompt, ...], int], Awaitable[Call]],
     fail: Callable[[FailedPrompt], None],
@@ -34,7 +34,7 @@ async def isolating_poison(
         try:
             return [await answer(prompts, CALL_ATTEMPTS)]
         except BY_THE_PROMPT:
-            return [call for prompt in prompts for call in await isolating_poison((prompt,), answer, fail)]
+            return [call for prompt in prompts for call in await isolate_failures((prompt,), answer, fail)]
     errors: list[Exception] = []
     while len(errors) < PROMPT_ATTEMPTS:
         try:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cluster.actors.replica import forget
+from cluster.actors.replica import cancel_quietly
 from cluster.training.isolation import FailedPrompt
-from cluster.training.rollout_client import GroupSource, PublishedWeights, RunningCall, ScoredCall, ScoredGroup
+from cluster.training.rollout_client import GroupRef, InflightCall, RolloutClient, ScoredCall, Snapshot
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import Prompt
@@ -25,13 +25,13 @@ PATIENCE = 2.0  # times the slowest call so far
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is trained on together; while it was filled `calls` ended, `set_aside` groups were replaced as they teach nothing,
+    """What is trained on together; while it was filled `calls` ended, `filtered` groups were replaced as they teach nothing,
     and the prompts of `requeued` groups that had become too old were queued again."""
 
-    groups: list[ScoredGroup]
+    groups: list[GroupRef]
     staleness: list[int]
     calls: list[ScoredCall]
-    set_aside: int = 0
+    filtered: int = 0
     requeued: int = 0
 
     @property
@@ -52,7 +52,7 @@ class Pipeline:
     fail: told of prompts that cannot be answered; others take their place.
     """
 
-    source: GroupSource
+    source: RolloutClient
     order: PromptOrder
     prompts_per_call: int
     max_staleness: int
@@ -60,11 +60,11 @@ class Pipeline:
     fail: Callable[[FailedPrompt], None]
     dynamic_sampling: int = 0
     queue: deque[Prompt] = field(default_factory=deque)
-    set_aside: deque[Prompt] = field(default_factory=deque)
-    ready: deque[ScoredGroup] = field(default_factory=deque)
+    filtered: deque[Prompt] = field(default_factory=deque)
+    ready: deque[GroupRef] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._running: list[RunningCall] = []
+        self._running: list[InflightCall] = []
         self._calls: list[ScoredCall] = []  # that ended since the last batch
         self._untrained = len(self.ready)
         self._given_back: Batch | None = None
@@ -100,12 +100,12 @@ class Pipeline:
         """The next full batch; the prompts of groups that became too old are queued again."""
         if self._given_back is not None and (again := await self._made_again(self._given_back)) is not None:
             return again
-        groups: list[ScoredGroup] = []
+        groups: list[GroupRef] = []
         staleness: list[int] = []
         if not self.in_admission_order:
             await self._wait_for_pressing()
         spare = self.dynamic_sampling * self.stage.prompts_per_step
-        set_aside = requeued = 0
+        filtered = requeued = 0
         while len(groups) < self.stage.prompts_per_step:
             if not self.ready:
                 self.admit()
@@ -118,17 +118,17 @@ class Pipeline:
                 requeued += 1
                 self.queue.append(group.prompt)
                 self._untrained -= 1
-            elif group.teaches_nothing and group.prompt.attempt == 0 and set_aside < spare:
-                set_aside += 1
-                self.set_aside.append(replace(group.prompt, attempt=1))
+            elif group.zero_variance and group.prompt.attempt == 0 and filtered < spare:
+                filtered += 1
+                self.filtered.append(replace(group.prompt, attempt=1))
                 self._untrained -= 1
             else:
                 groups.append(group)
                 staleness.append(lag)
         calls, self._calls = self._calls, []
-        return Batch(groups, staleness, calls, set_aside, requeued)
+        return Batch(groups, staleness, calls, filtered, requeued)
 
-    def trained(self, batch: Batch, weights: PublishedWeights | None) -> None:
+    def trained(self, batch: Batch, weights: Snapshot | None) -> None:
         """Free the batch's slots; groups admitted from now on are sampled with `weights`."""
         self.source.weights = weights or self.source.weights
         self._untrained -= len(batch.groups)
@@ -138,7 +138,7 @@ class Pipeline:
         """Have the groups of a batch that are lost made again: `batch()` then returns it as it was."""
         self._given_back = batch
 
-    def made_ahead(self) -> list[ScoredGroup]:
+    def made_ahead(self) -> list[GroupRef]:
         """Groups that are finished and not yet trained on."""
         if not self.in_admission_order:
             self._collect()
@@ -155,7 +155,7 @@ class Pipeline:
 
     def cancel(self) -> None:
         for call in self._running:
-            forget(call.task)
+            cancel_quietly(call.task)
 
     async def _made_again(self, batch: Batch) -> Batch | None:
         """The batch with its groups sampled and scored anew, in the calls that made them, for a group depends on its call. None
@@ -169,7 +169,7 @@ class Pipeline:
             made = [made for call in running for made in await call.task]
         finally:
             for call in running:
-                forget(call.task)
+                cancel_quietly(call.task)
         self._given_back = None
         groups = {group.prompt: group for call in made for group in call.groups}
         if all(prompt in groups for prompt in wanted):
@@ -187,13 +187,13 @@ class Pipeline:
         while len(prompts) < count:
             if self.queue:
                 prompts.append(self.queue.popleft())
-            elif self.set_aside and (self.order.epoch_is_over or self.set_aside[0].epoch < self.order.epoch):
-                prompts.append(self.set_aside.popleft())
+            elif self.filtered and (self.order.epoch_is_over or self.filtered[0].epoch < self.order.epoch):
+                prompts.append(self.filtered.popleft())
             else:
                 prompts += self.order.take(1)
         return prompts
 
-    def _pressing(self) -> list[RunningCall]:
+    def _pressing(self) -> list[InflightCall]:
         """Running calls of which one must end before this batch, lest groups become too old; not those that seem to hang."""
         patience_s = PATIENCE * self.source.slowest_s
         running = [call for call in self._running if call.version is not None and call.age_s < patience_s]

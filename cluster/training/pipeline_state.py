@@ -11,23 +11,23 @@ from cluster.settings.tree import Settings
 from cluster.store.checkpoint import GROUPS, TrainState
 from cluster.training.isolation import FailedPrompt
 from cluster.training.pipeline import Pipeline
-from cluster.training.rollout_client import Actors, GroupSource, ScoredGroup
+from cluster.training.rollout_client import Actors, GroupRef, RolloutClient
 from rollout.data.dataset import PromptOrder
 from rollout.types import Prompt, Version
 
 
-def note(pipeline: Pipeline, state: TrainState) -> list[ScoredGroup]:
+def note(pipeline: Pipeline, state: TrainState) -> list[GroupRef]:
     """Write into `state` what the pipeline has taken and not yet handed over -> the groups whose content belongs beside it."""
     made = pipeline.made_ahead()
     ready, again = (made, []) if pipeline.stage.sampled else ([], [group.prompt for group in made])
     state.order = pipeline.order.state()
     state.pending = [_saved(prompt) for prompt in pipeline.given_back + again + pipeline.unfinished()]
-    state.set_aside = [_saved(prompt) for prompt in pipeline.set_aside]
+    state.filtered = [_saved(prompt) for prompt in pipeline.filtered]
     state.ready = [[*_saved(group.prompt), group.spread, group.version] for group in ready]
     return ready
 
 
-async def write_groups(rewards: Actors, ready: Sequence[ScoredGroup], folder: Path, state: TrainState) -> None:
+async def write_groups(rewards: Actors, ready: Sequence[GroupRef], folder: Path, state: TrainState) -> None:
     """Those that are lost are queued again in `state`."""
     if not ready:
         return
@@ -42,7 +42,7 @@ async def write_groups(rewards: Actors, ready: Sequence[ScoredGroup], folder: Pa
 async def restored(
     state: TrainState,
     checkpoint: Path | None,
-    source: GroupSource,
+    source: RolloutClient,
     prompts: list[Prompt],
     settings: Settings,
     fail: Callable[[FailedPrompt], None],
@@ -60,7 +60,7 @@ async def restored(
         path, count = checkpoint / GROUPS, len(state.ready)
         _, references = await source.rewards.call(lambda actor: actor.read_groups.options(num_returns=1 + count).remote(path))
     ready = [
-        ScoredGroup(prompt(*key), reference, Version(*version), spread)
+        GroupRef(prompt(*key), reference, Version(*version), spread)
         for (*key, spread, version), reference in zip(state.ready, references, strict=True)
     ]
     return Pipeline(
@@ -72,7 +72,7 @@ async def restored(
         fail=fail,
         dynamic_sampling=settings.rollout.dynamic_sampling if stage.sampled else 0,
         queue=deque(prompt(*key) for key in state.pending),
-        set_aside=deque(prompt(*key) for key in state.set_aside),
+        filtered=deque(prompt(*key) for key in state.filtered),
         ready=deque(ready),
     )
 

@@ -29,13 +29,13 @@ def check_resumable(before: Settings, settings: Settings, checkpoint: Path, stat
     """Raise SettingsError where a resumed run would not go on with what the checkpoint holds."""
     if state.stage != "supervised":
         check_fixed(before, settings, ["supervised"])
-    if state.stage == "grpo" and settings.learner.reference_path != before.learner.reference_path:
+    if state.stage == "rl" and settings.learner.reference_path != before.learner.reference_path:
         raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
     stage = next((stage for stage in settings.stages() if stage.name == state.stage), None)
     if stage is None or stage.last < state.step:
         steps = "supervised.steps" if state.stage == "supervised" else "learner.steps"
         done = state.step if state.stage == "supervised" else state.step - before.supervised_steps
         raise SettingsError(f"{steps}: is below what the run has done; give {max(1, done)} or more")
-    needs_reference = state.stage == "grpo" and settings.learner.needs_reference()
+    needs_reference = state.stage == "rl" and settings.learner.needs_reference()
     if needs_reference and not (checkpoint / "reference").is_dir():
         raise SettingsError("learner.kl_coef: the run was begun at 0 and keeps no reference; leave it at 0, or start anew")

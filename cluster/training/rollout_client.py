@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from cluster.actors.pool import CALL_ATTEMPTS, Invoke
 from cluster.actors.replica import InputsLost, pause_s
-from cluster.training.isolation import FailedPrompt, isolating_poison
+from cluster.training.isolation import FailedPrompt, isolate_failures
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
 from rollout.types import CallReport, Mode, Prompt, Version
@@ -36,7 +36,7 @@ class Actors(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedWeights:
+class Snapshot:
     """references: the flat array's, or none while the samplers' own folder holds this version."""
 
     version: Version
@@ -44,7 +44,7 @@ class PublishedWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredGroup:
+class GroupRef:
     """A group by reference. spread: highest minus lowest reward, None where nothing is rewarded."""
 
     prompt: Prompt
@@ -53,7 +53,7 @@ class ScoredGroup:
     spread: float | None
 
     @property
-    def teaches_nothing(self) -> bool:
+    def zero_variance(self) -> bool:
         return self.spread is not None and self.spread < SAME_REWARD
 
 
@@ -61,13 +61,13 @@ class ScoredGroup:
 class ScoredCall:
     """The scored groups of one call, with what making them took."""
 
-    groups: tuple[ScoredGroup, ...]
+    groups: tuple[GroupRef, ...]
     sampled: CallReport
     scored: CallReport | None
 
 
 @dataclass(eq=False)
-class RunningCall:
+class InflightCall:
     """Prompts that were admitted together; `version` and `since` are of the sampling that is under way, if one is."""
 
     prompts: tuple[Prompt, ...]
@@ -82,7 +82,7 @@ class RunningCall:
 
 
 @dataclass
-class GroupSource:
+class RolloutClient:
     """Begins calls for a stage; each is sampled with the weights that are published when a sampler is free.
 
     republish: makes lost weights available again. slowest_s: what the longest call took, from its sampling on.
@@ -91,23 +91,23 @@ class GroupSource:
     samplers: Actors
     rewards: Actors
     stage: Stage
-    weights: PublishedWeights
-    republish: Callable[[], Awaitable[PublishedWeights]]
+    weights: Snapshot
+    republish: Callable[[], Awaitable[Snapshot]]
     slowest_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._publishing = asyncio.Lock()
 
-    def begin(self, prompts: Sequence[Prompt]) -> RunningCall:
-        call = RunningCall(tuple(prompts))
-        call.task = asyncio.create_task(isolating_poison(call.prompts, partial(self._scored, call), call.failed.append))
+    def begin(self, prompts: Sequence[Prompt]) -> InflightCall:
+        call = InflightCall(tuple(prompts))
+        call.task = asyncio.create_task(isolate_failures(call.prompts, partial(self._scored, call), call.failed.append))
         return call
 
     def lag(self, version: Version | None) -> int:
         """Updates since the weights of a version; gold answers have none."""
         return self.weights.version.step - version.step if self.stage.sampled and version is not None else 0
 
-    async def _scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
+    async def _scored(self, call: InflightCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
         """Sample and score; what is lost on the way is made again."""
         weights = self.weights
 
@@ -123,10 +123,10 @@ class GroupSource:
 
         return await again_where_inputs_are_lost(scored, republish)
 
-    async def _sampled_and_scored(self, call: RunningCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
-        def weights() -> PublishedWeights:
+    async def _sampled_and_scored(self, call: InflightCall, prompts: tuple[Prompt, ...], attempts: int) -> ScoredCall:
+        def weights() -> Snapshot:
             call.version, call.since = self.weights.version, time.monotonic()
-            return self.weights if self.stage.sampled else PublishedWeights(self.weights.version)  # gold answers need none
+            return self.weights if self.stage.sampled else Snapshot(self.weights.version)  # gold answers need none
 
         sampled, references = await sample(self.samplers, prompts, self.stage.mode, weights, attempts)
         scored = None
@@ -151,7 +151,7 @@ async def sample(
     samplers: Actors,
     prompts: Sequence[Prompt],
     mode: Mode,
-    weights: Callable[[], PublishedWeights],
+    weights: Callable[[], Snapshot],
     attempts: int = CALL_ATTEMPTS,
 ) -> tuple[CallReport, list[Any]]:
     """One call to a sampler -> its report and references to its groups; `weights()` is asked when a sampler is free."""
@@ -174,4 +174,4 @@ def _scored_call(
 ) -> ScoredCall:
     spreads: Sequence[float | None] = [None] * len(prompts) if scored is None else scored.spreads
     groups = zip(prompts, references, spreads, strict=True)
-    return ScoredCall(tuple(ScoredGroup(p, r, sampled.version, spread) for p, r, spread in groups), sampled, scored)
+    return ScoredCall(tuple(GroupRef(p, r, sampled.version, spread) for p, r, spread in groups), sampled, scored)

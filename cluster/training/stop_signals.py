@@ -8,7 +8,7 @@ from collections.abc import Callable
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def heed_stop_signals(stop: Callable[[str], None]) -> None:
+def install_stop_handlers(stop: Callable[[str], None]) -> None:
     """Call `stop` with the first signal's name, then leave the signals to Python's own handling."""
     loop = asyncio.get_running_loop()
 

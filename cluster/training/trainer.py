@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.actors.learner_client import LearnerLosses, LearnerLost
-from cluster.actors.ports import Crew
+from cluster.actors.ports import ActorHandles
 from cluster.actors.replica import InputsLost
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import Checkpoints, TrainState, newest
@@ -19,11 +19,11 @@ from cluster.training.held_out import HeldOut
 from cluster.training.inputs import Inputs
 from cluster.training.isolation import FailedPrompt
 from cluster.training.pipeline import Batch, Pipeline
-from cluster.training.rollout_client import GroupSource, PublishedWeights
+from cluster.training.rollout_client import RolloutClient, Snapshot
 from cluster.training.step_record import metrics_row
-from cluster.training.stop_signals import heed_stop_signals
-from cluster.watch.run_log import Chronicle
-from cluster.watch.terminal import Manner
+from cluster.training.stop_signals import install_stop_handlers
+from cluster.watch.run_log import RunLog
+from cluster.watch.terminal import OutputMode
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from rollout.types import Version
@@ -32,19 +32,31 @@ Say = Callable[[str], None]
 
 
 class Trainer:
-    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, hire: Callable[[Say], Crew], manner: Manner):
+    def __init__(
+        self,
+        settings: Settings,
+        inputs: Inputs,
+        folder: RunFolder,
+        build_actors: Callable[[Say], ActorHandles],
+        output_mode: OutputMode,
+    ):
         self.settings, self.inputs, self.folder = settings, inputs, folder
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
-        self.chronicle = Chronicle(settings, folder, manner)
-        crew = hire(self.chronicle.tell)
-        self.samplers, self.rewards, self.learner, self.nodes = crew.samplers, crew.rewards, crew.learner, crew.nodes
+        self.run_log = RunLog(settings, folder, output_mode)
+        handles = build_actors(self.run_log.tell)
+        self.samplers, self.rewards, self.learner, self.nodes = (
+            handles.samplers,
+            handles.rewards,
+            handles.learner,
+            handles.nodes,
+        )
         self.failed_prompts = FailedPrompts(
-            folder, settings.cluster.max_failed_prompts, len(inputs.train), len(inputs.valid), self.chronicle.tell
+            folder, settings.cluster.max_failed_prompts, len(inputs.train), len(inputs.valid), self.run_log.tell
         )
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
-        self.chronicle.watch(crew, self._queues, self.failed_prompts)
+        self.run_log.watch(handles, self._queues, self.failed_prompts)
         self.state = TrainState()
-        self.weights = PublishedWeights(Version(0, 0))
+        self.weights = Snapshot(Version(0, 0))
         self.stop_reason: str | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
@@ -65,7 +77,7 @@ class Trainer:
         self._losses.reached(state.step)
         if not self._signalled:
             self.stop_reason = None  # what ended the patience is undone
-        self.chronicle.go_back(state.step)
+        self.run_log.go_back(state.step)
         self.failed_prompts.go_back(state.step)
         self.checkpoints.discard_after(state.step)
         kept = [row for row in self.folder.evaluation_rows() if self.checkpoints.has(row["step"])]
@@ -73,14 +85,14 @@ class Trainer:
 
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
-        heed_stop_signals(self._stop_on_signal)
-        await self.chronicle.start()
+        install_stop_handlers(self._stop_on_signal)
+        await self.run_log.start()
         self.samplers.start()
         self.rewards.start()
         if self.nodes is not None:
             self.nodes.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
-        async with self.surviving_the_learner():
+        async with self.restart_learner_on_loss():
             await self._start_learner()
 
     def stages(self) -> Iterator[Stage]:
@@ -94,7 +106,7 @@ class Trainer:
             yield (undone or [last])[0]
 
     @contextlib.asynccontextmanager
-    async def surviving_the_learner(self) -> AsyncIterator[None]:
+    async def restart_learner_on_loss(self) -> AsyncIterator[None]:
         """A learner that is lost inside is replaced by one from the newest checkpoint, whose stage comes next: what was sampled
         for the lost one is dropped, its prompts come again. Raises ClusterError where it is lost again and again."""
         try:
@@ -112,7 +124,7 @@ class Trainer:
             await self.learner.ask("begin", stage)
             self.state.begin(stage.name)
             await self._publish()
-        source = GroupSource(self.samplers, self.rewards, stage, self.weights, self._republished)
+        source = RolloutClient(self.samplers, self.rewards, stage, self.weights, self._republished)
         self._step_started = None
         self.pipeline = await pipeline_state.restored(
             self.state, self._restored, source, self.inputs.train, self.settings, self._leave_out
@@ -120,7 +132,7 @@ class Trainer:
         if self.stop_reason is not None:
             await self._save(self.pipeline)
 
-    def goes_on(self, stage: Stage) -> bool:
+    def has_steps(self, stage: Stage) -> bool:
         return self.state.step < stage.last and self.stop_reason is None
 
     async def batch(self) -> Batch:
@@ -138,7 +150,7 @@ class Trainer:
         try:
             update, seconds = await self.learner.ask("update", step, log, *batch.references)
         except InputsLost as error:
-            self.chronicle.tell(f"step {step}: {error}; its groups are made again")
+            self.run_log.tell(f"step {step}: {error}; its groups are made again")
             self.pipeline.give_back(batch)
             if self.stop_reason is not None:
                 await self._save(self.pipeline)
@@ -149,8 +161,8 @@ class Trainer:
             await self._publish()
         self.pipeline.trained(batch, self.weights)
         self._record(self.pipeline, batch, update, seconds)
-        if self.chronicle.output_lost is not None and self.stop_reason is None:
-            self.stop_reason = f"its output cannot be written ({self.chronicle.output_lost.strerror})"
+        if self.run_log.output_lost is not None and self.stop_reason is None:
+            self.stop_reason = f"its output cannot be written ({self.run_log.output_lost.strerror})"
         await self._evaluate_if_due(stage)
         if self._save_is_due(stage):
             await self._save(self.pipeline)
@@ -161,12 +173,12 @@ class Trainer:
 
     async def conclude(self) -> None:
         """Say what the run achieved, and where everything lies."""
-        await self.chronicle.conclude(self.state.step, self.stop_reason, interrupted=self._signalled)
+        await self.run_log.conclude(self.state.step, self.stop_reason, interrupted=self._signalled)
 
     def close(self) -> None:
         """End what this run started."""
         with contextlib.ExitStack() as parts:
-            for part in (self.chronicle, self.learner, self.rewards, self.samplers):
+            for part in (self.run_log, self.learner, self.rewards, self.samplers):
                 parts.callback(part.close)
             if self.pipeline is not None:
                 parts.callback(self.pipeline.cancel)
@@ -188,8 +200,8 @@ class Trainer:
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None
-        checkpoint = newest(self.folder.checkpoints, self.chronicle.tell)
-        self.chronicle.tell(f"{error}; going on from step {checkpoint[1].step if checkpoint else 0} with a new one")
+        checkpoint = newest(self.folder.checkpoints, self.run_log.tell)
+        self.run_log.tell(f"{error}; going on from step {checkpoint[1].step if checkpoint else 0} with a new one")
         self.resume(checkpoint)
         try:
             await self._start_learner()
@@ -202,7 +214,7 @@ class Trainer:
         self.weights = self.learner.publish(Version(self.state.incarnation, self.state.step))
         await self.learner.check()
 
-    async def _republished(self) -> PublishedWeights:
+    async def _republished(self) -> Snapshot:
         """The weights once more, where they were lost with a node. Raises LearnerLost."""
         await self.learner.check()
         if self.weights.references:
@@ -220,9 +232,9 @@ class Trainer:
             return
         if self.weights.version.step != step:
             await self._publish()
-        with self.chronicle.timing("evaluate"):
+        with self.run_log.timing("evaluate"):
             row = await self.held_out.evaluate(step, stage.name if step else "start", self.weights, self._republished)
-            await self.chronicle.evaluation(row)
+            await self.run_log.evaluation(row)
         best = self.held_out.best()
         if best.step == step:
             self.checkpoints.mark_best(step)
@@ -247,7 +259,7 @@ class Trainer:
             await self.learner.ask("save", folder)
             await pipeline_state.write_groups(self.rewards, ready, folder, self.state)
 
-        with self.chronicle.timing("save"):
+        with self.run_log.timing("save"):
             await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
 
     def _record(self, pipeline: Pipeline, batch: Batch, update: UpdateMetrics, seconds_update: float) -> None:
@@ -255,14 +267,14 @@ class Trainer:
         row = metrics_row(self.state, pipeline.stage, batch, update, seconds_update, seconds_step)
         row["restarts"] = self.restarts - self._restarts_recorded
         self._restarts_recorded = self.restarts
-        self.chronicle.step(row)
+        self.run_log.step(row)
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
-            self.chronicle.tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
+            self.run_log.tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
 
     def _queues(self) -> dict[str, int]:
         return self.pipeline.queues if self.pipeline is not None else {}
 
     def _stop_on_signal(self, name: str) -> None:
         self.stop_reason, self._signalled = f"{name} came", True
-        self.chronicle.tell(f"{name}: finishing this step, then saving; once more leaves at once")
+        self.run_log.tell(f"{name}: finishing this step, then saving; once more leaves at once")

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 
-from cluster.actors.replica import forget, tell_its_end
+from cluster.actors.replica import cancel_quietly, log_failure
 from cluster.actors.session import JOB_CONFIG
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
@@ -50,7 +50,7 @@ class JobEntry:
 
     def close(self) -> None:
         if self._writing is not None:
-            forget(self._writing)
+            cancel_quietly(self._writing)
 
     def _tell(self) -> None:
         free = self._writing is None or (self._writing.done() and not self._writing.exception())
@@ -59,7 +59,7 @@ class JobEntry:
         self._last = time.monotonic()
         self._writing = asyncio.create_task(self._write(*self._untold))
         self._untold = None
-        tell_its_end(self._writing, "the dashboard's list of jobs no longer tells the step", self._say)
+        log_failure(self._writing, "the dashboard's list of jobs no longer tells the step", self._say)
 
     async def _write(self, row: Row, last_step: int) -> None:
         client, id = self._entry = self._entry or _own_entry()

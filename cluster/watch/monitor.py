@@ -10,7 +10,7 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 from cluster.actors.ports import Learner
-from cluster.actors.replica import forget, tell_its_end
+from cluster.actors.replica import cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.run_folder import RunFolder
@@ -74,7 +74,7 @@ class Monitor:
     async def start(self) -> None:
         """Begin to look at queues and actors. Raises SettingsError for a tracker that cannot be reached."""
         self._looking = asyncio.create_task(self._look())
-        tell_its_end(self._looking, "queues and actors are no longer exported", self._say)
+        log_failure(self._looking, "queues and actors are no longer exported", self._say)
         self._gauges.show([("last_step_timestamp_seconds", {}, time.time()), ("ends_total", {}, 0)])
         ids = self._folder.tracker_ids() if self._settings.trackers else {}
         for tracker in self._trackers:
@@ -114,7 +114,7 @@ class Monitor:
             for tracker in self._trackers:
                 parts.callback(tracker.end, self._finished)
             if self._looking is not None:
-                parts.callback(forget, self._looking)
+                parts.callback(cancel_quietly, self._looking)
 
     def _show(self, values: Iterator[Value], step: int, numbers: Mapping[str, float]) -> None:
         self._gauges.show(values)

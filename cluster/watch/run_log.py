@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from cluster.actors.ports import Crew, Learner
+from cluster.actors.ports import ActorHandles, Learner
 from cluster.actors.session import in_job
 from cluster.report.page import write_report
 from cluster.settings.tree import Settings
@@ -17,17 +17,17 @@ from cluster.store.run_folder import RunFolder
 from cluster.training.rollout_client import Actors
 from cluster.watch.job_entry import JobEntry
 from cluster.watch.monitor import Monitor
-from cluster.watch.terminal import Manner, Terminal, evaluation_table
+from cluster.watch.terminal import OutputMode, Terminal, evaluation_table
 from rollout.errors import first_line
 
 
-class Chronicle:
+class RunLog:
     """Listens from the start; `watch` comes when there are actors to look at."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, manner: Manner):
+    def __init__(self, settings: Settings, folder: RunFolder, output_mode: OutputMode):
         self._settings, self._folder = settings, folder
         self._last_step = settings.stages()[-1].last
-        self._terminal = Terminal(self._last_step, manner)
+        self._terminal = Terminal(self._last_step, output_mode)
         self._monitor: Monitor | None = None
         self._job_entry: JobEntry | None = None
         self._step = 0
@@ -38,11 +38,15 @@ class Chronicle:
         """What keeps the terminal's lines from being written, once that was met."""
         return self._terminal.output_lost
 
-    def watch(self, crew: Crew, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
-        self._is_local = crew.nodes is None
-        roles: dict[str, Actors | Learner] = {"sampler": crew.samplers, "reward": crew.rewards, "learner": crew.learner}
+    def watch(self, handles: ActorHandles, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
+        self._is_local = handles.nodes is None
+        roles: dict[str, Actors | Learner] = {
+            "sampler": handles.samplers,
+            "reward": handles.rewards,
+            "learner": handles.learner,
+        }
         self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.tell)
-        if in_job() and crew.nodes is not None:
+        if in_job() and handles.nodes is not None:
             self._job_entry = JobEntry(self._settings, self.tell)
 
     async def start(self) -> None:
@@ -54,7 +58,7 @@ class Chronicle:
     def go_back(self, step: int) -> None:
         """The run goes on from `step`: what comes after it will be made again."""
         self._step = step
-        self._folder.cut_back(step)
+        self._folder.truncate(step)
         if self._monitor is not None:
             self._monitor.go_back(step)
 

@@ -8,16 +8,16 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from cluster.output import say
-from cluster.store.records import EVALUATION_COLUMNS, Row, json_line, milestones
+from cluster.store.records import EVALUATION_COLUMNS, Row, json_line, summary_rows
 
-Manner = Literal["lines", "quiet", "json"]
+OutputMode = Literal["lines", "quiet", "json"]
 
 
 class Terminal:
     """quiet: nothing but the end. json: one object a line, of metrics.jsonl or evaluations.jsonl or {"event": text}."""
 
-    def __init__(self, total_steps: int, manner: Manner = "lines"):
-        self.manner, self._total_steps = manner, total_steps
+    def __init__(self, total_steps: int, output_mode: OutputMode = "lines"):
+        self.output_mode, self._total_steps = output_mode, total_steps
         self.output_lost: OSError | None = None
         self._bar: tqdm[Any] | None = None
 
@@ -27,7 +27,7 @@ class Terminal:
     def step(self, row: Row) -> None:
         self._write(step_line(row, _width()), row)
         if self._bar is None:
-            watched = self.manner == "lines" and sys.stderr.isatty()
+            watched = self.output_mode == "lines" and sys.stderr.isatty()
             start = {"total": self._total_steps, "initial": row["step"] - 1, "unit": "step"}
             self._bar = tqdm(**start, disable=not watched, leave=False, dynamic_ncols=True, mininterval=0)
         self._bar.update(row["step"] - self._bar.n)
@@ -36,17 +36,17 @@ class Terminal:
         self._write(evaluation_line(row, _width()), row)
 
     def conclude(self, text: str, row: Row) -> None:
-        """The last word, which is said in every manner."""
+        """The last word, which is said in every output_mode."""
         self.close()
-        self._print(json_line(row) if self.manner == "json" else text)
+        self._print(json_line(row) if self.output_mode == "json" else text)
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
     def _write(self, line: str, row: Row) -> None:
-        if self.manner != "quiet":
-            self._print(json_line(row) if self.manner == "json" else line)
+        if self.output_mode != "quiet":
+            self._print(json_line(row) if self.output_mode == "json" else line)
 
     def _print(self, text: str) -> None:
         try:
@@ -86,7 +86,7 @@ def _fitted(parts: Sequence[str], left_out: Sequence[str], width: int | None) ->
 
 
 def evaluation_table(rows: Sequence[Row]) -> str:
-    """Held-out figures, one line per evaluation (the `milestones` of many), the constant reply beneath them."""
+    """Held-out figures, one line per evaluation (the `summary_rows` of many), the constant reply beneath them."""
     columns = [name for name in EVALUATION_COLUMNS if any(row.get(name) is not None for row in rows)]
     widths = [max(6, len(name)) + 2 for name in columns]
 
@@ -98,7 +98,7 @@ def evaluation_table(rows: Sequence[Row]) -> str:
         values = (figures.get(name) for name in columns)
         return ("" if value is None else f"{value:.2f}" for value in values)
 
-    lines = [line("step", "stage", columns), *(line(row["step"], row.get("stage"), cells(row)) for row in milestones(rows))]
+    lines = [line("step", "stage", columns), *(line(row["step"], row.get("stage"), cells(row)) for row in summary_rows(rows))]
     if rows and (constant := rows[-1].get("constant_reply")):
         lines += [line("", "constant reply", cells(constant)), f"constant reply: {constant['text']!r}"]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rollout.data.dataset import text_lines
-from rollout.errors import HOW_TO_MEND, DataError, writing
+from rollout.errors import DISK_REMEDY, DataError, writing
 
 NUMBERED = re.compile(r"^(\d+) (.*)$")
 PERSONA = "your persona:"
@@ -22,7 +22,7 @@ def convert_parlai(source: Path, target: Path, history: int | None) -> int:
     examples = list(_examples(source, history))
     if not examples:
         raise DataError(f"{source}: holds no dialogue turn; give ParlAI text with tab-separated turns")
-    with writing(target, HOW_TO_MEND):
+    with writing(target, DISK_REMEDY):
         target.write_text("".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples), encoding="utf-8")
     return len(examples)
 

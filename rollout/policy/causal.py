@@ -46,7 +46,7 @@ class CausalPolicy(Policy):
 
     def _begin(
         self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
-    ) -> tuple["CausalContinuation", torch.Tensor]:
+    ) -> tuple["CausalDecodeState", torch.Tensor]:
         """All of the prompts but their last tokens is computed; those are what the responses begin with."""
         self._check_length(contexts, max_new_tokens)
         ids, lengths = self._prompts([row[:-1] for (row,) in contexts])
@@ -54,7 +54,7 @@ class CausalPolicy(Policy):
         if ids.shape[1]:
             self.hidden(ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids), prompts)
         start = torch.tensor([int(row[-1]) for (row,) in contexts], device=ids.device)[:, None].repeat(1, group_size)
-        return CausalContinuation(self, lengths, Branches(prompts, group_size)), start
+        return CausalDecodeState(self, lengths, Branches(prompts, group_size)), start
 
     def context_tokens(self, contexts: Sequence[Context]) -> int:
         return len(contexts) * max(len(row) for (row,) in contexts)
@@ -106,8 +106,8 @@ class CausalPolicy(Policy):
         context = [(prompt.numpy().astype(np.int32),)]
         try:
             scored = self._score(context, responses, 1.0, False).logprobs[0]
-            continuation, tokens = self._begin(context, 2, 3)
-            decoded = [continuation.next_logits(given)[0] for given in (tokens, responses[..., 0], responses[..., 1])]
+            decode_state, tokens = self._begin(context, 2, 3)
+            decoded = [decode_state.next_logits(given)[0] for given in (tokens, responses[..., 0], responses[..., 1])]
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             problem = f"{name} cannot compute a shared prompt ({first_line(error)})"
             raise PolicyError(f"policy: {problem}; give another model") from error
@@ -120,7 +120,7 @@ class CausalPolicy(Policy):
             raise PolicyError(f"policy: {name} computes a shared prompt differently from a copied one; give another model")
 
 
-class CausalContinuation:
+class CausalDecodeState:
     """Groups of responses that grow over one prefill, beginning with their prompts' last tokens at `positions` [P]."""
 
     def __init__(self, policy: CausalPolicy, positions: torch.Tensor, branches: Branches):
@@ -132,9 +132,9 @@ class CausalContinuation:
         self._branches.length += 1
         return self._policy.logits(hidden.view(*tokens.shape, -1))
 
-    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+    def select(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
         self._positions = self._positions[groups]
-        self._branches.keep(groups, rows)
+        self._branches.select(groups, rows)
 
 
 def _positions(config: PretrainedConfig) -> int | None:

@@ -23,28 +23,28 @@ class Decoding:
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """token_ids int64 [P, G, T] and logprobs float32 at the decoding's temperature, zero after a response's end; lengths int64
-    [P, G], end token included; finished bool: ended by itself; kept_mass: mean probability inside the nucleus."""
+    [P, G], end token included; finished bool: ended by itself; top_p_mass: mean probability inside the nucleus."""
 
     token_ids: torch.Tensor
     logprobs: torch.Tensor
     lengths: torch.Tensor
     finished: torch.Tensor
-    kept_mass: float
+    top_p_mass: float
 
 
-class Continuation(Protocol):
+class DecodeState(Protocol):
     """P groups of G responses while they grow: a model with its caches."""
 
     def next_logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """Last tokens [P, G] -> logits [P, G, V] of the next."""
         ...
 
-    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+    def select(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
         """Go on with `groups` [P'] alone and with `rows` [P'*G'] of the P*G responses, G' of each group, in their order."""
         ...
 
 
-def decode(continuation: Continuation, start: torch.Tensor, end_tokens: Sequence[int], decoding: Decoding) -> Decoded:
+def decode(decode_state: DecodeState, start: torch.Tensor, end_tokens: Sequence[int], decoding: Decoding) -> Decoded:
     """Draw responses that go on from the tokens `start` int64 [P, G]; those that are finished leave the batch."""
     count, steps, device = start.numel(), decoding.max_new_tokens, start.device
     token_ids, logprobs = start.new_zeros(count, steps), torch.zeros(count, steps, device=device)
@@ -53,7 +53,7 @@ def decode(continuation: Continuation, start: torch.Tensor, end_tokens: Sequence
     uniforms = None if decoding.uniforms is None else torch.from_numpy(decoding.uniforms).to(device)
     rows, tokens = torch.arange(count, device=device).view(start.shape), start
     for t in range(steps):
-        scores = torch.log_softmax(continuation.next_logits(tokens).float() / decoding.temperature, -1)
+        scores = torch.log_softmax(decode_state.next_logits(tokens).float() / decoding.temperature, -1)
         growing = ~finished[rows]
         if uniforms is None:
             tokens = scores.argmax(-1)
@@ -71,14 +71,14 @@ def decode(continuation: Continuation, start: torch.Tensor, end_tokens: Sequence
         if sum(width > 0 for width in widths) * max(widths) < SHRINK_BELOW * active.numel():
             groups = torch.tensor([i for i, width in enumerate(widths) if width], device=device)
             columns = active[groups].int().argsort(dim=1, descending=True, stable=True)[:, : max(widths)]
-            continuation.keep(groups, (groups[:, None] * active.shape[1] + columns).flatten())
+            decode_state.select(groups, (groups[:, None] * active.shape[1] + columns).flatten())
             rows, tokens = rows[groups].gather(1, columns), tokens[groups].gather(1, columns)
     return Decoded(
         token_ids=token_ids[:, : t + 1].view(*start.shape, -1),
         logprobs=logprobs[:, : t + 1].view(*start.shape, -1),
         lengths=lengths.view(start.shape),
         finished=finished.view(start.shape),
-        kept_mass=float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0,
+        top_p_mass=float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0,
     )
 
 

@@ -28,7 +28,7 @@ from rollout.policy.token_logprobs import token_scores
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class EncoderCache:
     """What the decoder reads: per layer, keys and values [P, H, S, D] of the S encoder tokens of the longest context; mask
     bool [P, 1, 1, S]."""
 
@@ -36,8 +36,8 @@ class Memory:
     values: list[torch.Tensor]
     mask: torch.Tensor
 
-    def kept(self, groups: torch.Tensor) -> "Memory":
-        return Memory([k[groups] for k in self.keys], [v[groups] for v in self.values], self.mask[groups])
+    def select(self, groups: torch.Tensor) -> "EncoderCache":
+        return EncoderCache([k[groups] for k in self.keys], [v[groups] for v in self.values], self.mask[groups])
 
 
 class FidPolicy(Policy):
@@ -52,9 +52,9 @@ class FidPolicy(Policy):
 
     def _begin(
         self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
-    ) -> tuple["FidContinuation", torch.Tensor]:
+    ) -> tuple["FidDecodeState", torch.Tensor]:
         start = torch.full((len(contexts), group_size), self._start, device=self.model.device)
-        return FidContinuation(self, self._encode(contexts), max_new_tokens), start
+        return FidDecodeState(self, self._encode(contexts), max_new_tokens), start
 
     def _score(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
@@ -82,7 +82,7 @@ class FidPolicy(Policy):
         if self.model.lm_head.weight is not self.model.shared.weight and (folder / "config.json").exists():
             _untie(folder / "config.json")
 
-    def _encode(self, contexts: Sequence[Context]) -> Memory:
+    def _encode(self, contexts: Sequence[Context]) -> EncoderCache:
         """Encode each row once, together with rows of about its length, and project the cross-attention K/V of every layer.
 
         A context's rows stand end to end, without padding between them.
@@ -108,25 +108,27 @@ class FidPolicy(Policy):
         visible = torch.arange(width, device=device) < torch.from_numpy(sizes).to(device)[:, None]
         attentions = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
         keys, values = [self._split(a.k(states)) for a in attentions], [self._split(a.v(states)) for a in attentions]
-        return Memory(keys, values, visible[:, None, None])
+        return EncoderCache(keys, values, visible[:, None, None])
 
-    def decode(self, memory: Memory, ids: torch.Tensor, bias: torch.Tensor, cache: ResponseCache | None = None) -> torch.Tensor:
+    def decode(
+        self, encoder_cache: EncoderCache, ids: torch.Tensor, bias: torch.Tensor, cache: ResponseCache | None = None
+    ) -> torch.Tensor:
         """Decoder states [N, T, d_model] of ids [N, T] with N = P*G; with a cache, ids [N, 1] go on from its tokens.
 
         bias [1, H, T, T']: of these T queries towards the T' tokens so far.
         """
         x = self.model.decoder.embed_tokens(ids)
         for i, block in enumerate(self.model.decoder.block):
-            x = self._block(block, x, memory.keys[i], memory.values[i], memory.mask, bias, cache, i)
+            x = self._block(block, x, encoder_cache.keys[i], encoder_cache.values[i], encoder_cache.mask, bias, cache, i)
         return self.model.decoder.final_layer_norm(x)
 
     def _decoder_block(
         self,
         block: Any,
         x: torch.Tensor,
-        memory_key: torch.Tensor,
-        memory_value: torch.Tensor,
-        memory_mask: torch.Tensor,
+        encoder_key: torch.Tensor,
+        encoder_value: torch.Tensor,
+        encoder_mask: torch.Tensor,
         bias: torch.Tensor,
         cache: ResponseCache | None,
         layer: int,
@@ -138,8 +140,8 @@ class FidPolicy(Policy):
             key, value = cache.extend(layer, key, value)
         x = x + attention.o(self._attend(self._split(attention.q(h)), key, value, bias, x.shape))
         h, attention = cross.layer_norm(x), cross.EncDecAttention
-        folded = self._split(attention.q(h).reshape(memory_key.shape[0], -1, self._heads * self._head_width))
-        x = x + attention.o(self._attend(folded, memory_key, memory_value, memory_mask, x.shape))
+        folded = self._split(attention.q(h).reshape(encoder_key.shape[0], -1, self._heads * self._head_width))
+        x = x + attention.o(self._attend(folded, encoder_key, encoder_value, encoder_mask, x.shape))
         return feed_forward(x)
 
     def _attend(
@@ -162,23 +164,23 @@ class FidPolicy(Policy):
         return self.model.lm_head(hidden * config.d_model**-0.5 if config.scale_decoder_outputs else hidden)
 
 
-class FidContinuation:
-    """Groups of responses that grow over one memory."""
+class FidDecodeState:
+    """Groups of responses that grow over one encoder cache."""
 
-    def __init__(self, policy: FidPolicy, memory: Memory, max_new_tokens: int):
-        self._policy, self._memory, self._cache = policy, memory, ResponseCache(max_new_tokens)
+    def __init__(self, policy: FidPolicy, encoder_cache: EncoderCache, max_new_tokens: int):
+        self._policy, self._encoder_cache, self._cache = policy, encoder_cache, ResponseCache(max_new_tokens)
         self._bias = policy.causal_bias(max_new_tokens)
 
     def next_logits(self, tokens: torch.Tensor) -> torch.Tensor:
         bias = self._bias[:, :, self._cache.length : self._cache.length + 1, : self._cache.length + 1]
-        hidden = self._policy.decode(self._memory, tokens.view(-1, 1), bias, self._cache)
+        hidden = self._policy.decode(self._encoder_cache, tokens.view(-1, 1), bias, self._cache)
         self._cache.length += 1
         return self._policy.logits(hidden.view(*tokens.shape, -1))
 
-    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
-        if len(groups) < len(self._memory.mask):
-            self._memory = self._memory.kept(groups)
-        self._cache.keep(rows)
+    def select(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        if len(groups) < len(self._encoder_cache.mask):
+            self._encoder_cache = self._encoder_cache.select(groups)
+        self._cache.select(rows)
 
 
 def _untie(config: Path) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rollout.errors import PolicyError
-from rollout.policy.decoding import Continuation, Decoded, Decoding, decode
+from rollout.policy.decoding import Decoded, DecodeState, Decoding, decode
 from rollout.policy.rendering import Renderer
-from rollout.policy.small_batch_linear import thin_products
+from rollout.policy.small_batch_linear import small_batch_linear
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
 
@@ -52,13 +52,13 @@ class Policy(ABC):
     @torch.inference_mode()
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> tuple[list[list[Response]], float]:
         """Draw `group_size` responses for each context; also the mean mass kept by top_p."""
-        continuation, start = self._begin(contexts, group_size, decoding.max_new_tokens)
-        with thin_products(start.numel(), start.device):
-            decoded = decode(continuation, start, self._ends, decoding)
-        return self._responses(decoded), decoded.kept_mass
+        decode_state, start = self._begin(contexts, group_size, decoding.max_new_tokens)
+        with small_batch_linear(start.numel(), start.device):
+            decoded = decode(decode_state, start, self._ends, decoding)
+        return self._responses(decoded), decoded.top_p_mass
 
     @abstractmethod
-    def _begin(self, contexts: Sequence[Context], group_size: int, max_new_tokens: int) -> tuple[Continuation, torch.Tensor]:
+    def _begin(self, contexts: Sequence[Context], group_size: int, max_new_tokens: int) -> tuple[DecodeState, torch.Tensor]:
         """Compute the contexts, once for all responses of a group; the tokens int64 [P, G] that the responses go on from."""
 
     def score(

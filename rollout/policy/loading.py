@@ -61,7 +61,7 @@ BROKEN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class PolicySkeleton:
     """A policy whose model has shapes and no values: what it reads and how large it is."""
 
     model: PreTrainedModel
@@ -99,7 +99,7 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     return FidPolicy(model, tokenizer, settings) if is_t5 else CausalPolicy(model, tokenizer, settings)
 
 
-def outline(path: str | Path, settings: PolicySettings) -> Outline:
+def skeleton(path: str | Path, settings: PolicySettings) -> PolicySkeleton:
     """The policy without its weights, which takes no memory: sizes, tokenizer, rendering. Raises as `load_policy` does."""
     base = check_policy(path)
     is_t5 = _is_t5(base)
@@ -115,7 +115,7 @@ def outline(path: str | Path, settings: PolicySettings) -> Outline:
         lora = LoraConfig.from_pretrained(path) if has_adapters(path) else _lora_config(settings.lora)
         model.add_adapter(lora)
     settings = with_templates(settings, tokenizer, is_t5)
-    return Outline(model, FidRenderer(tokenizer, settings) if is_t5 else CausalRenderer(tokenizer, settings))
+    return PolicySkeleton(model, FidRenderer(tokenizer, settings) if is_t5 else CausalRenderer(tokenizer, settings))
 
 
 def has_adapters(path: str | Path) -> bool:

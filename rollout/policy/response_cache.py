@@ -21,5 +21,5 @@ class ResponseCache:
         values[:, :, self.length : end] = value
         return keys[:, :, :end], values[:, :, :end]
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def select(self, rows: torch.Tensor) -> None:
         self._layers = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._layers.items()}

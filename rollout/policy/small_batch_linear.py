@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 FEW = 24
 
 
-def thin_products(rows: int, device: torch.device) -> AbstractContextManager[object]:
+def small_batch_linear(rows: int, device: torch.device) -> AbstractContextManager[object]:
     """Inside it, on a CPU, few rows x @ W.T are computed as (W @ x.T).T: such a product takes as long as reading W, which the
     library does in one go only where W comes first (1.5 times faster for 16 rows; no gain from 32 on)."""
     return _WeightFirst() if device.type == "cpu" and rows <= FEW else nullcontext()

@@ -125,8 +125,8 @@ class Branches:
         out = out.view(groups, heads, each, self._size, -1).permute(0, 3, 1, 2, 4)
         return out.reshape(rows, heads * each, 1, -1)
 
-    def keep(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
-        """As `decoding.Continuation.keep`."""
+    def select(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
+        """As `decoding.DecodeState.keep`."""
         columns = rows.view(len(groups), -1) - groups[:, None] * self._size
 
         def kept(row: torch.Tensor) -> torch.Tensor:

@@ -14,17 +14,17 @@ from tests.rollout.tiny import PROMPTS, SETTINGS, tiny_policy
 
 ROLLOUT = RolloutSettings(group_size=4, max_new_tokens=6, temperature=1.2)
 SUPERVISED = Stage(name="supervised", mode="gold", first=1, steps=40, prompts_per_step=4, lr=3e-3, lr_warmup_steps=0)
-GRPO = Stage(name="grpo", mode="sample", first=1, steps=40, prompts_per_step=4, lr=1e-3, lr_warmup_steps=0)
+RL = Stage(name="rl", mode="sample", first=1, steps=40, prompts_per_step=4, lr=1e-3, lr_warmup_steps=0)
 
 
-def new_learner(stage: Stage = GRPO, **settings) -> Learner:
+def new_learner(stage: Stage = RL, **settings) -> Learner:
     learner = Learner(tiny_policy(), LearnerSettings(**settings), ROLLOUT, SETTINGS, {"f1": 1.0})
     learner.begin(stage)
     return learner
 
 
 def groups_of(learner: Learner, epoch: int = 0) -> list[Group]:
-    """What samplers with the learner's weights would give in its stage, the groups of GRPO scored at random."""
+    """What samplers with the learner's weights would give in its stage, the groups of RL scored at random."""
     sampler = Sampler(learner.policy, Retriever(None, "all", SETTINGS.n_context), ROLLOUT, seed=0)
     groups = sampler.groups([replace(prompt, epoch=epoch) for prompt in PROMPTS], learner.stage.mode, Version(0, 0))
     if learner.stage.mode == "gold":

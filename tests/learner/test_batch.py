@@ -8,7 +8,7 @@ from learner.batch import counted_lengths, micro_batches
 from learner.config import PRESETS, LearnerSettings
 from learner.learner import Learner
 from rollout.types import Group, Prompt, Response, Retrieval, Version
-from tests.learner.examples import GRPO, ROLLOUT, SUPERVISED, groups_of, new_learner
+from tests.learner.examples import RL, ROLLOUT, SUPERVISED, groups_of, new_learner
 from tests.rollout.tiny import SETTINGS, tiny_policy
 
 
@@ -102,13 +102,13 @@ EXTRAS = {
 @pytest.mark.parametrize("loss", [name for name in PRESETS if name != "sft"])
 def test_the_gradient_does_not_depend_on_the_token_budget(loss, extra, tmp_path):
     tiny_policy(1).save(tmp_path)
-    groups = groups_of(new_learner(GRPO))
+    groups = groups_of(new_learner(RL))
     gradients, losses = [], []
     for token_budget in (1, 120, 100_000):
         changed = {"token_budget": token_budget, "max_grad_norm": 1e9, "loss": loss} | EXTRAS[extra]
         reference = {"reference_path": str(tmp_path)} if "kl_coef" in changed else {}
         learner = Learner(tiny_policy(2), LearnerSettings(**changed, **reference), ROLLOUT, SETTINGS, {})  # not the sampler's
-        learner.begin(GRPO)
+        learner.begin(RL)
         metrics, _ = learner.update(groups, 1)
         gradients.append({name: p.grad for name, p in learner.policy.model.named_parameters()})
         losses.append(metrics.loss)

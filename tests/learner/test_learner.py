@@ -12,13 +12,13 @@ from learner.learner import Learner
 from rollout.errors import CheckpointError, SettingsError
 from rollout.policy.loading import build_tiny_policy
 from rollout.types import PromptKey
-from tests.learner.examples import GRPO, ROLLOUT, SUPERVISED, groups_of, new_learner
+from tests.learner.examples import RL, ROLLOUT, SUPERVISED, groups_of, new_learner
 from tests.rollout.tiny import SETTINGS, tiny_policy
 from tests.rollout.tiny_causal import save_causal
 
 
 def stage(**values):
-    whole = Stage(name="grpo", mode="sample", first=11, steps=12, prompts_per_step=4, lr=1.0, lr_warmup_steps=4)
+    whole = Stage(name="rl", mode="sample", first=11, steps=12, prompts_per_step=4, lr=1.0, lr_warmup_steps=4)
     return replace(whole, **values)
 
 
@@ -70,7 +70,7 @@ def test_supervised_loss_is_the_mean_cross_entropy_of_gold_tokens():
 
 
 def test_rewarded_responses_become_more_probable():
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = [replace(g, rewards=np.array([1, 0, 0, 0], np.float32)) for g in groups_of(learner)]
 
     def mean_logprob():
@@ -86,7 +86,7 @@ def test_rewarded_responses_become_more_probable():
 
 
 def test_the_first_update_after_begin_has_ratio_one_and_no_kl():
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     metrics, _ = learner.update(groups_of(learner), 1)
     assert metrics.kl == pytest.approx(0, abs=1e-9)
     assert metrics.ratios["ratio_max"] == pytest.approx(1, abs=1e-5) and metrics.clip_fraction == 0
@@ -96,7 +96,7 @@ def test_the_first_update_after_begin_has_ratio_one_and_no_kl():
 
 
 def test_metrics_are_those_of_the_batch():
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner)
     groups[0] = replace(groups[0], rewards=np.full(4, 0.5, np.float32))
     rewards = np.stack([g.rewards for g in groups])
@@ -108,42 +108,42 @@ def test_metrics_are_those_of_the_batch():
     assert metrics.zero_variance == 0.25 and advantages[0].tolist() == [0] * 4
     assert metrics.truncated == pytest.approx(np.mean([not r.finished for r in responses]))
     assert metrics.response_tokens == sum(len(r.token_ids) for r in responses)
-    assert metrics.lr == GRPO.lr and metrics.grad_norm > 0 and metrics.peak_memory_mb > 0
+    assert metrics.lr == RL.lr and metrics.grad_norm > 0 and metrics.peak_memory_mb > 0
 
 
 def test_padding_is_the_share_of_computed_tokens_that_are_none():
-    groups = groups_of(new_learner(GRPO))
+    groups = groups_of(new_learner(RL))
     rows = [len(row) for g in groups for row in g.context_ids]
     responses = [len(r.token_ids) for g in groups for r in g.responses]
     padded = len(rows) * max(rows) + len(responses) * max(responses)  # one micro-batch, its rows one bucket
-    assert new_learner(GRPO).update(groups, 1)[0].padding == pytest.approx(1 - (sum(rows) + sum(responses)) / padded)
+    assert new_learner(RL).update(groups, 1)[0].padding == pytest.approx(1 - (sum(rows) + sum(responses)) / padded)
 
 
 def test_top_k_ratio_leaves_the_largest_advantages():
-    learner = new_learner(GRPO, top_k_ratio=0.5)
+    learner = new_learner(RL, top_k_ratio=0.5)
     _, advantages = learner.update(groups_of(learner), 1)
     assert (advantages != 0).sum(1).tolist() == [2] * 4
 
 
 def test_the_reference_is_the_policy_at_begin_and_stays():
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     before = learner.weights().values.copy()
     for step in (1, 2):
         learner.update(groups_of(learner, step), step)
     assert (learner.reference.weights(torch.float32) == before).all()
     assert (learner.weights().values != before).any()
-    learner.begin(GRPO)
+    learner.begin(RL)
     assert (learner.reference.weights(torch.float32) == learner.weights().values).all()
 
 
 def test_without_kl_no_reference_is_held():
-    assert new_learner(GRPO, kl_coef=0.0).reference is None
-    assert new_learner(GRPO, loss="dapo").reference is None
+    assert new_learner(RL, kl_coef=0.0).reference is None
+    assert new_learner(RL, loss="dapo").reference is None
 
 
 def test_a_reference_of_its_own_is_read_from_its_folder(tmp_path):
     tiny_policy(1).save(tmp_path)
-    learner = new_learner(GRPO, reference_path=str(tmp_path))
+    learner = new_learner(RL, reference_path=str(tmp_path))
     assert (learner.reference.weights(torch.float32) == tiny_policy(1).weights(torch.float32)).all()
     assert learner.update(groups_of(learner), 1)[0].kl > 0
 
@@ -160,7 +160,7 @@ def broken_logprobs(group):
 
 @pytest.mark.parametrize("broken", [broken_reward, broken_logprobs])
 def test_a_step_that_is_not_finite_is_skipped_and_its_prompts_named(broken):
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner, epoch=3)
     learner.update(groups_of(learner), 1)
     before, state = learner.weights().values.copy(), [p["exp_avg"].clone() for p in learner.optimizer.state.values()]
@@ -173,7 +173,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_its_prompts_named(broken):
 
 
 def test_weights_that_are_not_finite_skip_the_step():
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner)
     with torch.no_grad():
         learner.policy.model.decoder.final_layer_norm.weight[0] = math.nan
@@ -183,7 +183,7 @@ def test_weights_that_are_not_finite_skip_the_step():
     assert np.array_equal(learner.weights().values, before, equal_nan=True)
 
 
-@pytest.mark.parametrize("of_stage", [SUPERVISED, GRPO], ids=["supervised", "grpo"])
+@pytest.mark.parametrize("of_stage", [SUPERVISED, RL], ids=["supervised", "rl"])
 def test_a_restored_learner_goes_on_bit_for_bit(of_stage, tmp_path):
     learner = new_learner(of_stage)
     batches = [groups_of(learner, epoch) for epoch in range(4)]
@@ -202,21 +202,21 @@ def test_a_restored_learner_goes_on_bit_for_bit(of_stage, tmp_path):
 
 
 def test_a_learner_saved_before_its_first_update_is_restored(tmp_path):
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner)
     learner.save(tmp_path)
     restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path, GRPO)
+    restored.restore(tmp_path, RL)
     assert without_memory(restored.update(groups, 1)[0]) == without_memory(learner.update(groups, 1)[0])
 
 
 def test_a_restored_reference_does_not_need_the_folder_it_came_from(tmp_path):
     tiny_policy(1).save(tmp_path / "reference")
-    learner = new_learner(GRPO, reference_path=str(tmp_path / "reference"))
+    learner = new_learner(RL, reference_path=str(tmp_path / "reference"))
     learner.save(tmp_path / "saved")
     (tmp_path / "reference").rename(tmp_path / "gone")
     restored = Learner(tiny_policy(), learner.settings, ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path / "saved", GRPO)
+    restored.restore(tmp_path / "saved", RL)
     assert (restored.reference.weights(torch.float32) == learner.reference.weights(torch.float32)).all()
 
 
@@ -262,7 +262,7 @@ def test_a_reference_that_reads_other_tokens_is_refused(tmp_path):
     save_causal(tmp_path / "family")
     for folder in ("words", "family"):
         with pytest.raises(SettingsError, match="learner.reference_path: .* reads other tokens than the policy"):
-            new_learner(GRPO, reference_path=str(tmp_path / folder))
+            new_learner(RL, reference_path=str(tmp_path / folder))
 
 
 def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
@@ -278,13 +278,13 @@ def test_bfloat16_weights_travel_while_the_learners_own_stay_float32():
 def stale_learner(**settings):
     """Whose policy is not the one that its groups were sampled with, and whose reference is a third."""
     learner = Learner(tiny_policy(2), LearnerSettings(**settings), ROLLOUT, SETTINGS, {"f1": 1.0, "extra/own": 0.5})
-    learner.begin(GRPO)
+    learner.begin(RL)
     learner.reference = tiny_policy(1).frozen_copy()
     return learner
 
 
 def test_each_pass_is_a_step_and_later_ones_leave_the_sampling_policy():
-    one, two = new_learner(GRPO), new_learner(GRPO, passes=2)
+    one, two = new_learner(RL), new_learner(RL, passes=2)
     groups = groups_of(one)
     first, _ = one.update(groups, 1)
     both, _ = two.update(groups, 1)
@@ -295,7 +295,7 @@ def test_each_pass_is_a_step_and_later_ones_leave_the_sampling_policy():
 
 def test_the_corrections_proximal_policy_is_the_one_before_the_first_pass():
     """At the first pass the ratio to it is 1 whatever the sampler was, so nothing is clipped; without correction much is."""
-    groups = groups_of(new_learner(GRPO))
+    groups = groups_of(new_learner(RL))
     plain, _ = stale_learner().update(groups, 1)
     corrected, _ = stale_learner(correction="truncate", correction_cap=1.01).update(groups, 1)
     assert plain.clip_fraction > 0 and corrected.clip_fraction == 0
@@ -308,7 +308,7 @@ def test_the_corrections_proximal_policy_is_the_one_before_the_first_pass():
 
 
 def test_a_kl_in_the_reward_moves_advantages_and_not_the_loss():
-    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(RL))]
     in_loss, at_loss = stale_learner(kl_coef=0.5).update(groups, 1)
     settings = {"kl_coef": 0.5, "kl_in": "reward", "kl_estimator": "k3", "scale_rewards": "none"}
     in_reward, at_reward = stale_learner(**settings).update(groups, 1)
@@ -319,7 +319,7 @@ def test_a_kl_in_the_reward_moves_advantages_and_not_the_loss():
 
 def test_the_kl_of_the_reward_is_summed_over_the_response():
     learner = stale_learner(kl_coef=0.5, kl_in="reward", scale_rewards="none", kl_estimator="k1")
-    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(RL))]
     _, advantages = learner.update(groups, 1)
     for group, row in zip(groups, advantages, strict=True):
         kl = []
@@ -332,7 +332,7 @@ def test_the_kl_of_the_reward_is_summed_over_the_response():
 
 
 def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
-    learner = new_learner(GRPO, kl_target=1e-9, kl_coef=0.5)
+    learner = new_learner(RL, kl_target=1e-9, kl_coef=0.5)
     groups = groups_of(learner)
     learner.update(groups, 1)
     assert learner.kl_coef == pytest.approx(0.5 * 0.98)  # no KL yet
@@ -340,18 +340,18 @@ def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
     assert learner.kl_coef == pytest.approx(0.5 * 0.98 * 1.02)
     learner.save(tmp_path)
     restored = Learner(tiny_policy(1), learner.settings, ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path, GRPO)
+    restored.restore(tmp_path, RL)
     assert restored.kl_coef == learner.kl_coef
     told_another = Learner(tiny_policy(1), LearnerSettings(kl_target=1e-9, kl_coef=0.9), ROLLOUT, SETTINGS, {})
-    told_another.restore(tmp_path, GRPO)
+    told_another.restore(tmp_path, RL)
     assert told_another.kl_coef == 0.9
     (tmp_path / "learner.json").write_text("{}")
     with pytest.raises(CheckpointError, match="learner.json: cannot be read"):
-        restored.restore(tmp_path, GRPO)
+        restored.restore(tmp_path, RL)
 
 
 def test_the_reference_is_refreshed_every_n_updates():
-    learner = new_learner(GRPO, reference_every=2)
+    learner = new_learner(RL, reference_every=2)
     before = learner.weights().values.copy()
     learner.update(groups_of(learner), 1)
     assert (learner.reference.weights(torch.float32) == before).all()
@@ -361,20 +361,20 @@ def test_the_reference_is_refreshed_every_n_updates():
 
 
 def test_cut_responses_neither_pull_nor_push_where_they_are_masked():
-    groups = groups_of(new_learner(GRPO))
+    groups = groups_of(new_learner(RL))
     cut = [replace(g, responses=tuple(replace(r, finished=False) for r in g.responses)) for g in groups]
-    learner = new_learner(GRPO, mask_truncated=True, weight_decay=0.0)
+    learner = new_learner(RL, mask_truncated=True, weight_decay=0.0)
     before = learner.weights().values.copy()
     metrics, advantages = learner.update(cut, 1)
     assert metrics.grad_norm == 0 and (learner.weights().values == before).all()
     assert metrics.truncated == 1 and (advantages != 0).any()
-    assert new_learner(GRPO).update(cut, 1)[0].grad_norm > 0
+    assert new_learner(RL).update(cut, 1)[0].grad_norm > 0
 
 
 def test_long_responses_lose_reward_within_the_buffer():
-    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(RL))]
     settings = {"overlong_buffer": 5, "overlong_penalty": 2.0, "scale_rewards": "none"}
-    metrics, advantages = new_learner(GRPO, **settings).update(groups, 1)
+    metrics, advantages = new_learner(RL, **settings).update(groups, 1)
     for group, row in zip(groups, advantages, strict=True):
         penalties = np.array([-2.0 * (len(r.token_ids) - 1) / 5 for r in group.responses])  # 0 at 1 token, -2 at all 6
         assert row.tolist() == pytest.approx((penalties - penalties.mean()).tolist(), abs=1e-6)
@@ -382,15 +382,15 @@ def test_long_responses_lose_reward_within_the_buffer():
 
 
 def test_the_entropy_bonus_raises_entropy():
-    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(GRPO))]
-    learner = new_learner(GRPO, entropy_coef=1.0, kl_coef=0.0)
+    groups = [replace(g, rewards=np.zeros(4, np.float32)) for g in groups_of(new_learner(RL))]
+    learner = new_learner(RL, entropy_coef=1.0, kl_coef=0.0)
     entropies = [learner.update(groups, step)[0].entropy for step in range(1, 6)]
     assert entropies == sorted(entropies) and entropies[-1] > entropies[0] + 1e-4
 
 
 def test_rewards_may_be_normalised_one_by_one():
     groups, rng = [], np.random.default_rng(0)
-    for group in groups_of(new_learner(GRPO)):
+    for group in groups_of(new_learner(RL)):
         f1, own = rng.random(4).astype(np.float32), 100 * rng.random(4).astype(np.float32)
         groups.append(replace(group, rewards=f1 + own / 2, reward_parts={"f1": f1, "bleu": own, "extra/own": own}))
     _, advantages = stale_learner(reward_aggregation="normalize_then_sum").update(groups, 1)
@@ -400,8 +400,8 @@ def test_rewards_may_be_normalised_one_by_one():
 
 def test_reinforce_needs_no_group():
     learner = Learner(tiny_policy(), LearnerSettings(loss="reinforce", baseline="batch"), ROLLOUT, SETTINGS, {})
-    learner.begin(GRPO)
-    groups = [replace(g, responses=g.responses[:1], rewards=g.rewards[:1]) for g in groups_of(new_learner(GRPO))]
+    learner.begin(RL)
+    groups = [replace(g, responses=g.responses[:1], rewards=g.rewards[:1]) for g in groups_of(new_learner(RL))]
     groups = [replace(g, reward_parts={"f1": g.rewards}) for g in groups]
     metrics, advantages = learner.update(groups, 1)
     rewards = np.array([g.rewards[0] for g in groups])
@@ -412,7 +412,7 @@ def test_reinforce_needs_no_group():
 def test_cut_responses_pay_their_kl_though_they_are_masked():
     groups = [
         replace(g, responses=tuple(replace(r, finished=bool(i % 2)) for i, r in enumerate(g.responses)))
-        for g in groups_of(new_learner(GRPO))
+        for g in groups_of(new_learner(RL))
     ]
     _, plain = stale_learner(kl_coef=0.5, kl_in="reward").update(groups, 1)
     _, masked = stale_learner(kl_coef=0.5, kl_in="reward", mask_truncated=True).update(groups, 1)
@@ -421,8 +421,8 @@ def test_cut_responses_pay_their_kl_though_they_are_masked():
 
 def test_passes_from_the_first_that_is_not_finite_on_are_left_out():
     learner = Learner(tiny_policy(), LearnerSettings(passes=3), ROLLOUT, SETTINGS, {})
-    learner.begin(replace(GRPO, lr=1e38))
-    metrics, _ = learner.update(groups_of(new_learner(GRPO)), 1)
+    learner.begin(replace(RL, lr=1e38))
+    metrics, _ = learner.update(groups_of(new_learner(RL)), 1)
     assert metrics.skipped == 1 and len(metrics.skipped_prompts) == 4
     assert {int(state["step"]) for state in learner.optimizer.state.values()} == {1}
 
@@ -433,10 +433,10 @@ def test_on_a_gpu_a_restored_learner_goes_on(tmp_path):
     policy = tiny_policy()
     policy.model = policy.model.to("cuda")
     learner = Learner(policy, LearnerSettings(kl_in="reward", overlong_buffer=2, passes=2), ROLLOUT, SETTINGS, {})
-    learner.begin(GRPO)
-    groups = groups_of(new_learner(GRPO))
+    learner.begin(RL)
+    groups = groups_of(new_learner(RL))
     learner.update(groups, 1)
     learner.save(tmp_path)
-    learner.restore(tmp_path, GRPO)
+    learner.restore(tmp_path, RL)
     assert {state["step"].device.type for state in learner.optimizer.state.values()} == {"cuda"}
     assert learner.update(groups, 2)[0].skipped == 0

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from learner.samples import write_samples
-from tests.learner.examples import GRPO, SUPERVISED, groups_of, new_learner
+from tests.learner.examples import RL, SUPERVISED, groups_of, new_learner
 
 
 def test_every_response_is_a_row_with_its_reward_and_advantage(tmp_path):
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner, epoch=2)
     _, advantages = learner.update(groups, 1)
     write_samples(tmp_path / "new" / "step-1.parquet", groups, advantages)
@@ -36,7 +36,7 @@ def test_gold_answers_have_no_reward(tmp_path):
 
 
 def test_a_reward_that_does_not_apply_is_null(tmp_path):
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner)
     missing = np.array([np.nan, 1, 0, np.nan], np.float32)
     groups[0] = replace(groups[0], rewards=missing, reward_parts={"f1": missing})
@@ -50,7 +50,7 @@ def test_a_reward_that_does_not_apply_is_null(tmp_path):
 
 
 def test_what_is_beyond_all_bounds_is_null(tmp_path):
-    learner = new_learner(GRPO)
+    learner = new_learner(RL)
     groups = groups_of(learner)
     vast = np.array([np.inf, 1, 0, 0], np.float32)
     groups[0] = replace(groups[0], rewards=vast, reward_parts={"f1": vast})

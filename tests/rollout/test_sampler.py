@@ -114,15 +114,15 @@ def test_the_nucleus_keeps_less_than_all_and_says_how_much():
     whole, cut = new_sampler(), new_sampler(top_p=0.5)
     whole.groups(PROMPTS, "sample", VERSION)
     cut.groups(PROMPTS, "sample", VERSION)
-    assert whole.kept_mass == pytest.approx(1, abs=1e-6)
-    assert 0.5 <= cut.kept_mass < 1
+    assert whole.top_p_mass == pytest.approx(1, abs=1e-6)
+    assert 0.5 <= cut.top_p_mass < 1
 
 
 def test_kept_mass_is_that_of_the_last_call():
     sampler = new_sampler(top_p=0.5)
     sampler.groups(PROMPTS, "sample", VERSION)
     sampler.groups(PROMPTS, "greedy", VERSION)
-    assert sampler.kept_mass == 1
+    assert sampler.top_p_mass == 1
 
 
 def test_loaded_weights_decide_what_is_sampled(sampler):

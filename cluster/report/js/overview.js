@@ -56,7 +56,7 @@ function heldOut(place) {
       steps: run.evaluations.map((row) => row.step),
       values: run.evaluations.map((row) => row[key]),
       floor: run.evaluations.map((row) => row.constant_reply && row.constant_reply[key]).find((value) => typeof value === "number"),
-      border: run.stages.grpo && run.stages.grpo[0],
+      border: run.stages.rl && run.stages.rl[0],
       dots: true,
     }))))),
     scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, written)))),
@@ -78,7 +78,7 @@ function heldOutRows(run, i, columns) {
   ];
 }
 function shown(run) {
-  return run.evaluations.filter((row) => run.milestones.includes(row.step));
+  return run.evaluations.filter((row) => run.summary_rows.includes(row.step));
 }
 
 // ---- curves of training -----------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ const VIEWS = { grpo: "GRPO", supervised: "supervised steps", all: "all steps" }
 
 function curves(place) {
   if (!DATA.curves.length) { add(place, soft("No step has been finished yet.")); return; }
-  const stages = ["grpo", "supervised"].filter((stage) => RUNS.some((run) => stepsIn(run, stage).length));
+  const stages = ["rl", "supervised"].filter((stage) => RUNS.some((run) => stepsIn(run, stage).length));
   const view = element("select", {}, [...stages, ...(stages.length > 1 ? ["all"] : [])].map((name) => element("option", { value: name }, VIEWS[name])));
   const charts = element("div");
   const draw = () => { charts.replaceChildren(); add(charts, chartsOf(view.value)); };
@@ -108,7 +108,7 @@ function chartsOf(view) {
   const starts = new Set(RUNS.map((run) => (stepsIn(run, view).length && view !== "all" ? run.stages[view][0] : null)).filter(isKnown));
   const runs = RUNS.map((run) => {
     const [places, before] = [stepsIn(run, view), starts.size > 1 && run.stages[view] ? run.stages[view][0] - 1 : 0];
-    return { run, places, steps: places.map((i) => run.curves.steps[i] - before), border: run.stages.grpo && run.stages.grpo[0] - before };
+    return { run, places, steps: places.map((i) => run.curves.steps[i] - before), border: run.stages.rl && run.stages.rl[0] - before };
   });
   const domain = bounds(runs.flatMap((one) => one.steps));
   const shown = (curve) => runs.map(({ run, places, steps, border }) =>

@@ -10,14 +10,14 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 import cluster.actors.pool
 import cluster.actors.replica
-from cluster.actors.autoscaler import MAKE_ROOM_S, NodeWatch, samplers_that_fit
+from cluster.actors.autoscaler import MAKE_ROOM_S, Autoscaler, samplers_that_fit
 from cluster.actors.pool import Pool, ReplicasLost
 from cluster.actors.replica import LONGEST_PAUSE_S, pause_s
 from cluster.actors.session import Shares
 from cluster.settings.tree import ClusterSettings
 from rollout.errors import ClusterError
 
-PLACED: Any = SimpleNamespace(without_place_s=0.0)
+PLACED: Any = SimpleNamespace(pending_s=0.0)
 SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.0}, reward={"CPU": 0.5})
 
 
@@ -57,7 +57,7 @@ class FakeActor:
         return self.name
 
 
-class Crew:
+class ActorHandles:
     """A pool of fakes on nodes a, b, a, b, ...; `failing`: names of those that do not start."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, size: int, failing: Iterable[str] = (), call_deadline_s: float = 60.0):
@@ -95,19 +95,19 @@ class Crew:
         return [actor.name for actor in self.actors if not actor.killed]
 
 
-Use = Callable[[Crew], Awaitable[None]]
+Use = Callable[[ActorHandles], Awaitable[None]]
 
 
 @pytest.fixture
 def with_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def run(use: Use, size: int = 2, **options: Any) -> None:
         async def all() -> None:
-            crew = Crew(monkeypatch, size, **options)
-            crew.pool.start()
+            handles = ActorHandles(monkeypatch, size, **options)
+            handles.pool.start()
             try:
-                await use(crew)
+                await use(handles)
             finally:
-                crew.pool.close()
+                handles.pool.close()
 
         asyncio.run(asyncio.wait_for(all(), 30))
 
@@ -115,11 +115,11 @@ def with_crew(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_pool_grows_while_calls_wait(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         gate = asyncio.Event()
-        calls = [asyncio.ensure_future(crew.work(gate)) for _ in range(3)]
+        calls = [asyncio.ensure_future(handles.work(gate)) for _ in range(3)]
         await asyncio.sleep(0)
-        crew.pool.resize(3)
+        handles.pool.resize(3)
         gate.set()
         assert sorted(await asyncio.gather(*calls)) == ["0", "1", "2"]
 
@@ -127,46 +127,46 @@ def test_a_pool_grows_while_calls_wait(with_crew: Callable[..., None]) -> None:
 
 
 def test_a_shrinking_pool_lets_idle_replicas_go_and_busy_ones_finish(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         gate = asyncio.Event()
-        first = asyncio.ensure_future(crew.work(gate))
+        first = asyncio.ensure_future(handles.work(gate))
         await asyncio.sleep(0)
-        assert await crew.work() == "1"
-        crew.pool.resize(1)
-        assert crew.living == ["0"]
-        crew.pool.resize(2)
-        assert await crew.work() == "2"
-        second = asyncio.ensure_future(crew.work(gate))
+        assert await handles.work() == "1"
+        handles.pool.resize(1)
+        assert handles.living == ["0"]
+        handles.pool.resize(2)
+        assert await handles.work() == "2"
+        second = asyncio.ensure_future(handles.work(gate))
         await asyncio.sleep(0)
-        crew.pool.resize(1)
-        assert crew.living == ["0", "2"]
+        handles.pool.resize(1)
+        assert handles.living == ["0", "2"]
         gate.set()
         assert [await first, await second] == ["0", "2"]
-        assert len(crew.living) == 1 and crew.pool.restarts == 0
+        assert len(handles.living) == 1 and handles.pool.restarts == 0
 
     with_crew(use)
 
 
 def test_what_is_still_starting_goes_first(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await crew.work()
-        crew.pool.resize(4)
-        crew.pool.resize(2)
-        assert sorted([await crew.work(), await crew.work()]) == ["0", "1"] and crew.living == ["0", "1"]
+    async def use(handles: ActorHandles) -> None:
+        await handles.work()
+        handles.pool.resize(4)
+        handles.pool.resize(2)
+        assert sorted([await handles.work(), await handles.work()]) == ["0", "1"] and handles.living == ["0", "1"]
 
     with_crew(use)
 
 
 def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await crew.work()
-        crew.actors[1].dies = True
-        while crew.pool.restarts == 0:
-            await crew.work()
-        while len(crew.avoided) < 3:
+    async def use(handles: ActorHandles) -> None:
+        await handles.work()
+        handles.actors[1].dies = True
+        while handles.pool.restarts == 0:
+            await handles.work()
+        while len(handles.avoided) < 3:
             await asyncio.sleep(0)
-        assert crew.avoided == [[], [], ["b"]]
-        assert crew.said == ["worker lost: The actor died unexpectedly before finishing this task."]
+        assert handles.avoided == [[], [], ["b"]]
+        assert handles.said == ["worker lost: The actor died unexpectedly before finishing this task."]
 
     with_crew(use)
 
@@ -174,36 +174,36 @@ def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica(with_crew: C
 def test_a_replica_that_raises_what_is_no_users_mistake_is_replaced_and_its_call_repeated(
     with_crew: Callable[..., None],
 ) -> None:
-    async def use(crew: Crew) -> None:
-        await asyncio.gather(crew.work(), crew.work())
-        crew.actors[0].broken = True
-        assert "0" not in [await crew.work() for _ in range(2)]
-        assert crew.pool.restarts == 1 and crew.said == ["worker lost: OSError: bad disk"]
+    async def use(handles: ActorHandles) -> None:
+        await asyncio.gather(handles.work(), handles.work())
+        handles.actors[0].broken = True
+        assert "0" not in [await handles.work() for _ in range(2)]
+        assert handles.pool.restarts == 1 and handles.said == ["worker lost: OSError: bad disk"]
 
     with_crew(use)
 
 
 def test_replicas_that_died_unnoticed_use_up_one_attempt_at_most(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await asyncio.gather(*(crew.work() for _ in range(6)))
-        for actor in crew.actors[:5]:
+    async def use(handles: ActorHandles) -> None:
+        await asyncio.gather(*(handles.work() for _ in range(6)))
+        for actor in handles.actors[:5]:
             actor.gone = True
-        assert await crew.work() == "5" and crew.pool.restarts == 5
-        for actor in crew.actors:
+        assert await handles.work() == "5" and handles.pool.restarts == 5
+        for actor in handles.actors:
             actor.gone = actor.name == "5"
-        assert await crew.work(attempts=1)
+        assert await handles.work(attempts=1)
 
     with_crew(use, size=6)
 
 
 def test_a_start_that_fails_in_our_own_code_reaches_every_caller(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         def broken(name: str, avoided: Collection[str]) -> FakeActor:
             raise TypeError("spawn")
 
-        crew.pool._starter._spawn = broken
+        handles.pool._starter._spawn = broken
         with pytest.raises(TypeError, match="spawn"):
-            await crew.work()
+            await handles.work()
 
     with_crew(use)
 
@@ -213,30 +213,30 @@ def test_a_replacement_that_finds_no_room_elsewhere_goes_where_there_is_some(
 ) -> None:
     monkeypatch.setattr(cluster.actors.replica, "ELSEWHERE_S", 0.01)
 
-    async def use(crew: Crew) -> None:
-        await crew.work()
-        crew.nodes["1"] = "full"
-        crew.actors[0].dies = True
-        assert await crew.work() == "2"
-        assert crew.avoided == [[], ["a"], []]
-        assert crew.living == ["2"] and crew.pool.restarts == 1
+    async def use(handles: ActorHandles) -> None:
+        await handles.work()
+        handles.nodes["1"] = "full"
+        handles.actors[0].dies = True
+        assert await handles.work() == "2"
+        assert handles.avoided == [[], ["a"], []]
+        assert handles.living == ["2"] and handles.pool.restarts == 1
 
     with_crew(use, size=1)
 
 
 def test_samplers_make_room_for_a_learner_that_finds_none(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         said: list[str] = []
-        learner: Any = SimpleNamespace(without_place_s=0.0)
-        watch = NodeWatch(settings(), SHARES, crew.pool, crew.pool, learner, said.append)
+        learner: Any = SimpleNamespace(pending_s=0.0)
+        watch = Autoscaler(settings(), SHARES, handles.pool, handles.pool, learner, said.append)
         sizes = []
         for seconds in (0.0, MAKE_ROOM_S - 1, MAKE_ROOM_S, 2 * MAKE_ROOM_S, 9 * MAKE_ROOM_S, 0.0):
-            learner.without_place_s = seconds
+            learner.pending_s = seconds
             watch.follow([node("a", CPU=4.5)])
-            sizes.append(crew.pool.size)
+            sizes.append(handles.pool.size)
         assert sizes == [3, 3, 2, 1, 1, 3]
         assert said[1] == "samplers: 3 -> 2, to make room for the others"
-        assert await crew.work()
+        assert await handles.work()
 
     with_crew(use, size=1)
 
@@ -244,17 +244,17 @@ def test_samplers_make_room_for_a_learner_that_finds_none(with_crew: Callable[..
 def test_pauses_before_replacements_double_until_a_call_is_answered(with_crew: Callable[..., None]) -> None:
     assert [pause_s(n) for n in range(5)] == [0, 0.5, 1, 2, 4] and pause_s(1000) == LONGEST_PAUSE_S
 
-    async def use(crew: Crew) -> None:
-        await crew.work()
+    async def use(handles: ActorHandles) -> None:
+        await handles.work()
         for _ in range(2):
-            spawned = len(crew.actors)
+            spawned = len(handles.actors)
             with pytest.raises(ReplicasLost, match="one call lost 3 replicas"):
-                await crew.pool.call(lambda actor: [dying()])
-            while len(crew.actors) < spawned + 3:
+                await handles.pool.call(lambda actor: [dying()])
+            while len(handles.actors) < spawned + 3:
                 await asyncio.sleep(0)
-            assert crew.pauses == [0.5, 1]
-            await crew.work()
-            crew.pauses.clear()
+            assert handles.pauses == [0.5, 1]
+            await handles.work()
+            handles.pauses.clear()
 
     async def dying() -> None:
         raise ActorDiedError()
@@ -263,65 +263,65 @@ def test_pauses_before_replacements_double_until_a_call_is_answered(with_crew: C
 
 
 def test_replicas_that_are_lost_together_are_replaced_at_once(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await asyncio.gather(*(crew.work() for _ in range(6)))
-        crew.pool.forget_nodes({"elsewhere"})
-        while len(crew.actors) < 12:
+    async def use(handles: ActorHandles) -> None:
+        await asyncio.gather(*(handles.work() for _ in range(6)))
+        handles.pool.forget_nodes({"elsewhere"})
+        while len(handles.actors) < 12:
             await asyncio.sleep(0)
-        assert await crew.work() and crew.pool.restarts == 6 and crew.pauses == []
+        assert await handles.work() and handles.pool.restarts == 6 and handles.pauses == []
 
     with_crew(use, size=6)
 
 
 def test_a_hanging_replica_is_killed_at_the_deadline_and_its_call_repeated(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await crew.work()
-        crew.actors[0].hangs = True
-        assert await crew.work() == "1"
-        assert crew.actors[0].killed and crew.said == ["worker lost: no answer in 0.01 s"] and crew.frozen == ["0"]
+    async def use(handles: ActorHandles) -> None:
+        await handles.work()
+        handles.actors[0].hangs = True
+        assert await handles.work() == "1"
+        assert handles.actors[0].killed and handles.said == ["worker lost: no answer in 0.01 s"] and handles.frozen == ["0"]
 
     with_crew(use, size=1, call_deadline_s=0.01)
 
 
 def test_a_replica_that_does_not_start_hinders_nobody_while_others_work(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await crew.work()
-        crew.pool.resize(2)
-        while len(crew.actors) < 6:
-            await crew.work()
-        assert crew.pauses[:4] == [0.5, 1, 2, 4]
+    async def use(handles: ActorHandles) -> None:
+        await handles.work()
+        handles.pool.resize(2)
+        while len(handles.actors) < 6:
+            await handles.work()
+        assert handles.pauses[:4] == [0.5, 1, 2, 4]
 
     with_crew(use, size=1, failing=["1", "2", "3", "4"])
 
 
 def test_a_pool_none_of_whose_replicas_starts_fails_every_caller_with_the_cause(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         for _ in range(2):
             with pytest.raises(ClusterError, match="worker: cannot be started .The actor died"):
-                await crew.work()
-        assert len(crew.actors) == 3
+                await handles.work()
+        assert len(handles.actors) == 3
 
     with_crew(use, size=1, failing=["0", "1", "2"])
 
 
 def test_idle_replicas_of_a_node_that_left_are_replaced_before_a_call_meets_them(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
-        await asyncio.gather(crew.work(), crew.work())
-        crew.pool.forget_nodes({"a"})
-        assert crew.living == ["0"]
-        assert {await crew.work() for _ in range(8)} == {"0", "2"}
+    async def use(handles: ActorHandles) -> None:
+        await asyncio.gather(handles.work(), handles.work())
+        handles.pool.forget_nodes({"a"})
+        assert handles.living == ["0"]
+        assert {await handles.work() for _ in range(8)} == {"0", "2"}
 
     with_crew(use)
 
 
 def test_a_pool_resized_while_it_starts_ends_at_the_size_that_was_asked_for_last(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         for size in (4, 1, 3):
-            crew.pool.resize(size)
-        await crew.work()
-        while crew.pool.idle < 3:
+            handles.pool.resize(size)
+        await handles.work()
+        while handles.pool.idle < 3:
             await asyncio.sleep(0)
-        assert len(crew.living) == 3
+        assert len(handles.living) == 3
 
     with_crew(use, size=2)
 
@@ -358,19 +358,19 @@ def test_samplers_follow_a_custom_resource_a_label_and_gpus() -> None:
 
 
 def test_the_watch_follows_nodes_that_join_and_leave(with_crew: Callable[..., None]) -> None:
-    async def use(crew: Crew) -> None:
+    async def use(handles: ActorHandles) -> None:
         said: list[str] = []
-        watch = NodeWatch(settings(), SHARES, crew.pool, crew.pool, PLACED, said.append)
-        await crew.work()
+        watch = Autoscaler(settings(), SHARES, handles.pool, handles.pool, PLACED, said.append)
+        await handles.work()
         a, b = node("a", CPU=3.0), node("b", CPU=2.0)
         watch.follow([a])
-        assert crew.pool.size == 1
+        assert handles.pool.size == 1
         watch.follow([a, b])
-        assert crew.pool.size == 3
-        assert len({await crew.work() for _ in range(12)}) == 3
+        assert handles.pool.size == 3
+        assert len({await handles.work() for _ in range(12)}) == 3
         watch.follow([a, {**b, "Alive": False}])
-        assert crew.pool.size == 1 and said == ["samplers: 1 -> 3, nodes: 2", "samplers: 3 -> 1, nodes: 1"]
-        assert [actor.node for actor in crew.actors if not actor.killed] == ["a"]
-        await crew.work()
+        assert handles.pool.size == 1 and said == ["samplers: 1 -> 3, nodes: 2", "samplers: 3 -> 1, nodes: 1"]
+        assert [actor.node for actor in handles.actors if not actor.killed] == ["a"]
+        await handles.work()
 
     with_crew(use, size=1)

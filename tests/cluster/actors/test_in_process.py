@@ -13,7 +13,7 @@ from cluster.store.checkpoint import TrainState
 from cluster.training import pipeline_state
 from cluster.training.isolation import FailedPrompt
 from cluster.training.pipeline import Pipeline
-from cluster.training.rollout_client import ScoredGroup
+from cluster.training.rollout_client import GroupRef
 from cluster.training.trainer import Trainer
 from launch import main
 from rollout.errors import CheckpointError
@@ -107,7 +107,7 @@ def test_prompts_that_fail_while_a_step_is_saved_belong_to_it(
     """A resume from there must not try them again, so they may not be cut back. Afterwards they are the next step's."""
     failed = FailedPrompt(Prompt(id="bad", question="who ?", answers=("me",)), RuntimeError("no"))
 
-    def note(pipeline: Pipeline, state: TrainState) -> list[ScoredGroup]:
+    def note(pipeline: Pipeline, state: TrainState) -> list[GroupRef]:
         if finds:
             pipeline.fail(failed)
             return []

@@ -670,7 +670,7 @@ def test_half_a_line_that_a_full_disk_left_at_the_end_of_a_file_is_gone_after_a_
     for file in (folder.metrics, folder.events):
         folder.append(file, {"step": 2})
         file.write_text(file.read_text() + '{"step": 3, "te')
-    folder.cut_back(1)
+    folder.truncate(1)
     for file in (folder.metrics, folder.events):
         folder.append(file, {"step": 4})
     assert folder.metric_rows() == [{"step": 4}] and folder.event_rows() == [{"step": 2}, {"step": 4}]

@@ -24,11 +24,11 @@ from cluster.settings.tree import Settings
 from cluster.store.run_folder import read_settings
 from cluster.training.inputs import load_inputs
 from launch import main
-from rollout.policy.causal import CausalContinuation, CausalPolicy
+from rollout.policy.causal import CausalDecodeState, CausalPolicy
 from rollout.policy.decoding import Decoding
-from rollout.policy.fid import FidContinuation, FidPolicy, Memory
+from rollout.policy.fid import FidDecodeState, FidPolicy, Memory
 from rollout.policy.interface import Context, Policy
-from rollout.policy.loading import load_policy, outline
+from rollout.policy.loading import load_policy, skeleton
 from rollout.policy.templates import with_templates
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
@@ -157,15 +157,15 @@ def test_the_cache_is_that_of_decoding(family: str, tmp_path: Path, monkeypatch:
         held.append(sum(tensor.nbytes for tensor in tensors_in(self)))
         return logits
 
-    continuation = FidContinuation if family == "t5" else CausalContinuation
-    following = continuation.next_logits
-    monkeypatch.setattr(continuation, "next_logits", counting)
+    decode_state = FidDecodeState if family == "t5" else CausalDecodeState
+    following = decode_state.next_logits
+    monkeypatch.setattr(decode_state, "next_logits", counting)
     policy.sample(contexts, 4, Decoding(8, uniforms=np.full((16, 8), 0.5)))
     assert held[0] == pytest.approx(needed.cache, rel=0.05)  # masks and positions are beside it
 
 
 def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
-    """All that a continuation holds, but for the policy's."""
+    """All that a decode_state holds, but for the policy's."""
     if isinstance(thing, torch.Tensor):
         yield thing
     elif isinstance(thing, list | tuple):
@@ -182,7 +182,7 @@ def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
 def test_a_policys_sizes_are_known_without_its_weights(lora: int, tmp_path: Path) -> None:
     save_causal(tmp_path / "model", "llama")
     settings = tiny_causal.SETTINGS.model_copy(update={"lora": tiny_causal.SETTINGS.lora.model_copy(update={"rank": lora})})
-    outlined = outline(tmp_path / "model", settings)
+    outlined = skeleton(tmp_path / "model", settings)
     loaded = load_policy(tmp_path / "model", settings, torch.float32, "cpu")
     assert {p.device.type for p in outlined.model.parameters()} == {"meta"}
     for policies in (lambda p: p.model.parameters(), lambda p: p.trained_parameters()):

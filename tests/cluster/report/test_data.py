@@ -26,7 +26,7 @@ def test_a_report_holds_what_the_run_wrote(run: Path) -> None:
     assert data["curves"]["values"]["zero_variance"][:4] == [None] * 4  # nothing is drawn in stage 1
     assert data["curves"]["values"]["truncated"] == [row["truncated"] for row in metrics]  # but gold answers may be cut
     assert data["evaluations"] == rows(run / "evaluations.jsonl")
-    assert data["stages"] == {"supervised": [1, 4], "grpo": [5, 8]} and data["settings"]["rollout.group_size"] == 4
+    assert data["stages"] == {"supervised": [1, 4], "rl": [5, 8]} and data["settings"]["rollout.group_size"] == 4
     assert len(data["groups"]) == 4 * 4 and {len(group["responses"]) for group in data["groups"]} == {4}
     texts = {tuple(data["passages"][passage["text"]]) for group in data["groups"] for passage in group["passages"]}
     assert texts == set(map(tuple, data["passages"])) and all(text for _, text in texts)
@@ -143,7 +143,7 @@ def test_files_that_are_no_sample_logs_are_counted(run: Path) -> None:
 
 
 def test_evaluations_without_a_reward_are_shown_and_are_not_the_best(run: Path) -> None:
-    lines = [{"step": step, "stage": "grpo", "f1": 1.0} for step in range(1, 301)]
+    lines = [{"step": step, "stage": "rl", "f1": 1.0} for step in range(1, 301)]
     write_rows(run / "evaluations.jsonl", lines)
     [data] = report_data([run])["runs"]
     assert data["evaluated"] == 300 and data["evaluations"][-1] == lines[-1]

@@ -334,7 +334,7 @@ def long_run(run: Path) -> Path:
     write_rows(run / "metrics.jsonl", [row | often | {"step": n, "incarnation": n} for n in range(1, steps + 1)])
     evaluation = rows(run / "evaluations.jsonl")[-1]
     floor = evaluation["constant_reply"] | {"text": "endless " * 20_000}
-    figures = {"constant_reply": floor, "stage": "grpo"}
+    figures = {"constant_reply": floor, "stage": "rl"}
     lines = [evaluation | figures | {"step": 10 * n, "reward": 9.0 if n == 777 else n / 1000} for n in range(1000)]
     lines[1]["stage"] = "supervised"
     write_rows(run / "evaluations.jsonl", lines)
@@ -381,7 +381,7 @@ def test_the_page_of_a_long_run_is_small_and_drawn(long_run: Path) -> None:
         assert lanes.startswith("actors replaced: 10,000, from step 1 to 10,000; prompts sampled again: 20,000, from step 1")
         assert page.locator("#incidents title").first.text_content() == "actors replaced: 20, from step 1 to 20"
         assert "198 of 1,000 evaluations are drawn; 802 are left out here" in page.locator("#held-out").inner_text()
-        assert "7,770 grpo (best)" in page.locator("#held-out table").inner_text()
+        assert "7,770 rl (best)" in page.locator("#held-out table").inner_text()
         assert (
             "64 of 80 responses: the best, the worst and others evenly between." in page.locator("article").first.inner_text()
         )
@@ -479,7 +479,7 @@ def test_a_column_has_as_many_decimals_as_its_largest_figure_and_bars_begin_at_o
 
 def test_a_stage_is_shown_by_itself_or_beside_the_other_with_the_same_steps_in_all_charts(run: Path) -> None:
     with report_of(run) as page:
-        for view, first, last in (("grpo", 5, 8), ("supervised", 1, 4), ("all", 1, 8)):
+        for view, first, last in (("rl", 5, 8), ("supervised", 1, 4), ("all", 1, 8)):
             page.get_by_label("Steps shown").select_option(view)
             figure = page.locator("#curves figure").filter(has_text="what was minimised")
             figure.locator("svg[role=img]").focus()
@@ -500,7 +500,7 @@ def test_stages_that_runs_begin_at_different_steps_are_laid_over_each_other(run:
 
 def test_the_mean_over_neighbours_does_not_reach_into_the_other_stage(run: Path) -> None:
     [line, *_] = rows(run / "metrics.jsonl")
-    stages = [("supervised", 0.0)] * 200 + [("grpo", 1.0)] * 200
+    stages = [("supervised", 0.0)] * 200 + [("rl", 1.0)] * 200
     lines = [line | {"step": step, "stage": stage, "loss": loss} for step, (stage, loss) in enumerate(stages, 1)]
     write_rows(run / "metrics.jsonl", lines)
     with report_of(run) as page:

@@ -16,7 +16,7 @@ from cluster.store.checkpoint import TrainState
 from cluster.training.isolation import FailedPrompt
 from cluster.training.pipeline import Batch, Pipeline, call_size, lag_to_wait_for
 from cluster.training.pipeline_state import note
-from cluster.training.rollout_client import GroupSource, PublishedWeights, ScoredGroup
+from cluster.training.rollout_client import GroupRef, RolloutClient, Snapshot
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.errors import ClusterError
@@ -59,7 +59,7 @@ class AnsweringPool:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *groups: list(groups)))
 
 
-async def never() -> PublishedWeights:
+async def never() -> Snapshot:
     raise AssertionError("nothing was lost")
 
 
@@ -67,13 +67,13 @@ def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) ->
     source: dict[str, Any] = dict(
         samplers=samplers,
         rewards=AnsweringPool(),
-        stage=Stage(name="grpo", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0),
-        weights=PublishedWeights(Version(0, 0)),
+        stage=Stage(name="rl", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0),
+        weights=Snapshot(Version(0, 0)),
         republish=never,
     )
     source |= {name: changed.pop(name) for name in source if name in changed}
     arguments: dict[str, Any] = dict(
-        source=GroupSource(**source),
+        source=RolloutClient(**source),
         order=PromptOrder(PROMPTS, seed=0),
         prompts_per_call=2,
         max_staleness=max_staleness,
@@ -148,7 +148,7 @@ def test_asynchronous_batches_take_calls_as_they_end() -> None:
 def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> None:
     async def run() -> tuple[int, list[str]]:
         samplers = AnsweringPool(Version(0, 0))
-        flow = pipeline(samplers, max_staleness=1, weights=PublishedWeights(Version(0, 2)))
+        flow = pipeline(samplers, max_staleness=1, weights=Snapshot(Version(0, 2)))
         flow.admit()
         waiting = asyncio.ensure_future(flow.batch())
         while samplers.calls < 8:
@@ -190,7 +190,7 @@ async def after_a_batch_without_the_first_call(clock: Clock, end: asyncio.Event)
     batch = await flow.batch()
     assert ids(batch.prompts) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
     samplers.version = Version(0, 1)
-    flow.trained(batch, PublishedWeights(samplers.version))
+    flow.trained(batch, Snapshot(samplers.version))
     return flow
 
 
@@ -274,8 +274,8 @@ def test_groups_that_teach_nothing_are_replaced_and_their_prompts_kept() -> None
         flow.admit()
         batch = await flow.batch()
         assert ids(batch.prompts) == [order[0], order[2], order[3], order[5]]  # in the order of admission
-        assert batch.references == batch.prompts and batch.set_aside == 2 and len(batch.calls) == 4
-        assert [(prompt.id, prompt.attempt) for prompt in flow.set_aside] == [(order[1], 1), (order[4], 1)]
+        assert batch.references == batch.prompts and batch.filtered == 2 and len(batch.calls) == 4
+        assert [(prompt.id, prompt.attempt) for prompt in flow.filtered] == [(order[1], 1), (order[4], 1)]
         assert flow.unfinished() == []
 
     asyncio.run(run())
@@ -294,7 +294,7 @@ def test_prompts_set_aside_come_once_more_when_the_epoch_is_over() -> None:
             trained += batch.prompts
         assert ids(trained) == [*order[2:], *order[:2]]  # every prompt once, none of the next epoch
         assert [prompt.attempt for prompt in trained] == [0] * 10 + [1, 1]
-        assert not flow.set_aside and {prompt.epoch for prompt in trained} == {0}
+        assert not flow.filtered and {prompt.epoch for prompt in trained} == {0}
 
     asyncio.run(run())
 
@@ -309,7 +309,7 @@ def test_no_more_prompts_are_replaced_than_the_bound_allows() -> None:
 
     for bound in (0, 1, 2):
         batch = asyncio.run(run(bound))
-        assert batch.set_aside == 4 * bound and len(batch.groups) == 4
+        assert batch.filtered == 4 * bound and len(batch.groups) == 4
 
 
 def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None:
@@ -363,10 +363,10 @@ async def _erratic_history(rng: random.Random) -> None:
             max_staleness,
             order=PromptOrder(prompts, seed=0, **order),
             queue=deque(queue),
-            set_aside=deque(aside),
+            filtered=deque(aside),
             dynamic_sampling=rng.choice([0, 1, 3]),
             prompts_left=(30 - step) * 4,
-            weights=PublishedWeights(Version(0, step)),
+            weights=Snapshot(Version(0, step)),
             prompts_per_call=rng.choice([1, 2, 4]),
         )
         flow.source.samplers = ErraticPool(rng, lambda flow=flow: flow.source.weights.version, 0)
@@ -378,13 +378,13 @@ async def _erratic_history(rng: random.Random) -> None:
                 flow.give_back(batch)
                 batch = await asyncio.wait_for(flow.batch(), 20)
             step += 1
-            flow.trained(batch, PublishedWeights(Version(0, step)))
+            flow.trained(batch, Snapshot(Version(0, step)))
             trained += [prompt.key for prompt in batch.prompts]
             assert max(batch.staleness) <= max_staleness and len(batch.groups) == 4
             taken = flow.order.epoch * len(prompts) + flow.order.position
-            kept = [prompt.key for prompt in [*untrained(flow), *flow.set_aside]]
+            kept = [prompt.key for prompt in [*untrained(flow), *flow.filtered]]
             assert len({*trained, *kept}) == len(trained) + len(kept) == taken
-        order, queue, aside = flow.order.state(), untrained(flow), list(flow.set_aside)
+        order, queue, aside = flow.order.state(), untrained(flow), list(flow.filtered)
         flow.cancel()
         await asyncio.sleep(0)
 
@@ -448,11 +448,11 @@ def test_the_first_of_a_prompts_errors_is_told() -> None:
 
 def test_lost_weights_are_published_once_more_and_the_calls_repeated_in_their_order() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(4))
-    published: list[PublishedWeights] = []
+    published: list[Snapshot] = []
 
-    async def republish() -> PublishedWeights:
+    async def republish() -> Snapshot:
         await asyncio.sleep(0)
-        published.append(PublishedWeights(FIRST, ["again"]))
+        published.append(Snapshot(FIRST, ["again"]))
         return published[-1]
 
     async def run() -> None:
@@ -469,7 +469,7 @@ def test_groups_lost_before_they_are_scored_are_sampled_again() -> None:
     async def run() -> None:
         samplers = AnsweringPool()
 
-        async def same() -> PublishedWeights:
+        async def same() -> Snapshot:
             return flow.source.weights
 
         flow = pipeline(samplers, rewards=FailingPool(lost=1), republish=same)
@@ -524,8 +524,8 @@ def test_a_batch_given_back_is_the_same_where_groups_were_replaced_in_it() -> No
         flow.give_back(batch)
         assert flow.given_back == batch.prompts
         again = await flow.batch()
-        assert (again.prompts, again.set_aside, len(again.calls)) == (batch.prompts, 4, len(batch.calls))
-        assert ids([*flow.set_aside]) == order[1:5]
+        assert (again.prompts, again.filtered, len(again.calls)) == (batch.prompts, 4, len(batch.calls))
+        assert ids([*flow.filtered]) == order[1:5]
 
     asyncio.run(run())
 
@@ -536,7 +536,7 @@ def test_a_batch_given_back_comes_first_in_a_checkpoint_too() -> None:
 
     async def run() -> list[str]:
         flow = pipeline(AnsweringPool(), stage=gold, prompts_per_call=3)
-        flow.ready.extend(ScoredGroup(prompt, prompt, FIRST, None) for prompt in flow.order.take(6))
+        flow.ready.extend(GroupRef(prompt, prompt, FIRST, None) for prompt in flow.order.take(6))
         flow.give_back(await flow.batch())
         state = TrainState()
         assert note(flow, state) == []
@@ -585,7 +585,7 @@ def test_what_is_finished_at_a_checkpoint_is_kept_with_it_and_counted_in_the_nex
 
 def test_groups_of_a_checkpoint_are_trained_on_before_new_ones() -> None:
     async def run() -> None:
-        saved = [ScoredGroup(PROMPTS[n], f"group {n}", FIRST, 1.0) for n in (7, 3)]
+        saved = [GroupRef(PROMPTS[n], f"group {n}", FIRST, 1.0) for n in (7, 3)]
         flow = pipeline(AnsweringPool(), ready=deque(saved))
         flow.admit()
         batch = await flow.batch()

@@ -57,7 +57,7 @@ def test_a_job_that_is_stopped_saves_and_goes_on_when_it_is_resumed(head: Head, 
     head.submit(head.with_token, [*launch, *flags], "--submission-id", "one", "--no-wait", *time_to_save)
     logs = head.job("logs", "one", "--follow")
     assert logs.stdout is not None
-    assert any("grpo      6" in line for line in logs.stdout)
+    assert any("rl      6" in line for line in logs.stdout)
     assert head.job("stop", "one").wait() == 0
     assert f"--resume {run}" in logs.stdout.read()
     last = rows(run / "metrics.jsonl")[-1]["step"]

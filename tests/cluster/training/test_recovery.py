@@ -35,7 +35,7 @@ def test_an_actor_that_is_lost_changes_nothing_but_clock_and_counts(
 ) -> None:
     run = tmp_path / "run"
     process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
-    process.until("grpo      9")
+    process.until("rl      9")
     victim = actor_processes(psutil.Process(process.pid), actor)[0]
     os.kill(victim.pid, sent)
     process.succeed()
@@ -66,11 +66,11 @@ def test_a_learner_lost_before_the_first_checkpoint_starts_over(
 @pytest.mark.parametrize(
     ("sent", "line"),
     [
-        (signal.SIGTERM, "grpo      7"),
-        (signal.SIGINT, "grpo      7"),
-        (signal.SIGKILL, "grpo      7"),
+        (signal.SIGTERM, "rl      7"),
+        (signal.SIGINT, "rl      7"),
+        (signal.SIGKILL, "rl      7"),
         (signal.SIGTERM, "supervised      4"),
-        (signal.SIGTERM, "grpo     16"),
+        (signal.SIGTERM, "rl     16"),
     ],
 )
 def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
@@ -102,7 +102,7 @@ def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
     ahead = "--cluster.samplers", 3, "--cluster.max_staleness", 3, "--supervised.steps", 0, "--learner.correction", "mask"
     often = "--learner.steps", 200, "--checkpoint_every", 1, "--keep_checkpoints", 30, "--eval_every", 0
     process = Process("train", *tiny_flags, *ahead, *often, "--run_dir", run)
-    process.until("grpo     30")
+    process.until("rl     30")
     process.kill()
     process.wait()
     states = [(path, verify(path)) for path in (run / "checkpoints").glob("step-*")]
@@ -134,7 +134,7 @@ def test_a_stop_during_start_up_leaves_a_run_that_can_be_resumed(
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
 def test_a_second_signal_leaves_at_once(sent: signal.Signals, code: int, tiny_flags: list[str], tmp_path: Path) -> None:
     process = Process("train", *tiny_flags, "--run_dir", tmp_path / "run", "--learner.steps", 100_000)
-    process.until("grpo      6")
+    process.until("rl      6")
     os.kill(actor_processes(psutil.Process(process.pid), "LearnerActor")[0].pid, signal.SIGSTOP)  # its step never ends
     process.send_signal(sent)
     process.until("once more leaves at once")
@@ -175,7 +175,7 @@ def test_samplers_follow_the_nodes_and_no_prompt_is_lost(three_nodes: Cluster, t
     run = tmp_path / "run"
     process = Process("train", *tiny_flags, *ELASTIC, "--learner.steps", 400, "--checkpoint_every", 50, "--run_dir", run)
     process.until("samplers: 1 -> 6, nodes: 3")
-    process.until("grpo     20")
+    process.until("rl     20")
     leaving, *_ = sorted(three_nodes.worker_nodes, key=lambda node: node.unique_id)
     three_nodes.remove_node(leaving, allow_graceful=False)
     process.until("samplers: 6 -> 3, nodes: 2")
@@ -190,7 +190,7 @@ def assert_trained_once(run: Path, prompts: int, failed: int = 0) -> None:
     logs = [pq.read_table(file, columns=["epoch", "id"]).to_pylist() for file in (run / "samples").glob("*.parquet")]
     trained = Counter(key for log in logs for key in {(row["epoch"], row["id"]) for row in log})
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
-    kept = {(epoch, id) for epoch, id, *_ in state["pending"] + state["set_aside"] + state["ready"]}
+    kept = {(epoch, id) for epoch, id, *_ in state["pending"] + state["filtered"] + state["ready"]}
     assert set(trained.values()) == {1} and not trained.keys() & kept
     assert len(trained) + len(kept) + failed == prompts * state["order"]["epoch"] + state["order"]["position"]
 

@@ -19,7 +19,7 @@ from rollout.data.dataset import PromptOrder, read_prompts
 from tests.cluster.runs import rows, without_clock
 
 METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl kl_coef kl_to_sampler
-clip_fraction corrected entropy ratio_p01 ratio_p50 ratio_p99 ratio_max grad_norm lr set_aside
+clip_fraction corrected entropy ratio_p01 ratio_p50 ratio_p99 ratio_max grad_norm lr filtered
 staleness_mean staleness_max zero_variance truncated response_tokens tokens_per_s groups_per_s seconds_sample seconds_reward
 seconds_update seconds_sync seconds_step skipped requeued restarts peak_memory_mb
 peak_memory_mb_sampler""".split()
@@ -56,7 +56,7 @@ def copy_as_of(run: Path, target: Path, step: int) -> Path:
 def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
     metrics = rows(finished_run / "metrics.jsonl")
     assert [row["step"] for row in metrics] == list(range(1, 9))
-    assert [row["stage"] for row in metrics] == ["supervised"] * 4 + ["grpo"] * 4
+    assert [row["stage"] for row in metrics] == ["supervised"] * 4 + ["rl"] * 4
     assert all(set(METRICS) <= set(row) for row in metrics)
     documented = re.findall(r"^\| (.+?) \|", METRICS_DOC, re.MULTILINE)
     assert all(set(row) == {key for keys in documented for key in keys.split(", ")} for row in metrics)
@@ -81,8 +81,8 @@ def test_evaluations_come_before_between_and_after_the_stages(finished_run: Path
         (0, "start"),
         (3, "supervised"),
         (4, "supervised"),
-        (6, "grpo"),
-        (8, "grpo"),
+        (6, "rl"),
+        (8, "rl"),
     ]
     assert all(set(EVALUATION) <= set(row) and row["examples"] == 6 for row in evaluations)
     assert evaluations[0]["constant_reply"]["text"]
@@ -147,7 +147,7 @@ def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...]
     whole = train_locally(*flags, *rewards, "--keep_checkpoints", 9)
     run = copy_as_of(whole, tmp_path / "run", 6)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
-    assert bool(state["set_aside"]) == ("--rollout.dynamic_sampling" in flags)
+    assert bool(state["filtered"]) == ("--rollout.dynamic_sampling" in flags)
     assert main(["train", "--local", "--resume", str(run)]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
     assert_same_weights(run, whole)
@@ -158,12 +158,12 @@ def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, 
     rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
     run = train(*rewards, *flags, "--rollout.dynamic_sampling", 2, "--supervised.steps", 0, "--learner.steps", 11)
     metrics = rows(run / "metrics.jsonl")
-    assert sum(row["set_aside"] for row in metrics) > 0
+    assert sum(row["filtered"] for row in metrics) > 0
     logs = [pq.read_table(file).to_pylist() for file in (run / "samples").glob("*.parquet")]
     trained = {(row["epoch"], row["id"]) for log in logs for row in log}
     assert len(trained) == 4 * len(metrics)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
-    kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["set_aside"]} | {
+    kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["filtered"]} | {
         (epoch, id) for epoch, id, *_ in state["ready"]
     }
     order = state["order"]
@@ -180,7 +180,7 @@ def test_the_adaptive_coefficient_follows_the_kl(train_locally: Train) -> None:
 
 def test_a_second_stage_on_gold_answers_needs_no_rewards(train_locally: Train) -> None:
     metrics = rows(train_locally("--learner.loss", "sft") / "metrics.jsonl")
-    assert [row["stage"] for row in metrics[4:]] == ["grpo"] * 4
+    assert [row["stage"] for row in metrics[4:]] == ["rl"] * 4
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
 
 

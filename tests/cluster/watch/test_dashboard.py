@@ -19,7 +19,7 @@ def test_the_dashboard_shows_the_job_its_actors_and_what_they_do(
     head.submit(head.with_token, launch, "--submission-id", "demo", "--no-wait", "--working-dir", str(ROOT))
     cookie = {"name": "ray-authentication-token", "value": head.token, "url": head.jobs}
     with opened(f"{head.jobs}/#/jobs", width=1400, height=620, cookies=[cookie], own_page=False) as page:
-        expect(page.get_by_text(re.compile(r"grpo \d+/10000, reward \d"))).to_be_visible()
+        expect(page.get_by_text(re.compile(r"rl \d+/10000, reward \d"))).to_be_visible()
         picture(page, "dashboard-jobs")
 
         page.goto(f"{head.jobs}/#/jobs/demo")

@@ -257,7 +257,7 @@ def test_prometheus_finds_a_run_by_the_file_that_ray_writes(
         process = Process("train", *tiny_flags, "--run_dir", tmp_path / "run", "--learner.steps", 100000)
         prometheus = Prometheus(tmp_path, Path(place) / "ray" / DISCOVERY)
         try:
-            process.until("grpo")
+            process.until(" rl ")
             prometheus.await_series(['ray_lapdog_step{run="run"}', 'up{job="ray"} == 1'])
         finally:
             prometheus.close()

@@ -15,22 +15,22 @@ from cluster.settings.tree import Settings
 from cluster.store.run_folder import RunFolder
 from cluster.watch.job_entry import JobEntry
 from cluster.watch.monitor import Monitor
-from cluster.watch.run_log import Chronicle
+from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import Terminal
 from tests.cluster.runs import rows
 
-ROW = {"step": 7, "stage": "grpo", "reward": 0.5}
+ROW = {"step": 7, "stage": "rl", "reward": 0.5}
 
 
-def chronicle(folder: Path) -> Chronicle:
+def run_log(folder: Path) -> RunLog:
     settings = Settings(run_dir=folder).resolved()
     made = RunFolder.create(folder)
     made.write_settings(settings)
-    return Chronicle(settings, made, "quiet")
+    return RunLog(settings, made, "quiet")
 
 
 def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = chronicle(tmp_path / "run")
+    told = run_log(tmp_path / "run")
     (tmp_path / "run" / "report.html").mkdir()
     told.go_back(3)
     asyncio.run(told.conclude(3, None, interrupted=False))
@@ -97,7 +97,7 @@ def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: 
     monkeypatch.setattr("cluster.watch.job_entry._own_entry", lambda: (storage, "raysubmit_1"))
     said = asyncio.run(said_of_two_steps())
     if answers:
-        assert storage.info.message == "grpo 8/10, reward 0.50" and said == []
+        assert storage.info.message == "rl 8/10, reward 0.50" and said == []
         assert storage.info.metadata["mine"] == "kept" and storage.info.metadata["step"] == "8"
     else:
         assert storage.asked == 1  # and given up
@@ -115,4 +115,4 @@ def test_the_list_of_jobs_ends_with_the_last_step(monkeypatch: pytest.MonkeyPatc
         await entry.conclude()
 
     asyncio.run(concluded())
-    assert storage.info.message == "grpo 10/10, reward 0.50" and storage.info.metadata["step"] == "10"
+    assert storage.info.message == "rl 10/10, reward 0.50" and storage.info.metadata["step"] == "10"

@@ -1,4 +1,4 @@
-"""What a run says, in its three manners."""
+"""What a run says, in its three output_modes."""
 
 import io
 import json
@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import launch
-from cluster.store.records import EVALUATION_COLUMNS, milestones
+from cluster.store.records import EVALUATION_COLUMNS, summary_rows
 from cluster.watch.terminal import Terminal, evaluation_line, evaluation_table, step_line
 from launch import main
 from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
 
-STEP = {"step": 3, "stage": "grpo", "loss": 0.5, "reward": 1.25, "reward_std": 0.5, "kl": None, "entropy": 2.0} | {
+STEP = {"step": 3, "stage": "rl", "loss": 0.5, "reward": 1.25, "reward_std": 0.5, "kl": None, "entropy": 2.0} | {
     "staleness_mean": 0.0,
     "grad_norm": 1.0,
     "lr": 1e-4,
@@ -66,7 +66,7 @@ def test_a_bar_stands_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_table_ends_with_the_constant_reply() -> None:
     figures: dict[str, Any] = dict.fromkeys(("reward", "exact_match", "distinct2", "unique_replies", "recall@5"))
-    row = {"step": 4, "stage": "grpo", **figures, "f1": 12.345, "rougeL": 1.0, "bleu": 0.0}
+    row = {"step": 4, "stage": "rl", **figures, "f1": 12.345, "rougeL": 1.0, "bleu": 0.0}
     table = evaluation_table([row | {"constant_reply": {"text": "yes", "f1": 20.0, "rougeL": 30.0, "bleu": 1.0}}])
     assert table.splitlines()[-1] == "constant reply: 'yes'" and "12.35" in table.splitlines()[1]
     assert table.splitlines()[2].split() == ["constant", "reply", "20.00", "30.00", "1.00"]
@@ -75,14 +75,14 @@ def test_the_table_ends_with_the_constant_reply() -> None:
 
 def test_the_table_of_a_long_run_shows_before_the_stages_the_best_and_the_last() -> None:
     figures: dict[str, Any] = dict.fromkeys(EVALUATION_COLUMNS) | {"constant_reply": None}
-    stages = ["start", *["supervised"] * 20, *["grpo"] * 200]
+    stages = ["start", *["supervised"] * 20, *["rl"] * 200]
     rows = [{"step": i, "stage": stage, **figures, "reward": 2.0 if i == 77 else 1.0} for i, stage in enumerate(stages)]
     assert [line.split()[0] for line in evaluation_table(rows).splitlines()] == ["step", "0", "20", "77", "220"]
 
 
 def test_rows_that_say_little_are_shown_all_the_same() -> None:
     rows: list[dict[str, Any]] = [{"step": i, "f1": 1.0, "reward": float(i == 3)} for i in range(20)]
-    assert [row["step"] for row in milestones(rows)] == [0, 3, 19]
+    assert [row["step"] for row in summary_rows(rows)] == [0, 3, 19]
     assert evaluation_table([{"step": 1, "f1": 1.0}]).split() == ["step", "stage", "f1", "1", "1.00"]
     assert evaluation_line({"step": 1, "f1": 1.0}).split() == ["held-out", "1", "f1", "1.00"]
 

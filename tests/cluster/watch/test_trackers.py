@@ -234,7 +234,7 @@ def test_steps_that_are_gone_back_to_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_scalars_are_finite_numbers_under_names_that_all_trackers_take() -> None:
-    row: dict[str, Any] = {"step": 3, "time": 1.0, "stage": "grpo", "kl": None, "loss": float("nan"), "skipped": 0}
+    row: dict[str, Any] = {"step": 3, "time": 1.0, "stage": "rl", "kl": None, "loss": float("nan"), "skipped": 0}
     row |= {"recall@5": 50.0, "constant_reply": {"text": "hello", "f1": 16.3}, "extra/kürze!": 1.0}
     names = {"x/skipped": 0.0, "x/recall_at_5": 50.0, "x/constant_reply/f1": 16.3, "x/extra/kürze_": 1.0}
     assert scalars(row, "x/") == names

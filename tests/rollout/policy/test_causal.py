@@ -85,8 +85,8 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, plain, groups):
 
 
 def test_greedy_equals_generate(policy, plain):
-    responses, kept_mass = policy.sample(contexts_of(policy), 1, Decoding(8))
-    assert kept_mass == 1
+    responses, top_p_mass = policy.sample(contexts_of(policy), 1, Decoding(8))
+    assert top_p_mass == 1
     for context, [response] in zip(contexts_of(policy), responses, strict=True):
         ids = torch.from_numpy(context[0].astype(np.int64))[None]
         generated = plain.generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=0)[0, ids.shape[1] :]

@@ -32,7 +32,7 @@ class Scripted:
         chosen = script if self.places is None else script.flatten()[self.places].view(tokens.shape)
         return torch.nn.functional.one_hot(chosen, 8).float() * 50
 
-    def keep(self, groups, rows):
+    def select(self, groups, rows):
         self.places = rows if self.places is None else self.places[rows]
 
 
@@ -45,7 +45,7 @@ class Same:
     def next_logits(self, tokens):
         return self.logits.expand(*tokens.shape, -1)
 
-    def keep(self, groups, rows):
+    def select(self, groups, rows):
         pass
 
 
@@ -154,7 +154,7 @@ def test_greedy_takes_the_most_probable_token_and_records_its_logprob():
     decoded = decode(Same(logits), starts(2, 3), [99], Decoding(1, temperature=0.5))
     assert decoded.token_ids[..., 0].tolist() == logits.argmax(-1).tolist()
     torch.testing.assert_close(decoded.logprobs[..., 0], torch.log_softmax(logits / 0.5, -1).amax(-1))
-    assert decoded.kept_mass == 1
+    assert decoded.top_p_mass == 1
 
 
 def test_sampled_logprobs_are_those_of_the_full_distribution_at_the_temperature():
@@ -165,7 +165,7 @@ def test_sampled_logprobs_are_those_of_the_full_distribution_at_the_temperature(
     torch.testing.assert_close(decoded.logprobs, expected)
     shares = torch.softmax(logits / 2, -1)  # 0.455, 0.276, ...: two tokens hold 0.6
     assert set(decoded.token_ids.flatten().tolist()) == {0, 1}
-    assert decoded.kept_mass == pytest.approx(float(shares[:2].sum()), rel=1e-6)
+    assert decoded.top_p_mass == pytest.approx(float(shares[:2].sum()), rel=1e-6)
 
 
 def test_kept_mass_leaves_finished_responses_out():
@@ -174,4 +174,4 @@ def test_kept_mass_leaves_finished_responses_out():
     logits = torch.tensor([[sure, flat, flat, flat, flat]])
     decoded = decode(Same(logits), starts(1, 5), [0], Decoding(2, top_p=0.5, uniforms=uniforms))
     assert decoded.lengths.tolist() == [[1, 2, 2, 2, 2]]
-    assert decoded.kept_mass == pytest.approx(((1 + 4 * 0.5) / 5 + 0.5) / 2)
+    assert decoded.top_p_mass == pytest.approx(((1 + 4 * 0.5) / 5 + 0.5) / 2)

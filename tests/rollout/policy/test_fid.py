@@ -97,8 +97,8 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, contexts, groups)
 
 
 def test_greedy_equals_generate(policy, contexts):
-    responses, kept_mass = policy.sample(contexts, 1, Decoding(8))
-    assert kept_mass == 1
+    responses, top_p_mass = policy.sample(contexts, 1, Decoding(8))
+    assert top_p_mass == 1
     for context, [response] in zip(contexts, responses, strict=True):
         states = BaseModelOutput(last_hidden_state=states_of(policy.model, context))
         generated = policy.model.generate(encoder_outputs=states, do_sample=False, max_new_tokens=8, num_beams=1)[0, 1:]

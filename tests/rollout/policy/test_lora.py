@@ -13,7 +13,7 @@ from learner.learner import Learner
 from rollout.config import LoraSettings
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy.loading import load_policy
-from tests.learner.examples import GRPO, ROLLOUT, groups_of
+from tests.learner.examples import RL, ROLLOUT, groups_of
 from tests.rollout import tiny, tiny_causal
 from tests.rollout.tiny import contexts_of, tiny_policy
 from tests.rollout.tiny_causal import save_causal
@@ -64,7 +64,7 @@ def base_of(policy):
 
 def new_learner(policy, settings):
     learner = Learner(policy, LearnerSettings(), ROLLOUT, settings, {})
-    learner.begin(GRPO)
+    learner.begin(RL)
     return learner
 
 
@@ -147,10 +147,10 @@ def test_a_given_reference_has_no_adapters_and_is_restored_whole(folder, family,
     loaded(folder, PLAIN[family]).save(tmp_path / "reference")
     settings = LearnerSettings(reference_path=str(tmp_path / "reference"))
     learner = Learner(loaded(folder, SETTINGS[family]), settings, ROLLOUT, SETTINGS[family], {})
-    learner.begin(GRPO)
+    learner.begin(RL)
     learner.save(tmp_path / "saved")
     (tmp_path / "reference").rename(tmp_path / "gone")
-    learner.restore(tmp_path / "saved", GRPO)
+    learner.restore(tmp_path / "saved", RL)
     assert not any("lora_" in name for name, _ in learner.reference.model.named_parameters())
     given = loaded(folder, PLAIN[family])
     assert (learner.reference.weights(torch.float32) == given.weights(torch.float32)).all()
@@ -176,7 +176,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(folder, family, tmp_path):
     learner.update(batches[0], 1)
     learner.save(tmp_path / "saved")
     restored = Learner(loaded(folder, SETTINGS[family]), LearnerSettings(), ROLLOUT, SETTINGS[family], {})
-    restored.restore(tmp_path / "saved", GRPO)
+    restored.restore(tmp_path / "saved", RL)
     assert (restored.weights().values == learner.weights().values).all()
     expected, _ = learner.update(batches[1], 2)
     for name, parameter in base_of(restored.policy).items():
