@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cluster.output import reopen_closed_streams, say, say_aside, write_what_cannot_be_encoded
+from cluster.output import print_err, print_out, reopen_closed_streams, write_what_cannot_be_encoded
 from rollout.errors import LapdogError, SettingsError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def train(trainer: "Trainer") -> None:
             while trainer.has_steps(stage):
                 batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
                 await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
-    await trainer.conclude()
+    await trainer.finish()
 
 
 def train_command(argv: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def train_command(argv: Sequence[str]) -> None:
 
     request = train_request(argv, train_command.__doc__)
     if request.options.dry_run:
-        say(planned(request))
+        print_out(planned(request))
         return
     with training(request) as trainer:
         asyncio.run(train(trainer))
@@ -89,12 +89,12 @@ def main(argv: Sequence[str]) -> int:
     command, rest = ("train", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
     try:
         if argv and argv[0] in ("-h", "--help"):
-            say(__doc__)
+            print_out(__doc__)
         else:
             command_named(command)(rest)
     except LapdogError as error:
         cause = getattr(error, "cause", error)  # Ray wraps what an actor raises in its traceback
-        say_aside(f"error: {' '.join(str(cause).split())}")
+        print_err(f"error: {' '.join(str(cause).split())}")
         return 2
     except KeyboardInterrupt:
         return end_interrupted(command)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
             raise
         if isinstance(error, BrokenPipeError):  # as behind `| head`
             return 141
-        say_aside(f"error: {error.filename}: {error.strerror}; check the path, its rights and the disk")
+        print_err(f"error: {error.filename}: {error.strerror}; check the path, its rights and the disk")
         return 2
     except ImportError as error:
         if not came_from_an_interrupt(error):
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
 
 def end_interrupted(command: str) -> int:
     whole = "; the newest checkpoint of the run, if there is one, is whole" if command == "train" else ""
-    say_aside(f"interrupted{whole}")
+    print_err(f"interrupted{whole}")
     return 130
 
 

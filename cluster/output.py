@@ -11,7 +11,7 @@ from tqdm import tqdm
 STDOUT = "standard output"
 
 
-def say(text: str) -> None:
+def print_out(text: str) -> None:
     """A line on stdout, above the bar if there is one. An OSError names stdout; after one all that is said is dropped."""
     try:
         tqdm.write(text, file=sys.stdout)
@@ -22,7 +22,7 @@ def say(text: str) -> None:
         raise
 
 
-def say_aside(text: str) -> None:
+def print_err(text: str) -> None:
     """A line on stderr, apart from what a program may read; dropped where it finds no room."""
     try:
         print(text, file=sys.stderr, flush=True)

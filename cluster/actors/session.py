@@ -15,7 +15,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
-from cluster.output import say_aside
+from cluster.output import print_err
 from cluster.settings.tree import ClusterSettings
 from rollout.errors import ClusterError, first_line
 
@@ -80,8 +80,8 @@ def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, s
         raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
     _protect_token()
     if place != "a local Ray" and not is_token_auth_enabled():
-        say_aside(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
-    say_aside(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
+        print_err(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
+    print_err(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
 
 
 def _probe(address: str) -> None:

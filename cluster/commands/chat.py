@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, PolicySource, flags_of_a_policy, open_policy
-from cluster.output import say, say_aside
+from cluster.output import print_err, print_out
 from cluster.settings.flags import split
 from rollout.config import Positive, Section
 from rollout.data.convert import question_of
@@ -50,20 +50,20 @@ def chat(argv: Sequence[str]) -> None:
         raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")
     sampler = _sampler(open_policy(options.checkpoint, values, passages=options.passages))
     if sys.stdin.isatty():
-        say_aside(HELP)
+        print_err(HELP)
     turns: list[str] = []
     for number, text in enumerate(typed()):
         if text == "/reset":
             turns = []
             continue
         if text.startswith("/"):
-            say_aside(HELP)
+            print_err(HELP)
             continue
         turns.append(f"Q: {text}")
         question = text if options.questions else question_of(options.persona or "", turns, options.history)
         prompt = Prompt(id=f"typed-{number}", question=question, answers=())
         [group] = sampler.groups([prompt], "sample" if options.sample else "greedy", Version(0, 0))
-        say(answer(group))
+        print_out(answer(group))
         turns.append(f"R: {group.responses[0].text}")
 
 
@@ -76,7 +76,7 @@ def _sampler(opened: PolicySource) -> Sampler:
     corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
-        say_aside(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
+        print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
     retriever = Retriever(corpus, settings.data.query, n_context)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)

@@ -12,11 +12,11 @@ from cluster.actors.autoscaler import start_what_fits
 from cluster.actors.factories import reward_pool, sampler_pool
 from cluster.actors.session import Shares, session
 from cluster.commands.policy_source import CHECKPOINT, READ_BY_A_POLICY, flags_of_a_policy, open_policy
-from cluster.output import say, say_aside
+from cluster.output import print_err, print_out
 from cluster.settings.flags import split
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import TrainState
-from cluster.store.run_folder import writable
+from cluster.store.run_folder import check_writable
 from cluster.training import held_out
 from cluster.training.inputs import check_retrieval
 from cluster.training.isolation import FailedPrompt
@@ -63,7 +63,7 @@ def evaluate(argv: Sequence[str]) -> None:
     options, values = split(EvaluateOptions, given)
     for path, other in ((options.output, options.predictions), (options.predictions, None)):
         if path is not None:
-            writable(path, (options.data, options.passages, other))
+            check_writable(path, (options.data, options.passages, other))
     opened = open_policy(options.checkpoint, values, options.config, options.passages)
     settings, state = opened.settings, opened.state
     cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
@@ -78,9 +78,11 @@ def evaluate(argv: Sequence[str]) -> None:
     if options.output is not None:
         with writing(options.output, DISK_REMEDY):
             options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        say(evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}]))
+        print_out(
+            evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}])
+        )
     else:
-        say(json.dumps(figures))
+        print_out(json.dumps(figures))
 
 
 async def _figures_and_rows(
@@ -90,8 +92,8 @@ async def _figures_and_rows(
         raise failed.error
 
     namespace = f"evaluate-{uuid.uuid4().hex[:8]}"
-    samplers = sampler_pool(settings, shares, namespace, policy_path, say_aside)
-    rewards = reward_pool(settings, shares, namespace, say_aside)
+    samplers = sampler_pool(settings, shares, namespace, policy_path, print_err)
+    rewards = reward_pool(settings, shares, namespace, print_err)
     try:
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()

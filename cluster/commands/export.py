@@ -19,7 +19,7 @@ from cluster.commands.policy_source import (
     flags_of_a_policy,
     open_policy,
 )
-from cluster.output import say
+from cluster.output import print_out
 from cluster.settings.flags import by_name, split
 from cluster.settings.tree import absolute
 from rollout.config import Section
@@ -53,7 +53,7 @@ def export(argv: Sequence[str]) -> None:
         if target.is_dir():
             target.rmdir()
         (place / "draft").rename(target)
-    say(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
+    print_out(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cluster.output import say, say_aside
+from cluster.output import print_err, print_out
 from cluster.report.page import write_report
 from cluster.settings.flags import build, parse_flags
-from cluster.store.run_folder import RunFolder, writable
+from cluster.store.run_folder import RunFolder, check_writable
 from rollout.config import Section
 from rollout.errors import SettingsError
 
@@ -29,16 +29,16 @@ def report(argv: Sequence[str]) -> None:
     if target.is_file() and target.suffix not in (".html", ".htm"):
         raise SettingsError(f"output: {target} is there and ends in {target.suffix!r}; name a .html file")
     if len(runs) > 1 or options.output is not None:
-        writable(target, [])
+        check_writable(target, [])
     write_report(runs, target)
-    say(f"wrote {target}: open it in a browser")
+    print_out(f"wrote {target}: open it in a browser")
 
 
 def _holds_a_run(path: Path) -> bool:
     """What lies beside runs, as `runs/*` names it, is told of and left out; what is not there at all is a mistake for later."""
     if (path / "config.yaml").is_file() or not path.exists():
         return True
-    say_aside(f"{path}: holds no run (no config.yaml); left out")
+    print_err(f"{path}: holds no run (no config.yaml); left out")
     return False
 
 

@@ -14,7 +14,7 @@ from cluster.actors.in_process import check_local, in_process_actors
 from cluster.actors.ports import ActorHandles
 from cluster.actors.session import in_job, session
 from cluster.commands.dry_run import plan
-from cluster.output import say_aside
+from cluster.output import print_err
 from cluster.settings import lapdog_flags
 from cluster.settings.flags import Values, build, parse_flags, read_yaml, split
 from cluster.settings.tree import Settings
@@ -130,7 +130,7 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
     assert path is not None
     with _actor_builder(settings, path.name, request.options.local) as build_actors:
         folder = RunFolder.create(path)
-        with folder.held():
+        with folder.locked():
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
                 yield _trainer(settings, inputs, folder, build_actors, request.output_mode)
@@ -143,7 +143,7 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
 def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
     assert request.options.resume is not None
     folder = RunFolder.existing(request.options.resume)
-    with folder.held():
+    with folder.locked():
         settings, inputs, newest = _resumption(folder, request.values)
         with _actor_builder(settings, folder.path.name, request.options.local) as build_actors:
             folder.write_settings(settings)
@@ -159,7 +159,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
     before, settings = read_settings(file).resolved(), resumed_settings(read_yaml(file, Settings), values)
     check_fixed(before, settings)
     settings.check_changes_have_effect()
-    newest = checkpoint.newest(folder.checkpoints, say_aside)
+    newest = checkpoint.newest(folder.checkpoints, print_err)
     check_models_rewards_and_trackers(settings)
     inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
     if inputs is not None:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cluster.output import say
+from cluster.output import print_out
 from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -56,7 +56,7 @@ class _Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         """argparse's own hides that there was no room for it."""
-        say(self.format_help().rstrip())
+        print_out(self.format_help().rstrip())
 
 
 def parse_flags(

@@ -39,7 +39,7 @@ class FailedPrompts:
                 f"the first was {first['id']!r}: {first['error']}; mend that, or raise the limit"
             ) from failed.error
 
-    def go_back(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """The run goes on from `step`: what failed after it is tried again."""
         self._rows = [row for row in self._rows if row["step"] <= step]
 

@@ -62,7 +62,7 @@ class RunFolder:
         return cls(absolute(path))
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other processes from training here. Raises CheckpointError if one does, or if none can be kept."""
         with writing(self.path / LOCK):
             lock = (self.path / LOCK).open("w")
@@ -141,7 +141,7 @@ class RunFolder:
         return {row["incarnation"] for row in self.metric_rows()}
 
 
-def writable(path: Path, beside: Iterable[Path | None]) -> None:
+def check_writable(path: Path, beside: Iterable[Path | None]) -> None:
     """Raise SettingsError unless a file can be written at `path` that is none of those `beside` it."""
     if any(other is not None and path.resolve() == other.resolve() for other in beside):
         raise SettingsError(f"{path}: stands for another file of this command; name one of its own")

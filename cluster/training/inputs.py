@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.output import say_aside
+from cluster.output import print_err
 from cluster.settings.tree import Settings
 from cluster.watch.trackers import check_installed
 from reward.scorer import Scorer
@@ -40,7 +40,7 @@ def load_inputs(settings: Settings) -> Inputs:
     valid = read_prompts(data.valid) if data.valid is not None else []
     seen = {(prompt.question, prompt.answers) for prompt in train}
     if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
-        say_aside(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
+        print_err(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
     corpus = check_retrieval(settings, [*train, *valid])
     digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
     return Inputs(train, valid[: settings.eval_limit], digests)

@@ -43,7 +43,7 @@ class Trainer:
         self.settings, self.inputs, self.folder = settings, inputs, folder
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
         self.run_log = RunLog(settings, folder, output_mode)
-        handles = build_actors(self.run_log.tell)
+        handles = build_actors(self.run_log.event)
         self.samplers, self.rewards, self.learner, self.nodes = (
             handles.samplers,
             handles.rewards,
@@ -51,7 +51,7 @@ class Trainer:
             handles.nodes,
         )
         self.failed_prompts = FailedPrompts(
-            folder, settings.cluster.max_failed_prompts, len(inputs.train), len(inputs.valid), self.run_log.tell
+            folder, settings.cluster.max_failed_prompts, len(inputs.train), len(inputs.valid), self.run_log.event
         )
         self.held_out = HeldOut(settings, inputs, folder, self.samplers, self.rewards, self.failed_prompts)
         self.run_log.watch(handles, self._queues, self.failed_prompts)
@@ -77,8 +77,8 @@ class Trainer:
         self._losses.reached(state.step)
         if not self._signalled:
             self.stop_reason = None  # what ended the patience is undone
-        self.run_log.go_back(state.step)
-        self.failed_prompts.go_back(state.step)
+        self.run_log.rewind(state.step)
+        self.failed_prompts.rewind(state.step)
         self.checkpoints.discard_after(state.step)
         kept = [row for row in self.folder.evaluation_rows() if self.checkpoints.has(row["step"])]
         self.checkpoints.mark_best(best_of(kept).step)
@@ -150,7 +150,7 @@ class Trainer:
         try:
             update, seconds = await self.learner.ask("update", step, log, *batch.references)
         except InputsLost as error:
-            self.run_log.tell(f"step {step}: {error}; its groups are made again")
+            self.run_log.event(f"step {step}: {error}; its groups are made again")
             self.pipeline.give_back(batch)
             if self.stop_reason is not None:
                 await self._save(self.pipeline)
@@ -171,9 +171,9 @@ class Trainer:
     def restarts(self) -> int:
         return self.samplers.restarts + self.rewards.restarts + self.learner.restarts
 
-    async def conclude(self) -> None:
+    async def finish(self) -> None:
         """Say what the run achieved, and where everything lies."""
-        await self.run_log.conclude(self.state.step, self.stop_reason, interrupted=self._signalled)
+        await self.run_log.finish(self.state.step, self.stop_reason, interrupted=self._signalled)
 
     def close(self) -> None:
         """End what this run started."""
@@ -200,8 +200,8 @@ class Trainer:
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None
-        checkpoint = newest(self.folder.checkpoints, self.run_log.tell)
-        self.run_log.tell(f"{error}; going on from step {checkpoint[1].step if checkpoint else 0} with a new one")
+        checkpoint = newest(self.folder.checkpoints, self.run_log.event)
+        self.run_log.event(f"{error}; going on from step {checkpoint[1].step if checkpoint else 0} with a new one")
         self.resume(checkpoint)
         try:
             await self._start_learner()
@@ -270,11 +270,11 @@ class Trainer:
         self.run_log.step(row)
         if update.skipped:
             ids = ", ".join(key.id for key in update.skipped_prompts)
-            self.run_log.tell(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
+            self.run_log.event(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
 
     def _queues(self) -> dict[str, int]:
         return self.pipeline.queues if self.pipeline is not None else {}
 
     def _stop_on_signal(self, name: str) -> None:
         self.stop_reason, self._signalled = f"{name} came", True
-        self.run_log.tell(f"{name}: finishing this step, then saving; once more leaves at once")
+        self.run_log.event(f"{name}: finishing this step, then saving; once more leaves at once")

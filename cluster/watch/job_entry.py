@@ -40,7 +40,7 @@ class JobEntry:
         if time.monotonic() - self._last >= SECONDS_BETWEEN_MESSAGES:
             self._tell()
 
-    async def conclude(self) -> None:
+    async def finish(self) -> None:
         """The last step, too, is told."""
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)

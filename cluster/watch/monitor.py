@@ -82,10 +82,10 @@ class Monitor:
                 ids[tracker.name] = id
                 self._folder.write_tracker_ids(ids)
 
-    def go_back(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """The run goes on from `step`: what comes after it will be made again."""
         for tracker in self._trackers:
-            tracker.go_back(step)
+            tracker.rewind(step)
 
     def step(self, row: Mapping[str, Any]) -> None:
         """`row` is a line of metrics.jsonl."""
@@ -100,7 +100,7 @@ class Monitor:
         """What was done between two steps, in seconds of wall time."""
         self._gauges.show([("phase_seconds_total", {"phase": name}, seconds)])
 
-    def conclude(self, finished: bool) -> None:
+    def finish(self, finished: bool) -> None:
         """All is done and saved. finished: the run is not to be resumed."""
         self._finished, self._longest_close_s = finished, LONGEST_CLOSE_S
         self._gauges.show([("ends_total", {}, 1)])

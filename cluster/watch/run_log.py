@@ -45,27 +45,27 @@ class RunLog:
             "reward": handles.rewards,
             "learner": handles.learner,
         }
-        self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.tell)
+        self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.event)
         if in_job() and handles.nodes is not None:
-            self._job_entry = JobEntry(self._settings, self.tell)
+            self._job_entry = JobEntry(self._settings, self.event)
 
     async def start(self) -> None:
         """Raises SettingsError for a tracker that cannot be reached."""
-        self._terminal.say(f"run folder: {self._folder.path}")
+        self._terminal.event(f"run folder: {self._folder.path}")
         if self._monitor is not None:
             await self._monitor.start()
 
-    def go_back(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """The run goes on from `step`: what comes after it will be made again."""
         self._step = step
         self._folder.truncate(step)
         if self._monitor is not None:
-            self._monitor.go_back(step)
+            self._monitor.rewind(step)
 
-    def tell(self, text: str) -> None:
+    def event(self, text: str) -> None:
         """Say what happened to the run, and keep it for its report."""
         self._folder.append(self._folder.events, {"time": time.time(), "step": self._step, "text": text})
-        self._terminal.say(text)
+        self._terminal.event(text)
 
     def step(self, row: Row) -> None:
         """`row` becomes a line of metrics.jsonl."""
@@ -92,14 +92,14 @@ class RunLog:
         if self._monitor is not None:
             self._monitor.phase(phase, time.perf_counter() - started)
 
-    async def conclude(self, step: int, stop_reason: str | None, interrupted: bool) -> None:
+    async def finish(self, step: int, stop_reason: str | None, interrupted: bool) -> None:
         """Write the report; say what the run achieved, and where everything lies. interrupted: by somebody, who may
         resume it."""
         await self._write_report()
         if self._monitor is not None:
-            self._monitor.conclude(finished=not interrupted and self.output_lost is None)
+            self._monitor.finish(finished=not interrupted and self.output_lost is None)
         if self._job_entry is not None:
-            await self._job_entry.conclude()
+            await self._job_entry.finish()
         folder, evaluations = self._folder, self._folder.evaluation_rows()
         best = best_of(evaluations).step
         lines = [f"stopped at step {step}: {stop_reason}"] if stop_reason else []
@@ -110,7 +110,7 @@ class RunLog:
         again = ["python", "launch.py", "train", *(["--local"] if self._is_local else []), "--resume", str(folder.path)]
         lines += [f"go on with:   {shlex.join(again)}"] if stop_reason else []
         row = {"run_dir": str(folder.path), "step": step, "stopped": stop_reason, "best_step": best}
-        self._terminal.conclude("\n".join(lines), row)
+        self._terminal.finish("\n".join(lines), row)
 
     def close(self) -> None:
         with contextlib.ExitStack() as parts:
@@ -122,4 +122,4 @@ class RunLog:
         written = asyncio.to_thread(write_report, [self._folder.path], self._folder.report)
         [error] = await asyncio.gather(written, return_exceptions=True)
         if isinstance(error, Exception):
-            self.tell(f"{self._folder.report} was not written ({type(error).__name__}: {first_line(error)}); the run goes on")
+            self.event(f"{self._folder.report} was not written ({type(error).__name__}: {first_line(error)}); the run goes on")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from cluster.output import say
+from cluster.output import print_out
 from cluster.store.records import EVALUATION_COLUMNS, Row, json_line, summary_rows
 
 OutputMode = Literal["lines", "quiet", "json"]
@@ -21,7 +21,7 @@ class Terminal:
         self.output_lost: OSError | None = None
         self._bar: tqdm[Any] | None = None
 
-    def say(self, text: str) -> None:
+    def event(self, text: str) -> None:
         self._write(text, {"event": text})
 
     def step(self, row: Row) -> None:
@@ -35,7 +35,7 @@ class Terminal:
     def evaluation(self, row: Row) -> None:
         self._write(evaluation_line(row, _width()), row)
 
-    def conclude(self, text: str, row: Row) -> None:
+    def finish(self, text: str, row: Row) -> None:
         """The last word, which is said in every output_mode."""
         self.close()
         self._print(json_line(row) if self.output_mode == "json" else text)
@@ -50,7 +50,7 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         try:
-            say(text)
+            print_out(text)
         except OSError as error:  # Ctrl-C behind `| tee` ends tee, too, a disk is full: the run is still to be saved
             self.output_lost = error
 

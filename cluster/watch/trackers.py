@@ -27,13 +27,13 @@ def check_installed(trackers: Sequence[TrackerName]) -> None:
 
 class Tracker(Protocol):
     """place: where a person finds the run, if not in its folder. `open` goes on with the run of an id that it returned before,
-    None begins one. `go_back`: what comes after `step` is made again, and may be shown twice by those that cannot forget."""
+    None begins one. `rewind`: what comes after `step` is made again, and may be shown twice by those that cannot forget."""
 
     place: str = ""
 
     def open(self, id: str | None) -> str: ...
 
-    def go_back(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         return
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...

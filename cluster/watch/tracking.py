@@ -51,7 +51,7 @@ class TensorBoard(Tracker):
         """A folder needs none."""
         return ""
 
-    def go_back(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         self.close(finished=False)
         self._purged_from = step + 1
 
@@ -108,9 +108,9 @@ class Background:
             self._say(f"{self.name}: {without_secrets(self._tracker.place)}")
         return opened
 
-    def go_back(self, step: int) -> None:
+    def rewind(self, step: int) -> None:
         """The run goes on from `step`."""
-        self._send(partial(self._tracker.go_back, step))
+        self._send(partial(self._tracker.rewind, step))
 
     def log(self, step: int, values: Scalars) -> None:
         self._send(partial(self._tracker.log, step, values))

@@ -32,8 +32,8 @@ def run_log(folder: Path) -> RunLog:
 def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = run_log(tmp_path / "run")
     (tmp_path / "run" / "report.html").mkdir()
-    told.go_back(3)
-    asyncio.run(told.conclude(3, None, interrupted=False))
+    told.rewind(3)
+    asyncio.run(told.finish(3, None, interrupted=False))
     [event] = rows(tmp_path / "run" / "events.jsonl")
     assert event["step"] == 3 and "report.html was not written (CheckpointError: " in event["text"]
     assert "run folder:" in capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_the_list_of_jobs_ends_with_the_last_step(monkeypatch: pytest.MonkeyPatc
         entry = JobEntry(Settings(), print)
         for step in (8, 9, 10):  # at once, so that the first alone is told meanwhile
             entry.step(ROW | {"step": step}, 10)
-        await entry.conclude()
+        await entry.finish()
 
     asyncio.run(concluded())
     assert storage.info.message == "rl 10/10, reward 0.50" and storage.info.metadata["step"] == "10"

@@ -227,7 +227,7 @@ def test_steps_that_are_gone_back_to_are_forgotten(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path)
     for step in range(5):
         board.log(step, {"train/loss": float(step)})
-    board.go_back(2)
+    board.rewind(2)
     board.log(3, {"train/loss": 30.0})
     board.close(finished=True)
     assert of_tensorboard(tmp_path) == {"train/loss": [(0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0)]}
