@@ -28,7 +28,7 @@ from cluster.training.pipeline import Pipeline
 from cluster.training.rollout_client import RolloutClient, Snapshot
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
-from rollout.types import CallReport, Prompt, Version
+from rollout.types import Prompt, SampleReport, ScoreReport, Version
 
 PROMPTS_A_CALL, PROMPTS_A_STEP = 8, 64
 GROUPS_PER_SECOND = 80  # of all samplers together, however many
@@ -52,10 +52,10 @@ class Waiting:
 
     async def groups(self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
         await asyncio.sleep(self._seconds)
-        return CallReport(seconds=self._seconds, version=version), *[GROUP for _ in prompts]
+        return SampleReport(version=version, figures={}), *[GROUP for _ in prompts]
 
     async def score(self, *groups: Any) -> tuple[Any, ...]:
-        return CallReport(seconds=0.0, spreads=(1.0,) * len(groups)), *groups
+        return ScoreReport(reward_ranges=(1.0,) * len(groups), figures={}), *groups
 
     async def update(self, *groups: Any) -> None:
         await asyncio.sleep(self._seconds)

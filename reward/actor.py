@@ -10,10 +10,10 @@ import ray
 from reward.config import RewardSettings
 from reward.constant_reply import best_constant_reply
 from reward.evaluation import evaluate
-from reward.scorer import Scorer, spread
+from reward.scorer import Scorer, reward_range
 from rollout.data.group_file import read_groups, write_groups
 from rollout.logs import log_what_is_done
-from rollout.types import CallReport, Group, Prompt
+from rollout.types import Group, Prompt, ScoreReport
 
 
 class RewardActor:
@@ -33,13 +33,14 @@ class RewardActor:
         self._scorer = Scorer(self._settings)
         self._log.info("%s: ready", self)
 
-    def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
+    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:
         """A report, then every group with its rewards."""
         start = time.perf_counter()
         scored = [self._scorer.score(group) for group in groups]
-        report = CallReport(seconds=time.perf_counter() - start, spreads=tuple(spread(group) for group in scored))
-        self._log.info("scored %d groups in %.3f s", len(groups), report.seconds)
-        return report, *scored
+        seconds = time.perf_counter() - start
+        self._log.info("scored %d groups in %.3f s", len(groups), seconds)
+        ranges = tuple(reward_range(group) for group in scored)
+        return ScoreReport(reward_ranges=ranges, figures={"seconds_reward": seconds}), *scored
 
     def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The figures of a file's greedy replies, scored before, and a row for every reply with its passages."""

@@ -104,7 +104,7 @@ def call_function(
     return np.array([np.nan if value is None else float(value) for value in values], np.float64)
 
 
-def spread(group: Group) -> float:
+def reward_range(group: Group) -> float:
     """Highest minus lowest reward of a scored group; 0 if one at most applies: nothing can be learnt from comparing them."""
     assert group.rewards is not None, f"prompt {group.prompt.key} came without rewards"
     applying = group.rewards[~np.isnan(group.rewards)]

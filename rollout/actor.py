@@ -15,7 +15,7 @@ from rollout.policy.weights import FlatWeights
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
-from rollout.types import CallReport, Group, Mode, Prompt, Version
+from rollout.types import Group, Mode, Prompt, SampleReport, Version
 
 
 class SamplerActor:
@@ -52,25 +52,25 @@ class SamplerActor:
 
     def groups(
         self, prompts: list[Prompt], mode: Mode, version: Version, weights: list["ray.ObjectRef[Any]"]
-    ) -> tuple[CallReport | Group, ...]:
+    ) -> tuple[SampleReport | Group, ...]:
         """A report, then one group a prompt. The weights come as a reference in a list, fetched only if they are new."""
         start = time.perf_counter()
         taken = self._take(weights[0], version) if self._sampler.version != version and weights else 0
         synced = time.perf_counter()
         groups = self._sampler.groups(prompts, mode, version)
-        report = CallReport(
-            version=version,
-            seconds=time.perf_counter() - synced,
-            sync_seconds=synced - start,
-            sync_bytes=taken,
-            response_tokens=sum(len(response.token_ids) for group in groups for response in group.responses),
-            top_p_mass=self._sampler.top_p_mass,
-            padding=self._sampler.padding,
-            peak_memory_mb=peak_memory_mb(self._device),
-        )
-        done = f"{mode}: {len(prompts)} prompts, {report.response_tokens} tokens in {report.seconds:.2f} s"
-        self._log.info("%s%s", done, "" if mode == "gold" else _weights_of(version, report))
-        return report, *groups
+        figures = {
+            "sampled_groups": len(groups),
+            "sampled_tokens": sum(len(response.token_ids) for group in groups for response in group.responses),
+            "seconds_sample": time.perf_counter() - synced,
+            "seconds_sync": synced - start,
+            "bytes_sync": taken,
+            "top_p_mass": self._sampler.top_p_mass,
+            "padding_sample": self._sampler.padding,
+            "peak_memory_mb_sampler": peak_memory_mb(self._device),
+        }
+        done = f"{mode}: {len(prompts)} prompts, {figures['sampled_tokens']} tokens in {figures['seconds_sample']:.2f} s"
+        self._log.info("%s%s", done, "" if mode == "gold" else _weights_of(version, figures))
+        return SampleReport(version=version, figures=figures), *groups
 
     def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
         """Bytes of the weights that were loaded."""
@@ -82,8 +82,10 @@ class SamplerActor:
         return ray.get(reference)
 
 
-def _weights_of(version: Version, report: CallReport) -> str:
+def _weights_of(version: Version, figures: dict[str, float]) -> str:
     """With which a call was answered, in words."""
     incarnation = f" (incarnation {version.incarnation})" if version.incarnation else ""
-    taken = f"; took in {report.sync_bytes / 1e6:.1f} MB in {report.sync_seconds:.2f} s" if report.sync_bytes else ""
+    taken = (
+        f"; took in {figures['bytes_sync'] / 1e6:.1f} MB in {figures['seconds_sync']:.2f} s" if figures["bytes_sync"] else ""
+    )
     return f", weights of step {version.step}{incarnation}{taken}"

@@ -85,19 +85,19 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallReport:
-    """What the driver needs to know of one call to a sampler or reward actor: the groups themselves stay references.
+class SampleReport:
+    """What the driver needs to know of one call to a sampler: the groups themselves stay references.
 
-    sync_bytes: weights taken in before the call. response_tokens: of all its groups. padding: its share of the context tokens
-    computed. peak_memory_mb: of its process. spreads: highest minus lowest reward of each scored group.
+    figures: the call's numbers, by their names in metrics.jsonl.
     """
 
-    seconds: float
-    version: Version | None = None
-    sync_seconds: float = 0.0
-    sync_bytes: int = 0
-    response_tokens: int = 0
-    top_p_mass: float = 1.0
-    padding: float = 0.0
-    peak_memory_mb: float = 0.0
-    spreads: tuple[float, ...] = ()
+    version: Version
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReport:
+    """The same of one call to a reward actor. reward_ranges: highest minus lowest reward of each group."""
+
+    reward_ranges: tuple[float, ...]
+    figures: dict[str, float]

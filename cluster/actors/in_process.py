@@ -17,7 +17,7 @@ from reward.actor import RewardActor
 from rollout.actor import SamplerActor
 from rollout.errors import RewardError, SettingsError
 from rollout.policy.weights import FlatWeights
-from rollout.types import CallReport, Group, Version
+from rollout.types import Group, ScoreReport, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LocalSampler(SamplerActor):
 class LocalReward(RewardActor):
     """What a user's own reward raises keeps its traceback, which ends the run: it is what a debugger is asked for."""
 
-    def score(self, *groups: Group) -> tuple[CallReport | Group, ...]:
+    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:
         try:
             return super().score(*groups)
         except RewardError as error:

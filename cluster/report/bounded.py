@@ -38,7 +38,7 @@ def largest(values: Iterable[float | None]) -> float | None:
     return rounded(max((value for value in values if value is not None), default=None))
 
 
-def spread(count: int, wanted: int) -> list[int]:
+def evenly(count: int, wanted: int) -> list[int]:
     """At most `wanted` of the indexes 0 to count - 1: the first, the last and others evenly between."""
     if count <= wanted:
         return list(range(count))

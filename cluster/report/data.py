@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, finite, spread
+from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, evenly, finite
 from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents, stages
 from cluster.report.groups import sampled_groups
 from cluster.settings.changed import changed
@@ -85,7 +85,7 @@ def _spread_evaluations(rows: Sequence[Row]) -> list[Row]:
         return list(rows)
     wanted = {row["step"] for row in summary_rows(rows)}
     kept = {place for place, row in enumerate(rows) if row["step"] in wanted}
-    return [rows[place] for place in sorted(kept | set(spread(len(rows), EVALUATIONS - len(kept))))]
+    return [rows[place] for place in sorted(kept | set(evenly(len(rows), EVALUATIONS - len(kept))))]
 
 
 def _with_short_reply(row: Row) -> Row:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.report.bounded import LONGEST_NAME, TEXT_BUDGET, Excerpt, cut, finite, mean, rounded, spread, within_budget
+from cluster.report.bounded import LONGEST_NAME, TEXT_BUDGET, Excerpt, cut, evenly, finite, mean, rounded, within_budget
 from cluster.store.records import Row
 from learner.samples import COLUMNS
 
@@ -26,7 +26,7 @@ def sampled_groups(logs: Sequence[tuple[int, Path]]) -> dict[str, Any]:
     groups: list[dict[str, Any]] = []
     passages: dict[tuple[str, str], int] = {}
     unreadable = 0
-    for step, log in (logs[i] for i in spread(len(logs), STEPS_WITH_GROUPS)):
+    for step, log in (logs[i] for i in evenly(len(logs), STEPS_WITH_GROUPS)):
         try:
             found = _rows_of_groups(log)
         except (pa.ArrowException, OSError):
@@ -98,7 +98,7 @@ def _shown(responses: Sequence[Row]) -> Sequence[Row]:
     if len(responses) <= RESPONSES_PER_GROUP:
         return responses
     ordered = sorted(responses, key=lambda row: float("-inf") if row["reward"] is None else row["reward"], reverse=True)
-    return [ordered[i] for i in spread(len(ordered), RESPONSES_PER_GROUP)]
+    return [ordered[i] for i in evenly(len(ordered), RESPONSES_PER_GROUP)]
 
 
 def _response(row: Row) -> dict[str, Any]:

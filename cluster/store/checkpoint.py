@@ -20,7 +20,7 @@ FIRST_POSITION = {"epoch": 0, "position": 0}
 @dataclass(kw_only=True)
 class TrainState:
     """Where a run stands, apart from what the learner holds. pending, filtered: (epoch, id, attempt) of prompts taken but
-    not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with spread and version, of
+    not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with reward range and version, of
     the groups in the checkpoint's groups.parquet."""
 
     step: int = 0

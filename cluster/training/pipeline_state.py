@@ -23,7 +23,7 @@ def note(pipeline: Pipeline, state: TrainState) -> list[GroupRef]:
     state.order = pipeline.order.state()
     state.pending = [_saved(prompt) for prompt in pipeline.given_back + again + pipeline.unfinished()]
     state.filtered = [_saved(prompt) for prompt in pipeline.filtered]
-    state.ready = [[*_saved(group.prompt), group.spread, group.version] for group in ready]
+    state.ready = [[*_saved(group.prompt), group.reward_range, group.version] for group in ready]
     return ready
 
 
@@ -60,8 +60,8 @@ async def restored(
         path, count = checkpoint / GROUPS, len(state.ready)
         _, references = await source.rewards.call(lambda actor: actor.read_groups.options(num_returns=1 + count).remote(path))
     ready = [
-        GroupRef(prompt(*key), reference, Version(*version), spread)
-        for (*key, spread, version), reference in zip(state.ready, references, strict=True)
+        GroupRef(prompt(*key), reference, Version(*version), reward_range)
+        for (*key, reward_range, version), reference in zip(state.ready, references, strict=True)
     ]
     return Pipeline(
         source=source,

@@ -15,7 +15,7 @@ from cluster.actors.replica import InputsLost, pause_s
 from cluster.training.isolation import FailedPrompt, isolate_failures
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
-from rollout.types import CallReport, Mode, Prompt, Version
+from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
 
 Made = TypeVar("Made")
 
@@ -45,16 +45,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class GroupRef:
-    """A group by reference. spread: highest minus lowest reward, None where nothing is rewarded."""
+    """A group by reference. reward_range: highest minus lowest reward, None where nothing is rewarded."""
 
     prompt: Prompt
     reference: Any
     version: Version | None
-    spread: float | None
+    reward_range: float | None
 
     @property
     def zero_variance(self) -> bool:
-        return self.spread is not None and self.spread < SAME_REWARD
+        return self.reward_range is not None and self.reward_range < SAME_REWARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class ScoredCall:
     """The scored groups of one call, with what making them took."""
 
     groups: tuple[GroupRef, ...]
-    sampled: CallReport
-    scored: CallReport | None
+    sampled: SampleReport
+    scored: ScoreReport | None
 
 
 @dataclass(eq=False)
@@ -153,7 +153,7 @@ async def sample(
     mode: Mode,
     weights: Callable[[], Snapshot],
     attempts: int = CALL_ATTEMPTS,
-) -> tuple[CallReport, list[Any]]:
+) -> tuple[SampleReport, list[Any]]:
     """One call to a sampler -> its report and references to its groups; `weights()` is asked when a sampler is free."""
 
     def invoke(actor: Any) -> list[Any]:
@@ -164,14 +164,14 @@ async def sample(
     return await samplers.call(invoke, attempts)
 
 
-async def score(rewards: Actors, groups: Sequence[Any], attempts: int = CALL_ATTEMPTS) -> tuple[CallReport, list[Any]]:
+async def score(rewards: Actors, groups: Sequence[Any], attempts: int = CALL_ATTEMPTS) -> tuple[ScoreReport, list[Any]]:
     """One call to a reward actor -> its report and references to the groups with their rewards."""
     return await rewards.call(lambda actor: actor.score.options(num_returns=1 + len(groups)).remote(*groups), attempts)
 
 
 def _scored_call(
-    prompts: Sequence[Prompt], references: Sequence[Any], sampled: CallReport, scored: CallReport | None
+    prompts: Sequence[Prompt], references: Sequence[Any], sampled: SampleReport, scored: ScoreReport | None
 ) -> ScoredCall:
-    spreads: Sequence[float | None] = [None] * len(prompts) if scored is None else scored.spreads
-    groups = zip(prompts, references, spreads, strict=True)
-    return ScoredCall(tuple(GroupRef(p, r, sampled.version, spread) for p, r, spread in groups), sampled, scored)
+    ranges: Sequence[float | None] = [None] * len(prompts) if scored is None else scored.reward_ranges
+    groups = zip(prompts, references, ranges, strict=True)
+    return ScoredCall(tuple(GroupRef(p, r, sampled.version, reward_range) for p, r, reward_range in groups), sampled, scored)

@@ -14,7 +14,8 @@ def metrics_row(
     state: TrainState, stage: Stage, batch: Batch, update: UpdateMetrics, seconds_update: float, seconds_step: float
 ) -> dict[str, Any]:
     """Keys as in docs/run-folder.md. seconds_sample, seconds_reward and seconds_sync add up over the actors."""
-    scored = [made.scored.seconds for made in batch.calls if made.scored is not None]
+    sampled = [made.sampled.figures for made in batch.calls]
+    scored = [made.scored.figures for made in batch.calls if made.scored is not None]
     return {
         "step": state.step,
         "time": time.time(),
@@ -41,22 +42,22 @@ def metrics_row(
         "filtered": batch.filtered,
         "truncated": update.truncated,
         "response_tokens": update.response_tokens,
-        "top_p_mass": min((made.sampled.top_p_mass for made in batch.calls), default=None),
+        "top_p_mass": min((each["top_p_mass"] for each in sampled), default=None),
         "tokens_per_s": update.response_tokens / seconds_step,
         "groups_per_s": len(batch.groups) / seconds_step,
         "trained_groups": len(batch.groups),
-        "sampled_groups": sum(len(made.groups) for made in batch.calls),
-        "sampled_tokens": sum(made.sampled.response_tokens for made in batch.calls),
-        "seconds_sample": sum(made.sampled.seconds for made in batch.calls),
-        "seconds_reward": sum(scored),
+        "sampled_groups": sum(each["sampled_groups"] for each in sampled),
+        "sampled_tokens": sum(each["sampled_tokens"] for each in sampled),
+        "seconds_sample": sum(each["seconds_sample"] for each in sampled),
+        "seconds_reward": sum(each["seconds_reward"] for each in scored),
         "seconds_update": seconds_update,
-        "seconds_sync": sum(made.sampled.sync_seconds for made in batch.calls),
-        "bytes_sync": sum(made.sampled.sync_bytes for made in batch.calls),
+        "seconds_sync": sum(each["seconds_sync"] for each in sampled),
+        "bytes_sync": sum(each["bytes_sync"] for each in sampled),
         "seconds_step": seconds_step,
         "skipped": update.skipped,
         "requeued": batch.requeued,
         "padding_update": update.padding,
-        "padding_sample": sum(made.sampled.padding for made in batch.calls) / len(batch.calls) if batch.calls else None,
+        "padding_sample": sum(each["padding_sample"] for each in sampled) / len(sampled) if sampled else None,
         "peak_memory_mb": update.peak_memory_mb,
-        "peak_memory_mb_sampler": max((made.sampled.peak_memory_mb for made in batch.calls), default=None),
+        "peak_memory_mb_sampler": max((each["peak_memory_mb_sampler"] for each in sampled), default=None),
     }

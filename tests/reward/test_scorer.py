@@ -8,7 +8,7 @@ import pytest
 from reward import scorer as scorer_module
 from reward.config import ExtraReward, RewardSettings
 from reward.metrics import bleu, f1, raw_f1, rouge_l
-from reward.scorer import Scorer, spread
+from reward.scorer import Scorer, reward_range
 from rollout.errors import RewardError
 from tests.reward.groups import make_group
 
@@ -112,13 +112,13 @@ def test_a_response_that_no_reward_applies_to_has_none(scorer_with):
     scorer = scorer_with(lambda prompt, passages, responses: [None, 2.0, 4.0], f1=0, rouge=0, bleu=0)
     group = scorer.score(make_group(["yes", "no", "no"], ("yes",)))
     assert np.isnan(group.rewards[0]) and group.rewards[1:].tolist() == [1.0, 2.0]
-    assert spread(group) == 1.0
+    assert reward_range(group) == 1.0
 
 
 @pytest.mark.parametrize(("values", "expected"), [([None, None], 0), ([None, 3], 0), ([1, 3], 1)])
 def test_the_spread_is_that_of_the_rewards_that_apply(scorer_with, values, expected):
     scorer = scorer_with(lambda prompt, passages, responses: values, f1=0, rouge=0, bleu=0)
-    assert spread(scorer.score(make_group(["yes", "no"], ("yes",)))) == expected
+    assert reward_range(scorer.score(make_group(["yes", "no"], ("yes",)))) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from cluster.training.rollout_client import GroupRef, RolloutClient, Snapshot
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.errors import ClusterError
-from rollout.types import CallReport, Mode, Prompt, Version
+from rollout.types import Mode, Prompt, Version
 
 FIRST = Version(0, 0)
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
