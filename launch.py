@@ -29,7 +29,7 @@ Command = Callable[[Sequence[str]], None]
 
 
 async def train(trainer: "Trainer") -> None:
-    """Supervised steps, then GRPO: the whole algorithm."""
+    """Supervised steps, then GRPO."""
     await trainer.start()
     for stage in trainer.stages():
         async with trainer.restart_learner_on_loss():
@@ -37,6 +37,8 @@ async def train(trainer: "Trainer") -> None:
             while trainer.has_steps(stage):
                 batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
                 await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
+                await trainer.evaluate_if_due()  # greedy replies to held-out prompts
+                await trainer.save_if_due()
     await trainer.finish()
 
 

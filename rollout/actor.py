@@ -11,7 +11,6 @@ from rollout.config import DataSettings, PolicySettings, RolloutSettings
 from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.policy.weights import FlatWeights
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
@@ -19,6 +18,8 @@ from rollout.types import Group, Mode, Prompt, SampleReport, Version
 
 
 class SamplerActor:
+    fetch = staticmethod(ray.get)  # where the weights are
+
     def __init__(
         self,
         name: str,
@@ -50,12 +51,13 @@ class SamplerActor:
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 
-    def groups(
+    def sample(
         self, prompts: list[Prompt], mode: Mode, version: Version, weights: list["ray.ObjectRef[Any]"]
     ) -> tuple[SampleReport | Group, ...]:
         """A report, then one group a prompt. The weights come as a reference in a list, fetched only if they are new."""
         start = time.perf_counter()
-        taken = self._take(weights[0], version) if self._sampler.version != version and weights else 0
+        new = weights and mode != "gold" and self._sampler.version != version  # gold answers depend on none
+        taken = self._take(weights[0], version) if new else 0
         synced = time.perf_counter()
         groups = self._sampler.groups(prompts, mode, version)
         figures = {
@@ -74,12 +76,9 @@ class SamplerActor:
 
     def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
         """Bytes of the weights that were loaded."""
-        weights = self._fetched(reference)
+        weights = self.fetch(reference)
         self._sampler.load_weights(weights, version)
         return int(weights.values.nbytes)
-
-    def _fetched(self, reference: "ray.ObjectRef[Any]") -> FlatWeights:
-        return ray.get(reference)
 
 
 def _weights_of(version: Version, figures: dict[str, float]) -> str:

@@ -1,21 +1,19 @@
 """Samplers come and go with the cluster's nodes."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from cluster.actors.learner_client import LearnerClient
-from cluster.actors.pool import Pool
-from cluster.actors.replica import cancel_quietly, log_failure
+from cluster.actors.pools import RewardPools, SamplerPool
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import Resources, Shares, bears_samplers
+from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.tree import ClusterSettings
 from rollout.errors import first_line
-
-SECONDS_BETWEEN_LOOKS = 2.0
-MAKE_ROOM_S = 30.0  # a sampler goes whenever this has passed in vain
 
 
 class Autoscaler:
@@ -26,18 +24,19 @@ class Autoscaler:
         self,
         settings: ClusterSettings,
         shares: Shares,
-        samplers: Pool,
-        rewards: Pool,
+        samplers: SamplerPool,
+        rewards: RewardPools,
         learner: LearnerClient,
-        say: Callable[[str], None],
+        policy: RetryPolicy,
+        event: Event,
     ):
-        self._settings, self._shares, self._say = settings, shares, say
+        self._settings, self._shares, self._policy, self._event = settings, shares, policy, event
         self._samplers, self._rewards, self._learner = samplers, rewards, learner
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._watching = asyncio.create_task(self._watch())
-        log_failure(self._watching, "nodes that join or leave are no longer noticed", self._say)
+        log_failure(self._watching, "nodes that join or leave are no longer noticed", self._event)
 
     def close(self) -> None:
         if self._watching is not None:
@@ -46,13 +45,13 @@ class Autoscaler:
     def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Act on nodes as `ray.nodes()` lists them."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // MAKE_ROOM_S)
+        in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // self._policy.make_room_s)
         size = max(1, samplers_that_fit(nodes, self._settings, self._shares) - in_the_way)
-        for pool in (self._samplers, self._rewards):
-            pool.forget_nodes(alive)
+        self._samplers.drop_nodes(alive)
+        self._rewards.drop_nodes(alive)
         if size != self._samplers.size:
             why = "to make room for the others" if in_the_way else f"nodes: {len(alive)}"
-            self._say(f"samplers: {self._samplers.size} -> {size}, {why}")
+            self._event(f"samplers: {self._samplers.size} -> {size}, {why}")
             self._samplers.resize(size)
 
     async def _watch(self) -> None:
@@ -60,11 +59,11 @@ class Autoscaler:
             try:
                 self.follow(await asyncio.to_thread(ray.nodes))
             except (RayError, OSError) as error:
-                self._say(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+                self._event(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
+            await asyncio.sleep(self._policy.look_s)
 
 
-def start_what_fits(samplers: Pool, settings: ClusterSettings, shares: Shares) -> None:
+def start_what_fits(samplers: SamplerPool, settings: ClusterSettings, shares: Shares) -> None:
     samplers.resize(samplers_that_fit(ray.nodes(), settings, shares))
 
 
@@ -77,7 +76,7 @@ def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSetti
         return settings.samplers
     alive = [node for node in nodes if node["Alive"]]
     free = [dict(node["Resources"]) for node in alive]
-    for wanted in [shares.learner, *[shares.reward] * settings.rewards]:
+    for wanted in [shares.learner, *[shares.reward] * settings.rewards, *shares.extra_rewards]:
         place = next((room for room in free if _times(room, wanted)), None)
         if place is not None:
             for resource, amount in wanted.items():

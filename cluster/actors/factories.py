@@ -1,7 +1,9 @@
-"""Where the three kinds of actors are made, with their names, resources and threads."""
+"""Where actors are made on Ray, with their names, resources and threads."""
 
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -9,54 +11,88 @@ import ray
 from cluster.actors.autoscaler import Autoscaler
 from cluster.actors.learner_client import LearnerClient
 from cluster.actors.pool import Pool
+from cluster.actors.pools import RecordsPool, RewardPools, SamplerPool
 from cluster.actors.ports import ActorHandles
+from cluster.actors.replica import RayHandle, Spawn
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import Resources, Shares
+from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
-from reward.actor import RewardActor
+from reward.actor import ExtraRewardActor, RecordsActor, RewardActor
 from rollout.actor import SamplerActor
 
 NODE = "ray.io/node-id"
-Say = Callable[[str], None]
 
 
-def ray_actors(settings: Settings, shares: Shares, run: str, policy_path: str, say: Say) -> ActorHandles:
-    """Actors on Ray, in a namespace of this run's own."""
-    namespace = f"{run}-{uuid.uuid4().hex[:8]}"
-    samplers = sampler_pool(settings, shares, namespace, policy_path, say)
-    rewards = reward_pool(settings, shares, namespace, say)
-    learner = learner_client(settings, shares, namespace, policy_path, say)
-    return ActorHandles(samplers, rewards, learner, Autoscaler(settings.cluster, shares, samplers, rewards, learner, say))
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """Makes the actors of one run, in a namespace of its own. event: told of what is lost."""
 
+    settings: Settings
+    shares: Shares
+    run: str
+    policy_path: str
+    event: Event
+    namespace: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
-def sampler_pool(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> Pool:
-    cluster = settings.cluster
-    key, _, value = (cluster.sampler_label or "").partition("=")
-    labels = {key: value} if key else {}
+    def actors(self) -> ActorHandles:
+        samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
+        nodes = Autoscaler(self.settings.cluster, self.shares, samplers, rewards, learner, self.policy, self.event)
+        return ActorHandles(samplers, rewards, self.records(), learner, nodes)
 
-    def spawn(name: str, avoided: Collection[str]) -> Any:
-        options = {"name": f"sampler-{name}", "namespace": namespace, "scheduling_strategy": "SPREAD"}
-        actor = _actor(SamplerActor, shares.sampler, labels, avoided, options)
-        return actor.remote(*sampler_arguments(name, settings, policy_path))
+    @property
+    def policy(self) -> RetryPolicy:
+        return RetryPolicy.of(self.settings.cluster)
 
-    return Pool("sampler", spawn, cluster.fewest_samplers, cluster.start_deadline_s, cluster.call_deadline_s, say)
+    def samplers(self) -> SamplerPool:
+        key, _, value = (self.settings.cluster.sampler_label or "").partition("=")
+        spawn = self._spawn("sampler", SamplerActor, self.shares.sampler, self._of_sampler, {key: value} if key else {})
+        return SamplerPool("sampler", spawn, self.settings.cluster.fewest_samplers, self.policy, self.event)
 
+    def rewards(self) -> RewardPools:
+        reward, event, own = self.settings.reward, self.event, []
+        for extra in reward.extra:
+            if extra.own_pool:
+                share = {"CPU": self.shares.reward["CPU"], "GPU": extra.gpus}
+                label = extra.name.replace("/", "-")
+                spawn = self._spawn(label, ExtraRewardActor, share, lambda name, extra=extra: (name, extra))
+                own.append(Pool(extra.name, spawn, extra.actors or 1, self.policy, event))
+        spawn = self._spawn("reward", RewardActor, self.shares.reward, lambda name: (name, reward))
+        scorers = Pool("reward actor", spawn, self.settings.cluster.rewards, self.policy, event)
+        return RewardPools(scorers, own, self.policy)
 
-def reward_pool(settings: Settings, shares: Shares, namespace: str, say: Say) -> Pool:
-    def spawn(name: str, avoided: Collection[str]) -> Any:
-        actor = _actor(RewardActor, shares.reward, {}, avoided, {"name": f"reward-{name}", "namespace": namespace})
-        return actor.remote(*reward_arguments(name, settings))
+    def records(self) -> RecordsPool:
+        spawn = self._spawn("records", RecordsActor, {"CPU": 0.0}, lambda name: (self.settings.reward,))
+        return RecordsPool("records actor", spawn, 1, self.policy, self.event)
 
-    cluster = settings.cluster
-    return Pool("reward actor", spawn, cluster.rewards, cluster.start_deadline_s, cluster.call_deadline_s, say)
+    def learner(self) -> LearnerClient:
+        of_learner = learner_arguments(self.settings, self.policy_path)
+        spawn = self._spawn("learner", LearnerActor, self.shares.learner, lambda name: of_learner)
+        return LearnerClient(spawn, self.policy, self.event)
 
+    def _of_sampler(self, name: str) -> tuple[Any, ...]:
+        return sampler_arguments(name, self.settings, self.policy_path)
 
-def learner_client(settings: Settings, shares: Shares, namespace: str, policy_path: str, say: Say) -> LearnerClient:
-    def spawn(name: str, avoided: Collection[str]) -> Any:
-        actor = _actor(LearnerActor, shares.learner, {}, avoided, {"name": f"learner-{name}", "namespace": namespace})
-        return actor.remote(*learner_arguments(settings, policy_path))
+    def _spawn(
+        self,
+        role: str,
+        kind: type,
+        share: Resources,
+        arguments: Callable[[str], tuple[Any, ...]],
+        labels: Mapping[str, str] = MappingProxyType({}),
+    ) -> Spawn:
+        """Ray never restarts an actor by itself: the pool replaces what is lost, where it is safe."""
+        own = {name: amount for name, amount in share.items() if name not in ("CPU", "GPU")}
+        resources = {"num_cpus": share["CPU"], "num_gpus": share.get("GPU", 0.0), "resources": own}
+        strategy = {"scheduling_strategy": "SPREAD"} if role == "sampler" else {}
 
-    return LearnerClient(spawn, settings.cluster.start_deadline_s, settings.cluster.call_deadline_s, say)
+        def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
+            place = {"name": f"{role}-{name}", "namespace": f"{self.run}-{self.namespace}"} | _placement(labels, avoid)
+            actor = ray.remote(kind).options(max_restarts=0, **resources, **strategy, **place)
+            return RayHandle(actor.remote(*arguments(name)))
+
+        return spawn
 
 
 def sampler_arguments(name: str, settings: Settings, policy_path: str) -> tuple[Any, ...]:
@@ -64,25 +100,14 @@ def sampler_arguments(name: str, settings: Settings, policy_path: str) -> tuple[
     return name, policy_path, *sections, settings.seed, settings.cluster.threads or 1
 
 
-def reward_arguments(name: str, settings: Settings) -> tuple[Any, ...]:
-    return name, settings.reward
-
-
 def learner_arguments(settings: Settings, policy_path: str) -> tuple[Any, ...]:
     sections = settings.learner, settings.rollout, settings.policy
     return policy_path, *sections, settings.reward.weights(), settings.cluster.threads
 
 
-def _actor(kind: type, wanted: Resources, labels: dict[str, str], avoided: Collection[str], options: dict[str, Any]) -> Any:
-    """Never restarted by Ray: the pool replaces what is lost, where it is safe."""
-    own = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU")}
-    resources = {"num_cpus": wanted["CPU"], "num_gpus": wanted.get("GPU", 0.0), "resources": own}
-    return ray.remote(kind).options(max_restarts=0, **options, **resources, **_placement(labels, avoided))
-
-
-def _placement(labels: dict[str, str], avoided: Collection[str]) -> dict[str, Any]:
-    """Where an actor must lie, and away from suspect nodes as long as others have room."""
-    if not avoided:
-        return {"label_selector": labels} if labels else {}
-    elsewhere = labels | {NODE: f"!in({', '.join(avoided)})"}
-    return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": labels}]}
+def _placement(labels: Mapping[str, str], avoid: Collection[str]) -> dict[str, Any]:
+    """Where an actor must lie, and away from some nodes as long as others have room."""
+    if not avoid:
+        return {"label_selector": dict(labels)} if labels else {}
+    elsewhere = {**labels, NODE: f"!in({', '.join(avoid)})"}
+    return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": dict(labels)}]}

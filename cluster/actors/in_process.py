@@ -1,78 +1,30 @@
-"""All roles in this process, called directly and in turn, so that a debugger can follow a prompt through them: no Ray."""
+"""All roles in this process, called directly and in turn, so that a debugger can follow a prompt through them: no Ray.
 
+Benchmarks and tests hand in objects of their own where these ports take an actor.
+"""
+
+import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from cluster.actors.factories import learner_arguments, reward_arguments, sampler_arguments
-from cluster.actors.pool import CALL_ATTEMPTS, Invoke
-from cluster.actors.ports import ActorHandles
+from cluster.actors.factories import learner_arguments, sampler_arguments
+from cluster.actors.ports import ActorHandles, Evaluation, GroupRef, SampledCall, ScoredCall, Snapshot, UpdateCall
 from cluster.settings.tree import Settings
-from cluster.training.rollout_client import Snapshot
 from learner.actor import LearnerActor
-from reward.actor import RewardActor
+from learner.config import Stage
+from reward.actor import ExtraRewardActor, RecordsActor, RewardActor
 from rollout.actor import SamplerActor
 from rollout.errors import RewardError, SettingsError
-from rollout.policy.weights import FlatWeights
-from rollout.types import Group, ScoreReport, Version
+from rollout.types import Mode, Prompt, Version
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Stands for what Ray would hold in its object store."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class LocalMethod:
-    """Answers `.options(num_returns=n).remote(...)` at once, with the actor's own number of torch threads."""
-
-    method: Callable[..., Any]
-    threads: int
-    num_returns: int = 1
-
-    def options(self, num_returns: int) -> "LocalMethod":
-        return replace(self, num_returns=num_returns)
-
-    def remote(self, *arguments: Any) -> Any:
-        torch.set_num_threads(self.threads)
-        result = self.method(*(argument.value if isinstance(argument, Held) else argument for argument in arguments))
-        return [Held(part) for part in result] if self.num_returns > 1 else Held(result)
-
-
-class LocalActor:
-    def __init__(self, actor: Any):
-        self._actor = actor
-        actor.ready()
-        self._threads = torch.get_num_threads()
-
-    def __getattr__(self, name: str) -> LocalMethod:
-        return LocalMethod(getattr(self._actor, name), self._threads)
-
-
-class LocalSampler(SamplerActor):
-    def _fetched(self, reference: Any) -> FlatWeights:
-        return reference.value
-
-
-class LocalReward(RewardActor):
-    """What a user's own reward raises keeps its traceback, which ends the run: it is what a debugger is asked for."""
-
-    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:
-        try:
-            return super().score(*groups)
-        except RewardError as error:
-            if error.__cause__ is None:  # it returned something else than numbers
-                raise
-            raise error.__cause__ from None
-
-
-class LocalPool:
-    """One actor in place of a pool of them; what its calls raise is raised at once."""
+class InProcess:
+    """One actor's plain object, made by `make` when it is started, which keeps its own number of torch threads."""
 
     restarts = 0
 
@@ -81,42 +33,101 @@ class LocalPool:
         self.states = {"starting": 0, "idle": 1, "busy": 0}
 
     def start(self) -> None:
-        self._actor = LocalActor(self._make())
+        self._made = self._make()
+        self._made.ready()
+        self._threads = torch.get_num_threads()
 
-    async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list[Any]]:
-        first, *others = invoke(self._actor)
-        return first.value, others
+    @property
+    def actor(self) -> Any:
+        torch.set_num_threads(self._threads)
+        return self._made
 
     def close(self) -> None:
         """Nothing of it outlives this process."""
 
 
-class LocalLearner:
-    restarts = 0
+class InProcessSampler(InProcess):
+    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
+        current = snapshot()
+        weights = [] if current.weights is None else [current.weights]
+        report, *groups = self.actor.sample(list(prompts), mode, current.version, weights)
+        refs = (GroupRef(group.prompt, group, report.version) for group in groups)
+        return SampledCall(tuple(refs), report)
 
-    def __init__(self, make: Callable[[], LearnerActor]):
-        self._make = make
-        self.states = {"starting": 0, "idle": 1, "busy": 0}
 
-    async def start(self) -> None:
-        self._actor = LocalActor(self._make())
+class InProcessRewards(InProcess):
+    """own: actors of those extra rewards that would have a pool of their own."""
 
-    async def ask(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._actor, method).remote(*arguments).value
+    def __init__(self, make: Callable[[], Any], own: Sequence[InProcess] = ()):
+        super().__init__(make)
+        self._own = own
+
+    def start(self) -> None:
+        super().start()
+        for each in self._own:
+            each.start()
+
+    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
+        """In a thread, where a user's reward may run an event loop. What it raises keeps its traceback, which ends the run: it
+        is what a debugger is asked for."""
+        try:
+            report, *scored = await asyncio.to_thread(self._score, [group.reference for group in groups])
+        except RewardError as error:
+            if error.__cause__ is None:  # it returned something else than numbers
+                raise
+            raise error.__cause__ from None
+        parts = zip(groups, scored, report.reward_ranges, strict=True)
+        return ScoredCall(tuple(replace(group, reference=new, reward_range=range) for group, new, range in parts), report)
+
+    def _score(self, groups: Sequence[Any]) -> Any:
+        measured = [each.actor.measure(*groups)[1] for each in self._own]
+        return self.actor.score(len(groups), *groups, *measured)
+
+
+class InProcessRecords(InProcess):
+    async def evaluate(self, constant_reply: str | None, groups: Sequence[GroupRef]) -> Evaluation:
+        return self.actor.evaluate(constant_reply, *(group.reference for group in groups))
+
+    async def constant_reply(self, prompts: Sequence[Prompt], seed: int) -> str:
+        return self.actor.constant_reply(list(prompts), seed)
+
+    async def write_groups(self, path: Path, groups: Sequence[GroupRef]) -> None:
+        self.actor.write_groups(path, *(group.reference for group in groups))
+
+    async def read_groups(self, path: Path, count: int) -> list[Any]:
+        return list(self.actor.read_groups(path)[1:])
+
+
+class InProcessLearner(InProcess):
+    async def start(self) -> None:  # type: ignore[override]  # a learner is awaited
+        super().start()
+
+    async def begin(self, stage: Stage) -> None:
+        self.actor.begin(stage)
+
+    async def update(self, step: int, samples: Path | None, groups: Sequence[GroupRef]) -> UpdateCall:
+        return UpdateCall(*self.actor.update(step, samples, *(group.reference for group in groups)))
+
+    async def save(self, folder: Path) -> None:
+        self.actor.save(folder)
+
+    async def restore(self, folder: Path, stage: Stage) -> None:
+        self.actor.restore(folder, stage)
 
     async def check(self) -> None:
         """It answers as long as this process does."""
 
     def publish(self, version: Version) -> Snapshot:
         """A copy: the learner writes its next weights into the same buffer."""
-        weights: FlatWeights = self._actor.weights.remote().value
-        return Snapshot(version, [Held(replace(weights, values=weights.values.copy()))])
-
-    def close(self) -> None:
-        """Nothing of it outlives this process."""
+        weights = self.actor.weights()
+        return Snapshot(version, replace(weights, values=weights.values.copy()))
 
 
-def check_local(settings: Settings) -> None:
+class _Sampler(SamplerActor):
+    fetch = staticmethod(lambda weights: weights)
+
+
+def check_in_process(settings: Settings) -> None:
     """Raises SettingsError for what needs several processes."""
     if staleness := settings.cluster.max_staleness:
         raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
@@ -124,9 +135,12 @@ def check_local(settings: Settings) -> None:
 
 def in_process_actors(settings: Settings, policy_path: str) -> ActorHandles:
     logging.getLogger("lapdog").disabled = True  # the terminal is the run's
+    reward = settings.reward
+    own = [InProcess(lambda extra=extra: ExtraRewardActor("0", extra)) for extra in reward.extra if extra.own_pool]
     return ActorHandles(
-        samplers=LocalPool(lambda: LocalSampler(*sampler_arguments("0", settings, policy_path))),
-        rewards=LocalPool(lambda: LocalReward(*reward_arguments("0", settings))),
-        learner=LocalLearner(lambda: LearnerActor(*learner_arguments(settings, policy_path))),
+        samplers=InProcessSampler(lambda: _Sampler(*sampler_arguments("0", settings, policy_path))),
+        rewards=InProcessRewards(lambda: RewardActor("0", reward), own),
+        records=InProcessRecords(lambda: RecordsActor(reward)),
+        learner=InProcessLearner(lambda: LearnerActor(*learner_arguments(settings, policy_path))),
         nodes=None,
     )

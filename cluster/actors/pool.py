@@ -5,58 +5,28 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-import ray
-from ray.exceptions import ObjectLostError, RayTaskError
-
-from cluster.actors.replica import (
-    ACTOR_LOST,
-    START_ATTEMPTS,
-    Actor,
-    InputsLost,
-    Launcher,
-    Pending,
-    Replica,
-    Spawn,
-    awaited,
-    cancel_quietly,
-    cause,
-    inputs_are_lost,
-    is_users_mistake,
-    kill_process,
-    pause_s,
-)
+from cluster.actors.errors import InputsLost, Meaning, ReplicasLost, cause, meaning_of
+from cluster.actors.replica import Launcher, Pending, Replica, Spawn, within
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.tasks import Event, cancel_quietly
 from rollout.errors import ClusterError, LapdogError, first_line
 
-CALL_ATTEMPTS = 3
-
-Invoke = Callable[[Actor], list["ray.ObjectRef[Any]"]]
-
-
-class ReplicasLost(ClusterError):
-    """Every replica that was given a call died or gave no answer."""
+Invoke = Callable[[Any], list[Any]]  # an actor -> the references that its remote method returns
 
 
 class Pool:
     """Replicas take turns in the order in which they become free. `restarts` counts those that were replaced.
 
-    spawn: makes an actor of a given name, away from given nodes where that is possible; its `ping` returns node and process.
-    say: told of what is lost. Repeating a call is right because every call is a pure function of its arguments.
+    slots: calls that one replica may have under way; more than one for an engine that batches by itself.
+    Repeating a call is right because every call is a pure function of its arguments.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        spawn: Spawn,
-        size: int,
-        start_deadline_s: float,
-        call_deadline_s: float,
-        say: Callable[[str], None] = lambda text: None,
-    ):
+    def __init__(self, kind: str, spawn: Spawn, size: int, policy: RetryPolicy, event: Event, slots: int = 1):
         self.kind, self.restarts = kind, 0
-        self._starter = Launcher(kind, spawn, start_deadline_s, say)
-        self._size, self._call_deadline_s, self._say = size, call_deadline_s, say
+        self._launcher = Launcher(kind, spawn, policy, event)
+        self._size, self._slots, self._policy, self._event = size, slots, policy, event
         self._replicas: set[Replica] = set()
-        self._idle: deque[Replica] = deque()
+        self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Pending] = {}
         self._losses = 0  # in a row, since the last call that was answered
@@ -68,15 +38,16 @@ class Pool:
         self.resize(self._size)
 
     def resize(self, size: int) -> None:
-        """Start more replicas, or let some go: those that are starting, then idle ones, then busy ones after their call."""
+        """Start more replicas, or let some go: those that are starting, then idle ones, then busy ones after their calls."""
         self._size = size
         for _ in range(-self._surplus()):
             self._start_replica()
         starting = [task for task in self._starting if not task.cancelling()]
         for task in starting[: max(0, self._surplus())]:
             task.cancel()
-        while self._surplus() > 0 and self._idle:
-            self._discard(self._idle.popleft())
+        idle = [replica for replica in self._open if replica.calls == 0]
+        for replica in idle[: max(0, self._surplus())]:
+            self._discard(replica)
 
     @property
     def size(self) -> int:
@@ -84,62 +55,56 @@ class Pool:
         return self._size
 
     @property
-    def idle(self) -> int:
-        """Replicas that wait for a call."""
-        return len(self._idle)
-
-    @property
     def states(self) -> dict[str, int]:
         """How many replicas are starting, idle and busy."""
-        return {"starting": len(self._starting), "idle": self.idle, "busy": len(self._replicas) - self.idle}
+        busy = sum(replica.calls > 0 for replica in self._replicas)
+        return {"starting": len(self._starting), "idle": len(self._replicas) - busy, "busy": busy}
 
     @property
     def pending_s(self) -> float:
         """Seconds for which there has been no replica because Ray finds no room for one."""
-        return 0.0 if self._replicas else max((starting.pending_s for starting in self._starting.values()), default=0.0)
+        return 0.0 if self._replicas else max((pending.pending_s for pending in self._starting.values()), default=0.0)
 
-    async def call(self, invoke: Invoke, attempts: int = CALL_ATTEMPTS) -> tuple[Any, list["ray.ObjectRef[Any]"]]:
+    async def call(self, invoke: Invoke, attempts: int | None = None) -> tuple[Any, list[Any]]:
         """Run `invoke` on a free replica; awaits its first result, the others stay references.
 
-        An exception that the call itself raises is passed on. Raises ReplicasLost if `attempts` replicas were lost with it
-        that had answered just before, InputsLost if what it was given is gone.
+        An exception that the call itself raises is passed on. Raises ReplicasLost if as many replicas as there are `attempts`
+        were lost with it, InputsLost if what it was given is gone.
         """
+        attempts = attempts or self._policy.call_attempts
         for attempt in range(1, attempts + 1):
-            blamable = attempt > 1 or attempts == 1
-            replica = await (self._answering_replica() if blamable else self._free_replica())
-            references = invoke(replica.actor)
+            replica = await (self._answering_replica() if attempt > 1 or attempts == 1 else self._free_replica())
+            references = invoke(replica.handle.actor)
             try:
-                first = await asyncio.wait_for(awaited(references[0]), self._call_deadline_s)
-            except (RayTaskError, ObjectLostError) as error:  # the replica answered: what it met is not its own death
-                if inputs_are_lost(error):
-                    self._release(replica)
-                    raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
-                if is_users_mistake(error):
-                    self._release(replica)
-                    raise
-                self._replace(replica, cause(error))  # it may be broken: a bad device, a full disk
-                if attempt == attempts:
-                    raise
-            except (*ACTOR_LOST, TimeoutError) as error:
-                what = self._what_happened(error)
-                self._replace(replica, what, frozen=isinstance(error, TimeoutError))
-                if attempt == attempts:
-                    lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
-                    raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
-            except BaseException:
-                self._release(replica)
-                raise
+                first = await within(references[0], self._policy.call_deadline_s)
+            except BaseException as error:
+                match meaning_of(error):
+                    case Meaning.INPUTS_LOST:
+                        self._release(replica)
+                        raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
+                    case Meaning.FAILED:
+                        self._replace(replica, error)
+                        if attempt == attempts:
+                            raise
+                    case Meaning.DIED | Meaning.FROZEN:
+                        what = self._replace(replica, error)
+                        if attempt == attempts:
+                            lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
+                            raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
+                    case _:
+                        self._release(replica)
+                        raise
             else:
                 self._losses = 0
                 self._release(replica)
                 return first, references[1:]
         raise AssertionError("unreachable")
 
-    def forget_nodes(self, alive: Collection[str]) -> None:
-        """Drop the idle replicas of nodes that have left the cluster; busy ones are noticed by their calls."""
-        for replica in [replica for replica in self._idle if replica.node and replica.node not in alive]:
-            self._idle.remove(replica)
-            self._replace(replica, f"its node {replica.node[:8]} has left the cluster")
+    def drop_nodes(self, alive: Collection[str]) -> None:
+        """Replace the idle replicas of nodes that have left the cluster; busy ones are noticed by their calls."""
+        for replica in [each for each in self._open if each.calls == 0 and each.node and each.node not in alive]:
+            replica.calls += 1  # as if a call had met its loss
+            self._lose(replica, f"its node {replica.node[:8]} has left the cluster")
 
     def close(self) -> None:
         """Kill all replicas."""
@@ -147,7 +112,7 @@ class Pool:
         for task in self._starting:
             cancel_quietly(task)
         for replica in self._replicas:
-            ray.kill(replica.actor)
+            replica.handle.kill()
 
     def _surplus(self) -> int:
         return len(self._replicas) + sum(not task.cancelling() for task in self._starting) - self._size
@@ -155,8 +120,11 @@ class Pool:
     async def _free_replica(self) -> Replica:
         if self._failure is not None:
             raise self._failure
-        if self._idle:
-            return self._idle.popleft()
+        if self._open:
+            replica = self._open.popleft()
+            replica.is_open, replica.calls = False, replica.calls + 1
+            self._reopen(replica)
+            return replica
         free: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
         self._waiting.append(free)
         try:
@@ -171,47 +139,67 @@ class Pool:
         while True:
             replica = await self._free_replica()
             try:
-                await asyncio.wait_for(awaited(replica.actor.ping.remote()), self._call_deadline_s)
-            except (*ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-                what = self._what_happened(error)
-                self._replace(replica, what, frozen=isinstance(error, TimeoutError))
-            except BaseException:
-                self._release(replica)
-                raise
+                await within(replica.handle.ping(), self._policy.call_deadline_s)
+            except BaseException as error:
+                if meaning_of(error) not in (Meaning.DIED, Meaning.FROZEN, Meaning.INPUTS_LOST):
+                    self._release(replica)
+                    raise
+                self._replace(replica, error)
             else:
                 return replica
 
     def _release(self, replica: Replica) -> None:
-        """Hand a replica to whoever waits longest for one."""
-        if self._surplus() > 0:
-            self._discard(replica)
+        """End a call of a replica and hand the slot to whoever waits longest for one."""
+        replica.calls -= 1
+        if replica.is_gone:
             return
-        while self._waiting:
+        if self._surplus() > 0:
+            if replica.calls == 0:
+                self._discard(replica)
+            return
+        self._offer(replica)
+
+    def _offer(self, replica: Replica) -> None:
+        """Fill free slots with calls that wait; what stays free is open to the next."""
+        while self._waiting and replica.calls < self._slots:
             free = self._waiting.popleft()
             if not free.done():
+                replica.calls += 1
                 free.set_result(replica)
-                return
-        self._idle.append(replica)
+        self._reopen(replica)
 
-    def _replace(self, replica: Replica, what: str, frozen: bool = False) -> None:
-        self._say(f"{self.kind} lost: {what}")
-        self._discard(replica)
-        if frozen:
-            kill_process(replica)
+    def _reopen(self, replica: Replica) -> None:
+        """At the end of the queue, if it has a free slot."""
+        if replica.calls < self._slots and not replica.is_open:
+            replica.is_open = True
+            self._open.append(replica)
+
+    def _replace(self, replica: Replica, error: BaseException) -> str:
+        """Start another in place of one that a call lost, and tell why; once, however many calls lost it."""
+        frozen = meaning_of(error) is Meaning.FROZEN
+        what = f"no answer in {self._policy.call_deadline_s:g} s" if frozen else cause(error)
+        self._lose(replica, what, frozen)
+        return what
+
+    def _lose(self, replica: Replica, what: str, frozen: bool = False) -> None:
+        replica.calls -= 1
+        if replica.is_gone:
+            return
+        self._event(f"{self.kind} lost: {what}")
+        self._discard(replica, frozen)
         self.restarts += 1
         if not frozen and replica.number >= self._spawned_at_loss:  # a deadline is pause enough; a node's actors go as one
             self._losses += 1
-            self._spawned_at_loss = self._starter.spawned
-        self._starter.suspect(replica.node)
+            self._spawned_at_loss = self._launcher.spawned
+        self._launcher.exclude(replica.node)
         if self._surplus() < 0:
-            self._start_replica(pause_s(self._losses - 1))
+            self._start_replica(self._policy.pause_s(self._losses - 1))
 
-    def _what_happened(self, error: Exception) -> str:
-        return f"no answer in {self._call_deadline_s:g} s" if isinstance(error, TimeoutError) else cause(error)
-
-    def _discard(self, replica: Replica) -> None:
+    def _discard(self, replica: Replica, frozen: bool = False) -> None:
         self._replicas.remove(replica)
-        ray.kill(replica.actor)
+        if replica.is_open:
+            self._open.remove(replica)
+        replica.discard(frozen)
 
     def _start_replica(self, after_s: float = 0.0) -> None:
         task = asyncio.create_task(self._bring_up(after_s))
@@ -231,19 +219,19 @@ class Pool:
         await asyncio.sleep(after_s)
         while True:
             attempt += 1
-            self._starting[task] = Pending()
+            pending = self._starting[task] = Pending()
             try:
-                replica = await self._starter.start(self._starting[task])
+                replica = await self._launcher.start(pending)
             except LapdogError as error:
                 failures = 0 if self._replicas else failures + 1
-                if failures >= START_ATTEMPTS or (failures and not isinstance(error, ClusterError)):
+                if failures >= self._policy.start_attempts or (failures and not isinstance(error, ClusterError)):
                     self._fail(error)
                     return
-                await self._starter.pause(error, attempt)
+                await self._launcher.pause(error, attempt)
             else:
                 self._starting.pop(task)
                 self._replicas.add(replica)
-                self._release(replica)
+                self._offer(replica)
                 return
 
     def _fail(self, error: Exception) -> None:

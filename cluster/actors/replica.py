@@ -1,184 +1,62 @@
-"""An actor as the driver sees it: how one is brought up, what it means that it is lost, how it is ended."""
+"""An actor as the driver holds it, and how one is brought up."""
 
 import asyncio
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
-from ray.exceptions import (
-    ActorUnschedulableError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-    WorkerCrashedError,
-)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rollout.errors import ClusterError, LapdogError, first_line
-
-START_ATTEMPTS = 3
-LONGEST_PAUSE_S = 30.0
-SUSPECT_S = 60.0
-ELSEWHERE_S = 30.0
-SLOW_START_S = 60.0
-
-ACTOR_LOST = (
-    RayActorError,
-    OutOfMemoryError,
-    NodeDiedError,
-    WorkerCrashedError,
-    LocalRayletDiedError,
-    ActorUnschedulableError,
-    RuntimeEnvSetupError,
-)
-
-Actor = Any
-Spawn = Callable[[str, Collection[str]], Actor]
+from cluster.actors.errors import Meaning, cause, meaning_of
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.tasks import Event
+from rollout.errors import ClusterError, LapdogError
 
 
-class InputsLost(ClusterError):
-    """A call cannot be answered because an object that it was given is gone, with the node or actor that held it."""
+class Handle(Protocol):
+    """One actor. `actor` has its remote methods, which return references that can be awaited."""
+
+    actor: Any
+
+    def ping(self) -> Awaitable[tuple[str, int]]:
+        """Its node and process."""
+        ...
+
+    def ready(self) -> Awaitable[None]: ...
+
+    def kill(self) -> None: ...
+
+    def kill_process(self, node: str, process: int) -> None:
+        """End one that gives no answer."""
+        ...
 
 
-@dataclass(eq=False)
-class Replica:
-    """number: how many of its kind were spawned before it."""
+class RayHandle:
+    def __init__(self, actor: Any):
+        self.actor = actor
 
-    actor: Actor
-    node: str
-    process: int
-    number: int
+    def ping(self) -> Awaitable[tuple[str, int]]:
+        return self.actor.ping.remote()
 
+    def ready(self) -> Awaitable[None]:
+        return self.actor.ready.remote()
 
-@dataclass(eq=False)
-class Pending:
-    """An actor on its way up: `placed` once Ray has found room for it."""
+    def kill(self) -> None:
+        ray.kill(self.actor)
 
-    placed: bool = False
-    since: float = field(default_factory=time.monotonic)
-
-    @property
-    def pending_s(self) -> float:
-        return 0.0 if self.placed else time.monotonic() - self.since
-
-
-class Launcher:
-    """Brings up actors of one kind, each with a name of its own, away from nodes where one was lost a short while ago.
-
-    spawn: makes an actor of a given name, away from given nodes where that is possible.
-    """
-
-    def __init__(self, kind: str, spawn: Spawn, deadline_s: float, say: Callable[[str], None]):
-        self.kind, self.spawned = kind, 0
-        self._spawn, self._deadline_s, self._say = spawn, deadline_s, say
-        self._suspects: dict[str, float] = {}  # nodes, and until when
-
-    def suspect(self, node: str) -> None:
-        if node:
-            self._suspects[node] = time.monotonic() + SUSPECT_S
-
-    async def start(self, starting: Pending) -> Replica:
-        """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
-        try:
-            return await self._bring_up(self._suspected(), starting)
-        except (RayTaskError, *ACTOR_LOST, ObjectLostError, TimeoutError) as error:
-            own = getattr(error, "cause", None)
-            if isinstance(own, LapdogError):
-                raise own from error
-            what = f"not ready in {self._deadline_s:g} s" if is_late(error) else cause(error)
-            raise ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard") from error
-
-    async def pause(self, failure: LapdogError, attempt: int) -> None:
-        """Wait before the next attempt, and say why."""
-        self._say(f"{str(failure).partition(';')[0]}; trying again in {pause_s(attempt):g} s")
-        await asyncio.sleep(pause_s(attempt))
-
-    async def _bring_up(self, avoided: Collection[str], starting: Pending) -> Replica:
-        """Away from the avoided nodes if others have room for it in a while. What does not come up is killed."""
-        actor, replica = self._spawn_next(avoided), None
-        reminder = asyncio.get_running_loop().call_later(SLOW_START_S, self._remind, starting)
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                try:
-                    replica = await self._placed(actor, starting, ELSEWHERE_S if avoided else None)
-                except TimeoutError:
-                    ray.kill(actor)
-                    actor = self._spawn_next(())
-                    replica = await self._placed(actor, starting, None)
-                await awaited(actor.ready.remote())
-                return replica
-        except BaseException as error:
-            ray.kill(actor)
-            if replica is not None and is_late(error):
-                kill_process(replica)
-            raise
-        finally:
-            reminder.cancel()
-
-    async def _placed(self, actor: Actor, starting: Pending, deadline_s: float | None) -> Replica:
-        number = self.spawned - 1
-        node, process = await asyncio.wait_for(awaited(actor.ping.remote()), deadline_s)
-        starting.placed = True
-        return Replica(actor, node, process, number)
-
-    def _spawn_next(self, avoided: Collection[str]) -> Actor:
-        self.spawned += 1
-        return self._spawn(str(self.spawned - 1), avoided)
-
-    def _suspected(self) -> list[str]:
-        now = time.monotonic()
-        self._suspects = {node: until for node, until in self._suspects.items() if until > now}
-        return list(self._suspects)
-
-    def _remind(self, starting: Pending) -> None:
-        doing = "still loading" if starting.placed else "without a place: `ray status` tells what is lacking"
-        self._say(f"{self.kind} is {doing} after {SLOW_START_S:g} s; waiting for {self._deadline_s:g} s")
-
-
-def pause_s(losses: int) -> float:
-    """Seconds to wait after so many losses in a row: 0, 0.5, 1, 2, 4, ..."""
-    return min(LONGEST_PAUSE_S, 0.5 * 2.0 ** (losses - 1)) if losses > 0 else 0.0
-
-
-def inputs_are_lost(error: Exception) -> bool:
-    """Whether an object that a call was given is gone; the call's own actor is well."""
-    return isinstance(error, ObjectLostError) or (isinstance(error, RayTaskError) and isinstance(error, RayActorError))
-
-
-def is_users_mistake(error: Exception) -> bool:
-    return isinstance(getattr(error, "cause", None), LapdogError)
-
-
-def is_late(error: BaseException) -> bool:
-    """Whether our own deadline has passed: what an actor raised may be a TimeoutError, too."""
-    return isinstance(error, TimeoutError) and not isinstance(error, RayTaskError)
-
-
-def cause(error: Exception) -> str:
-    """The first line of what an actor met, without Ray's wrapping."""
-    if not isinstance(error, RayTaskError):
-        return first_line(error)
-    met = getattr(error, "cause", error)
-    return first_line(met) if isinstance(met, LapdogError) else f"{type(met).__name__}: {first_line(met)}"
-
-
-def kill_process(replica: Replica) -> None:
-    """End the process of an actor that gives no answer: Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
-    if replica.node == ray.get_runtime_context().get_node_id():
-        _kill_actor_process(replica.process)  # at once, for the run may end before a task for it has a worker
-    elif replica.node:
-        there = NodeAffinitySchedulingStrategy(replica.node, soft=False)
-        ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(replica.process)
+    def kill_process(self, node: str, process: int) -> None:
+        """Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
+        if node == ray.get_runtime_context().get_node_id():
+            _kill_actor_process(process)  # at once, for the run may end before a task for it has a worker
+        elif node:
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(process)
 
 
 def _kill_actor_process(process: int) -> None:
@@ -187,21 +65,124 @@ def _kill_actor_process(process: int) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-async def awaited(reference: "ray.ObjectRef[Any]") -> Any:
-    return await reference
+class Spawn(Protocol):
+    def __call__(self, name: str, *, avoid: Collection[str]) -> Handle:
+        """An actor of this name, away from the nodes `avoid` as long as others have room."""
+        ...
 
 
-def log_failure(task: "asyncio.Task[None]", what: str, say: Callable[[str], None]) -> None:
-    """Say that `what` is no longer done, and why, where a task fails that nobody waits for."""
+@dataclass(eq=False)
+class Replica:
+    """A ready actor. number: how many of its kind were spawned before it. calls: under way. is_open: it waits for more in its
+    pool's queue; is_gone: it takes no more."""
 
-    def ended(task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            say(f"{what}: {type(error).__name__}: {first_line(error)}")
+    handle: Handle
+    node: str
+    process: int
+    number: int
+    calls: int = 0
+    is_open: bool = False
+    is_gone: bool = False
 
-    task.add_done_callback(ended)
+    def discard(self, frozen: bool = False) -> None:
+        self.is_gone, self.is_open = True, False
+        self.handle.kill()
+        if frozen:
+            self.handle.kill_process(self.node, self.process)
 
 
-def cancel_quietly(future: "asyncio.Future[Any]") -> None:
-    """Cancel what nobody will wait for; if it failed already, the first failure has been shown."""
-    if not future.cancel() and not future.cancelled():
-        future.exception()
+@dataclass(eq=False)
+class Pending:
+    """An actor on its way up: `placed` once it has a process."""
+
+    placed: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def pending_s(self) -> float:
+        """Seconds for which it has had no place."""
+        return 0.0 if self.placed else time.monotonic() - self.since
+
+
+class Launcher:
+    """Brings up actors of one kind, each with a name of its own, away from nodes that lost one a short while ago."""
+
+    def __init__(self, kind: str, spawn: Spawn, policy: RetryPolicy, event: Event):
+        self.kind, self.spawned = kind, 0
+        self._spawn, self._policy, self._event = spawn, policy, event
+        self._excluded: dict[str, float] = {}  # nodes, and until when
+
+    def exclude(self, node: str) -> None:
+        if node:
+            self._excluded[node] = time.monotonic() + self._policy.excluded_s
+
+    async def start(self, pending: Pending) -> Replica:
+        """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
+        now = time.monotonic()
+        self._excluded = {node: until for node, until in self._excluded.items() if until > now}
+        try:
+            return await self._bring_up(pending, list(self._excluded))
+        except Exception as error:
+            match meaning_of(error):
+                case Meaning.OTHER:
+                    raise
+                case Meaning.REFUSED:
+                    raise getattr(error, "cause", error) from error
+                case Meaning.FROZEN:
+                    what = f"not ready in {self._policy.start_deadline_s:g} s"
+                case _:
+                    what = cause(error)
+            raise ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard") from error
+
+    async def pause(self, failure: LapdogError, attempt: int) -> None:
+        """Wait before the next attempt, and tell why."""
+        seconds = self._policy.pause_s(attempt)
+        self._event(f"{str(failure).partition(';')[0]}; trying again in {seconds:g} s")
+        await asyncio.sleep(seconds)
+
+    async def _bring_up(self, pending: Pending, avoid: Collection[str]) -> Replica:
+        """Away from nodes to avoid if others have room for it in a while. What does not come up is killed."""
+        handle, replica = self._next(avoid), None
+        reminder = asyncio.get_running_loop().call_later(self._policy.slow_start_s, self._remind, pending)
+        try:
+            async with asyncio.timeout(self._policy.start_deadline_s):
+                try:
+                    replica = await self._placed(handle, pending, self._policy.elsewhere_s if avoid else None)
+                except TimeoutError:
+                    handle.kill()
+                    handle = self._next(())
+                    replica = await self._placed(handle, pending, None)
+                await handle.ready()
+                return replica
+        except BaseException as error:
+            if replica is None:
+                handle.kill()
+            else:
+                replica.discard(frozen=meaning_of(error) is Meaning.FROZEN)
+            raise
+        finally:
+            reminder.cancel()
+
+    def _next(self, avoid: Collection[str]) -> Handle:
+        self.spawned += 1
+        return self._spawn(str(self.spawned - 1), avoid=avoid)
+
+    async def _placed(self, handle: Handle, pending: Pending, deadline_s: float | None) -> Replica:
+        number = self.spawned - 1
+        node, process = await within(handle.ping(), deadline_s)
+        pending.placed = True
+        return Replica(handle, node, process, number)
+
+    def _remind(self, pending: Pending) -> None:
+        doing = "still loading" if pending.placed else "without a place: `ray status` tells what is lacking"
+        policy = self._policy
+        self._event(f"{self.kind} is {doing} after {policy.slow_start_s:g} s; waiting for {policy.start_deadline_s:g} s")
+
+
+async def within(reference: Awaitable[Any], deadline_s: float | None) -> Any:
+    """What a remote method returns. Raises TimeoutError after the deadline, and what the method raises."""
+
+    async def result() -> Any:
+        return await reference  # a Ray reference is no coroutine, which `wait_for` asks for
+
+    return await asyncio.wait_for(result(), deadline_s)

@@ -15,13 +15,13 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.output import print_err
-from cluster.settings.tree import ClusterSettings
+from cluster.settings.tree import ClusterSettings, Settings
 from rollout.errors import ClusterError, first_line
 
 Resources = dict[str, float]
 PROJECT = Path(__file__).resolve().parents[2]
-PROBE_SECONDS = 5.0
 NOTHING: Mapping[str, str] = MappingProxyType({})
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
@@ -29,11 +29,12 @@ NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Resources that Ray sets aside for one sampler, the learner and one reward actor."""
+    """Resources that Ray sets aside for one sampler, the learner, one reward actor, and each actor of an extra reward's own."""
 
     sampler: Resources
     learner: Resources
     reward: Resources
+    extra_rewards: tuple[Resources, ...] = ()
 
 
 def in_job() -> bool:
@@ -41,12 +42,12 @@ def in_job() -> bool:
 
 
 @contextlib.contextmanager
-def session(settings: ClusterSettings, namespace: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[Shares]:
+def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[Shares]:
     """Connect to Ray for the length of the context; the dashboard shows `metadata` with its job.
 
     Raises ClusterError if it cannot be reached or is too small.
     """
-    if ray.is_initialized():  # a test's own cluster
+    if ray.is_initialized():  # the caller's own, as in a notebook
         yield _shares(settings)
         return
     _connect(settings, namespace, metadata)
@@ -56,7 +57,7 @@ def session(settings: ClusterSettings, namespace: str, metadata: Mapping[str, st
         ray.shutdown()
 
 
-def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, str]) -> None:
+def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) -> None:
     address = os.environ.get("RAY_ADDRESS")
     arguments: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": False}
     arguments["job_config"] = JobConfig(metadata=dict(metadata))
@@ -67,10 +68,11 @@ def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, s
         place = "a local Ray"
         arguments |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
         arguments |= {"num_cpus": max(os.cpu_count() or 1, _needed_cpus(settings))}  # a laptop's actors take turns
-        arguments |= {"dashboard_port": settings.dashboard_port} if settings.dashboard_port else {}
+        port = settings.cluster.dashboard_port
+        arguments |= {"dashboard_port": port} if port else {}
     else:
         place = f"RAY_ADDRESS={address}"
-        _probe(str(address))
+        _probe(str(address), RetryPolicy.of(settings.cluster).probe_s)
         # nodes of a running cluster need not have our code: take it along
         arguments |= {"address": address, "runtime_env": {"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}}
     try:
@@ -84,7 +86,7 @@ def _connect(settings: ClusterSettings, namespace: str, metadata: Mapping[str, s
     print_err(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
 
 
-def _probe(address: str) -> None:
+def _probe(address: str, deadline_s: float) -> None:
     """Ray itself waits for minutes on an address where nobody answers. Raises ClusterError."""
     if address == "auto":
         return
@@ -92,7 +94,7 @@ def _probe(address: str) -> None:
     if not host or not port.isdigit() or "/" in host:
         raise ClusterError(f"RAY_ADDRESS={address}: is no HOST:PORT; give the address that 'ray start --head' printed")
     try:
-        socket.create_connection((host, int(port)), PROBE_SECONDS).close()
+        socket.create_connection((host, int(port)), deadline_s).close()
     except OSError as error:
         raise ClusterError(f"RAY_ADDRESS={address}: nobody answers ({error}); start the head or correct the address") from error
 
@@ -104,41 +106,55 @@ def _protect_token() -> None:
         token.chmod(0o600)
 
 
-def _needed_cpus(settings: ClusterSettings) -> int:
-    samplers = settings.fewest_samplers * settings.sampler_cpus
-    return math.ceil(settings.learner_cpus + samplers + settings.rewards * settings.reward_cpus)
+def _needed_cpus(settings: Settings) -> int:
+    cluster = settings.cluster
+    samplers = cluster.fewest_samplers * cluster.sampler_cpus
+    rewards = (cluster.rewards + len(_of_extra_rewards(settings))) * cluster.reward_cpus
+    return math.ceil(cluster.learner_cpus + samplers + rewards)
 
 
-def _shares(settings: ClusterSettings) -> Shares:
+def _of_extra_rewards(settings: Settings) -> tuple[Resources, ...]:
+    """Of each actor that an extra reward has for itself."""
+    own = [extra for extra in settings.reward.extra if extra.own_pool]
+    cpus = settings.cluster.reward_cpus
+    return tuple({"CPU": cpus, "GPU": float(extra.gpus)} for extra in own for _ in range(extra.actors or 1))
+
+
+def _shares(settings: Settings) -> Shares:
     """Default GPU shares from what the cluster has; raises ClusterError if something asked for cannot fit."""
-    total = ray.cluster_resources()
+    cluster, total, extra_rewards = settings.cluster, ray.cluster_resources(), _of_extra_rewards(settings)
+    others = sum(share["GPU"] for share in extra_rewards)
     gpus = total.get("GPU", 0.0)
-    learner = settings.learner_gpus
+    learner = cluster.learner_gpus
     if learner is None:
         learner = 0.0 if gpus == 0 else 0.5 if gpus < 2 else 1.0
-    sampler = settings.sampler_gpus
+    sampler = cluster.sampler_gpus
     if sampler is None:
-        sampler = min(1.0, int(100 * max(0.0, gpus - learner) / settings.fewest_samplers) / 100)
-    wanted = {"CPU": _needed_cpus(settings), "GPU": learner + settings.fewest_samplers * sampler}
-    if settings.sampler_resource is not None and settings.samplers != "auto":
-        wanted[settings.sampler_resource] = settings.samplers
+        sampler = min(1.0, int(100 * max(0.0, gpus - learner - others) / cluster.fewest_samplers) / 100)
+    wanted = {"CPU": _needed_cpus(settings), "GPU": learner + others + cluster.fewest_samplers * sampler}
+    if cluster.sampler_resource is not None and cluster.samplers != "auto":
+        wanted[cluster.sampler_resource] = cluster.samplers
+    _check_fits(wanted, total)
+    if cluster.samplers != "auto" and not any(bears_samplers(node, cluster) for node in ray.nodes() if node["Alive"]):
+        raise ClusterError(
+            f"cluster.sampler_label: no node is labelled {cluster.sampler_label}; start one with 'ray start --labels'"
+        )
+    own = {} if cluster.sampler_resource is None else {cluster.sampler_resource: 1.0}
+    return Shares(
+        sampler={"CPU": cluster.sampler_cpus, "GPU": sampler, **own},
+        learner={"CPU": cluster.learner_cpus, "GPU": learner},
+        reward={"CPU": cluster.reward_cpus},
+        extra_rewards=extra_rewards,
+    )
+
+
+def _check_fits(wanted: Mapping[str, float], total: Mapping[str, float]) -> None:
     for resource, amount in wanted.items():
-        if amount > total.get(resource, 0.0):
-            has = total.get(resource, 0.0)
+        if amount > (has := total.get(resource, 0.0)):
             raise ClusterError(
                 f"cluster: {amount:g} {resource} are wanted, the cluster has {has:g}; "
                 f"add nodes that have it, or lower cluster.samplers or what a sampler takes"
             )
-    if settings.samplers != "auto" and not any(bears_samplers(node, settings) for node in ray.nodes() if node["Alive"]):
-        raise ClusterError(
-            f"cluster.sampler_label: no node is labelled {settings.sampler_label}; start one with 'ray start --labels'"
-        )
-    own = {} if settings.sampler_resource is None else {settings.sampler_resource: 1.0}
-    return Shares(
-        sampler={"CPU": settings.sampler_cpus, "GPU": sampler, **own},
-        learner={"CPU": settings.learner_cpus, "GPU": learner},
-        reward={"CPU": settings.reward_cpus},
-    )
 
 
 def bears_samplers(node: Mapping[str, Any], settings: ClusterSettings) -> bool:

@@ -2,25 +2,24 @@
 
 import asyncio
 import json
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from cluster.actors.autoscaler import start_what_fits
-from cluster.actors.factories import reward_pool, sampler_pool
+from cluster.actors.factories import Factory
+from cluster.actors.ports import Evaluation
 from cluster.actors.session import Shares, session
+from cluster.actors.snapshots import SnapshotStore
 from cluster.commands.policy_source import CHECKPOINT, READ_BY_A_POLICY, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
 from cluster.settings.flags import split
 from cluster.settings.tree import Settings
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import check_writable
-from cluster.training import held_out
+from cluster.training.held_out import Evaluator
 from cluster.training.inputs import check_retrieval
-from cluster.training.isolation import FailedPrompt
-from cluster.training.rollout_client import Snapshot
 from cluster.watch.terminal import evaluation_table
 from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
@@ -70,36 +69,36 @@ def evaluate(argv: Sequence[str]) -> None:
     settings = settings.model_copy(update={"cluster": cluster})
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
-    with session(settings.cluster, "evaluate") as shares:
-        figures, rows = asyncio.run(_figures_and_rows(settings, shares, opened.path, prompts, state))
+    with session(settings, "evaluate") as shares:
+        evaluation = asyncio.run(_evaluated(settings, shares, opened.path, prompts, state))
     if options.predictions is not None:
         with writing(options.predictions, DISK_REMEDY):
-            options.predictions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            options.predictions.write_text("".join(json.dumps(row) + "\n" for row in evaluation.predictions), encoding="utf-8")
     if options.output is not None:
         with writing(options.output, DISK_REMEDY):
-            options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        print_out(
-            evaluation_table([{"step": state.step if state else 0, "stage": state.stage if state else "folder", **figures}])
-        )
+            options.output.write_text(json.dumps(evaluation.figures, indent=1) + "\n", encoding="utf-8")
+        step, stage = (state.step, state.stage) if state else (0, "folder")
+        print_out(evaluation_table([{"step": step, "stage": stage, **evaluation.figures}]))
     else:
-        print_out(json.dumps(figures))
+        print_out(json.dumps(evaluation.figures))
 
 
-async def _figures_and_rows(
-    settings: Settings, shares: Shares, policy_path: str, prompts: Sequence[Prompt], state: TrainState | None
-) -> held_out.Result:
-    def raise_its_error(failed: FailedPrompt) -> None:
-        raise failed.error
-
-    namespace = f"evaluate-{uuid.uuid4().hex[:8]}"
-    samplers = sampler_pool(settings, shares, namespace, policy_path, print_err)
-    rewards = reward_pool(settings, shares, namespace, print_err)
+async def _evaluated(
+    settings: Settings, shares: Shares, policy_path: str, prompts: Sequence[Prompt], state: RunState | None
+) -> Evaluation:
+    """Raises what the first prompt met that cannot be answered."""
+    factory = Factory(settings, shares, "evaluate", policy_path, print_err)
+    samplers, rewards, records = factory.samplers(), factory.rewards(), factory.records()
+    snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
+    evaluator = Evaluator(samplers, rewards, records, snapshots, factory.policy)
     try:
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()
-        constant_reply = state.constant_reply if state is not None else None
-        weights = Snapshot(Version(0, state.step if state is not None else 0))
-        return await held_out.evaluate(samplers, rewards, prompts, weights, constant_reply, raise_its_error)
+        records.start()
+        evaluated = await evaluator.evaluate(prompts, state.constant_reply if state is not None else None, most_failed=0)
+        if evaluated.evaluation is None:
+            raise evaluated.failed[0].error
+        return evaluated.evaluation
     finally:
-        samplers.close()
-        rewards.close()
+        for port in (samplers, rewards, records):
+            port.close()

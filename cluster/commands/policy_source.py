@@ -8,7 +8,7 @@ from types import MappingProxyType
 from cluster.settings.flags import Values, build, parse_flags, read_yaml
 from cluster.settings.tree import Settings, absolute
 from cluster.store import checkpoint
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from rollout.config import Section
 from rollout.policy.loading import resolved
 
@@ -34,7 +34,7 @@ class PolicySource:
 
     folder: Path
     path: str
-    state: TrainState | None
+    state: RunState | None
     settings: Settings
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cluster.actors.factories import ray_actors
-from cluster.actors.in_process import check_local, in_process_actors
+from cluster.actors.factories import Factory
+from cluster.actors.in_process import check_in_process, in_process_actors
 from cluster.actors.ports import ActorHandles
 from cluster.actors.session import in_job, session
 from cluster.commands.dry_run import plan
@@ -19,7 +19,7 @@ from cluster.settings import lapdog_flags
 from cluster.settings.flags import Values, build, parse_flags, read_yaml, split
 from cluster.settings.tree import Settings
 from cluster.store import checkpoint
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder, choose_run_dir, read_settings
 from cluster.training.inputs import (
     Inputs,
@@ -42,7 +42,7 @@ from rollout.data import demo
 from rollout.errors import LapdogError, SettingsError
 from rollout.policy.loading import skeleton
 
-Checkpoint = tuple[Path, TrainState]
+Checkpoint = tuple[Path, RunState]
 
 OUTPUT_MODES = {
     "quiet": "say nothing but the end",
@@ -98,7 +98,7 @@ def planned(request: TrainRequest) -> str:
     else:
         settings, inputs = _new_settings(options, values)
     if options.local:
-        check_local(settings)
+        check_in_process(settings)
     with tempfile.TemporaryDirectory() as folder:
         read = settings
         if inputs is None:
@@ -181,11 +181,11 @@ BuildActors = Callable[[str, Callable[[str], None]], ActorHandles]
 def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildActors]:
     """What makes the actors for a policy: on Ray, which is up for the length of the context, or in this process."""
     if local:
-        check_local(settings)
-        yield lambda policy_path, say: in_process_actors(settings, policy_path)
+        check_in_process(settings)
+        yield lambda policy_path, event: in_process_actors(settings, policy_path)
         return
-    with session(settings.cluster, run, job_metadata(settings)) as shares:
-        yield partial(ray_actors, settings, shares, run)
+    with session(settings, run, job_metadata(settings)) as shares:
+        yield lambda policy_path, event: Factory(settings, shares, run, policy_path, event).actors()
 
 
 def _trainer(

@@ -7,30 +7,59 @@ import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from cluster.actors.tasks import Event
 from rollout.errors import CheckpointError, writing
+from rollout.types import Version
 
 MANIFEST, STATE, GROUPS = "manifest.json", "state.json", "groups.parquet"
 FIRST_POSITION = {"epoch": 0, "position": 0}
 
 
+class SavedPrompt(NamedTuple):
+    """A prompt by what identifies it in its file."""
+
+    epoch: int
+    id: str
+    attempt: int
+
+
+class SavedGroup(NamedTuple):
+    """A finished group, whose content stands in the checkpoint's groups.parquet."""
+
+    prompt: SavedPrompt
+    reward_range: float | None
+    version: Version
+
+
 @dataclass(kw_only=True)
-class TrainState:
-    """Where a run stands, apart from what the learner holds. pending, filtered: (epoch, id, attempt) of prompts taken but
-    not trained on, and of those whose group taught nothing (`Pipeline`); ready: the same with reward range and version, of
-    the groups in the checkpoint's groups.parquet."""
+class RunState:
+    """Where a run stands, apart from what the learner holds. pending: prompts taken but not trained on; filtered: those whose
+    group taught nothing (`Pipeline`); ready: finished groups."""
 
     step: int = 0
     incarnation: int = 0
     stage: str = ""
     order: dict[str, int] = field(default_factory=lambda: dict(FIRST_POSITION))
-    pending: list[list[Any]] = field(default_factory=list)
-    filtered: list[list[Any]] = field(default_factory=list)
-    ready: list[list[Any]] = field(default_factory=list)
+    pending: list[SavedPrompt] = field(default_factory=list)
+    filtered: list[SavedPrompt] = field(default_factory=list)
+    ready: list[SavedGroup] = field(default_factory=list)
     constant_reply: str | None = None
+
+    @classmethod
+    def read(cls, file: Path) -> "RunState":
+        """Raises OSError, ValueError or TypeError for what `write` did not make."""
+        state = cls(**json.loads(file.read_text(encoding="utf-8")))
+        state.pending = [SavedPrompt(*key) for key in state.pending]
+        state.filtered = [SavedPrompt(*key) for key in state.filtered]
+        state.ready = [SavedGroup(SavedPrompt(*key), range, Version(*version)) for key, range, version in state.ready]
+        return state
+
+    def write(self, file: Path) -> None:
+        file.write_text(json.dumps(vars(self), indent=1), encoding="utf-8")
 
     def begin(self, stage: str) -> None:
         self.stage, self.order = stage, dict(FIRST_POSITION)
@@ -38,7 +67,7 @@ class TrainState:
 
     def requeue_ready(self) -> None:
         """Have the finished groups made again."""
-        self.pending, self.ready = [key[:3] for key in self.ready] + self.pending, []
+        self.pending, self.ready = [group.prompt for group in self.ready] + self.pending, []
 
 
 class Checkpoints:
@@ -46,7 +75,7 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     async def save(
-        self, state: TrainState, config: Path, write: Callable[[Path], Awaitable[None]], best_step: int | None = None
+        self, state: RunState, config: Path, write: Callable[[Path], Awaitable[None]], best_step: int | None = None
     ) -> Path:
         """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones but the best.
 
@@ -63,7 +92,7 @@ class Checkpoints:
             await write(draft)
             with writing(target):
                 shutil.copy(config, draft / "config.yaml")
-                (draft / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+                state.write(draft / STATE)
                 await asyncio.to_thread(self._seal, draft)
                 os.rename(draft, target)
                 _flush(target.parent)
@@ -126,8 +155,8 @@ class Checkpoints:
                 shutil.rmtree(old)
 
 
-def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainState] | None:
-    """The newest whole checkpoint of a run's `checkpoints` folder, if it holds any; `say` hears of newer ones that are damaged.
+def newest(folder: Path, event: Event) -> tuple[Path, RunState] | None:
+    """The newest whole checkpoint of a run's `checkpoints` folder, if it holds any; `event` is told of damaged ones.
 
     Raises CheckpointError if all are.
     """
@@ -137,7 +166,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainState] 
             state = verify(path)
         except CheckpointError as error:
             damage = damage or error
-            say(f"{str(error).partition(';')[0]}; trying the one before")
+            event(f"{str(error).partition(';')[0]}; trying the one before")
         else:
             return path.resolve(), state
     if damage is not None:
@@ -145,7 +174,7 @@ def newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainState] 
     return None
 
 
-def open_for_evaluation(path: Path) -> tuple[Path, TrainState | None]:
+def open_for_evaluation(path: Path) -> tuple[Path, RunState | None]:
     """The folder of a checkpoint given as itself, as `latest` or `best`, or as its run folder, with its verified state;
     None for a plain model folder."""
     if (path / "checkpoints" / "latest").is_dir():
@@ -158,14 +187,14 @@ def open_for_evaluation(path: Path) -> tuple[Path, TrainState | None]:
     return path, verify(path) if (path / STATE).exists() or (path / MANIFEST).exists() else None
 
 
-def verify(folder: Path) -> TrainState:
+def verify(folder: Path) -> RunState:
     """Check every file against the manifest and read the state. Raises CheckpointError naming what is missing or damaged."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, fingerprint in files.items():
             if not (folder / name).is_file() or _fingerprint(folder / name) != fingerprint:
                 raise CheckpointError(f"{folder}: {name} is missing or damaged; give another checkpoint")
-        return TrainState(**json.loads((folder / STATE).read_text(encoding="utf-8")))
+        return RunState.read(folder / STATE)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: is no complete checkpoint ({error}); give another one") from error
 

@@ -1,38 +1,34 @@
 """Greedy replies to a whole file across the samplers -> the evaluation's figures, and a run's evaluations."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from cluster.actors.replica import cancel_quietly
+from cluster.actors.errors import InputsLost
+from cluster.actors.ports import ActorHandles, Evaluation, RecordsPort, RewardPort, SamplerPort
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.snapshots import SnapshotStore
+from cluster.actors.tasks import cancel_quietly
 from cluster.settings.tree import Settings
-from cluster.store.failed_prompts import FailedPrompts
+from cluster.store.failed_prompts import FailedPrompt, FailedPrompts
 from cluster.store.records import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
-from cluster.training.isolation import FailedPrompt, isolate_failures
-from cluster.training.rollout_client import Actors, Snapshot, again_where_inputs_are_lost, sample, score
+from cluster.training.rollout_client import Outcome, RolloutClient
 from rollout.types import Prompt
 
 PROMPTS_PER_CALL = 32
-
-Result = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 class HeldOut:
     """The evaluations of a run: the same prompts each time, all figures in its evaluations.jsonl."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        inputs: Inputs,
-        folder: RunFolder,
-        samplers: Actors,
-        rewards: Actors,
-        failed_prompts: FailedPrompts,
-    ):
+    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, actors: ActorHandles, snapshots: SnapshotStore):
         self._settings, self._inputs, self._folder = settings, inputs, folder
-        self._samplers, self._rewards, self._failed_prompts = samplers, rewards, failed_prompts
+        self._records = actors.records
+        self._evaluator = Evaluator(
+            actors.samplers, actors.rewards, actors.records, snapshots, RetryPolicy.of(settings.cluster)
+        )
         self._constant_reply: asyncio.Future[str] | None = None
 
     def find_constant_reply(self, known: str | None) -> None:
@@ -51,24 +47,15 @@ class HeldOut:
         due = step == 0 or at_the_end_of_a_stage or (every > 0 and step % every == 0)
         return due and bool(self._inputs.valid) and all(row["step"] != step for row in self._folder.evaluation_rows())
 
-    async def evaluate(self, step: int, stage: str, weights: Snapshot, republish: Callable[[], Awaitable[Snapshot]]) -> Row:
-        """One more row of evaluations.jsonl; what is lost on the way is made again."""
-        constant_reply = await self.constant_reply()
-
-        async def evaluated() -> Result:
-            left_out = self._failed_prompts.ids("valid")
-            prompts = [prompt for prompt in self._inputs.valid if prompt.id not in left_out]
-            return await evaluate(self._samplers, self._rewards, prompts, weights, constant_reply, leave_out)
-
-        def leave_out(failed: FailedPrompt) -> None:
-            self._failed_prompts.add("valid", step, failed)
-
-        async def restore() -> None:
-            nonlocal weights
-            weights = await republish()
-
-        figures, _ = await again_where_inputs_are_lost(evaluated, restore)
-        row = {"step": step, "stage": stage, **figures}
+    async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts) -> Row:
+        """One more row of evaluations.jsonl, without the prompts that failed before and those that fail now."""
+        left_out = failed_prompts.ids("valid")
+        prompts = [prompt for prompt in self._inputs.valid if prompt.id not in left_out]
+        evaluated = await self._evaluator.evaluate(prompts, await self.constant_reply(), failed_prompts.room)
+        failed_prompts.add("valid", step, evaluated.failed)
+        if evaluated.evaluation is None:
+            raise evaluated.failed[0].error
+        row = {"step": step, "stage": stage, **evaluated.evaluation.figures}
         self._folder.append(self._folder.evaluations, row)
         return row
 
@@ -80,44 +67,53 @@ class HeldOut:
             cancel_quietly(self._constant_reply)
 
     async def _found_constant_reply(self, known: str | None) -> str:
-        if known is not None:
-            return known
-        prompts, seed = self._inputs.train, self._settings.seed
-        reply, _ = await self._rewards.call(lambda actor: [actor.constant_reply.remote(prompts, seed)])
-        return reply
+        return await self._records.constant_reply(self._inputs.train, self._settings.seed) if known is None else known
 
 
-async def evaluate(
-    samplers: Actors,
-    rewards: Actors,
-    prompts: Sequence[Prompt],
-    weights: Snapshot,
-    constant_reply: str | None,
-    fail: Callable[[FailedPrompt], None],
-) -> Result:
-    """Figures as in `reward.evaluation`, and one row per prompt with reply and passages. fail: told of prompts that cannot be
-    answered or rewarded; the figures are those of the others. Raises what the first one met if there are none."""
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """evaluation: of the prompts that were answered; None where too many failed."""
 
-    async def replies(prompts: tuple[Prompt, ...], attempts: int) -> list[Any]:
-        _, groups = await sample(samplers, prompts, "greedy", lambda: weights, attempts)
-        _, scored = await score(rewards, groups, attempts)
-        return scored
+    evaluation: Evaluation | None
+    failed: list[FailedPrompt]
 
-    calls = [tuple(prompts[i : i + PROMPTS_PER_CALL]) for i in range(0, len(prompts), PROMPTS_PER_CALL)]
-    failed: list[FailedPrompt] = []
 
-    def note(one: FailedPrompt) -> None:
-        failed.append(one)
-        fail(one)
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    samplers: SamplerPort
+    rewards: RewardPort
+    records: RecordsPort
+    snapshots: SnapshotStore
+    policy: RetryPolicy
 
-    answers = [asyncio.ensure_future(isolate_failures(call, replies, note)) for call in calls]
-    try:
-        answered = await asyncio.gather(*answers)
-    finally:
-        for answer in answers:
-            cancel_quietly(answer)
-    groups = [group for made in answered for call in made for group in call]
-    if failed and not groups:
-        raise failed[0].error
-    (figures, rows), _ = await rewards.call(lambda actor: [actor.evaluate.remote(constant_reply, *groups)])
-    return figures, rows
+    async def evaluate(self, prompts: Sequence[Prompt], constant_reply: str | None, most_failed: int) -> Evaluated:
+        """What is lost on the way is made again. Stops where more than `most_failed` prompts cannot be answered or rewarded."""
+        for attempt in range(1, self.policy.call_attempts + 1):
+            outcomes = await self._replies(prompts, most_failed)
+            failed = [each for outcome in outcomes for each in outcome.failed]
+            groups = [group for outcome in outcomes for rollout in outcome.rollouts for group in rollout.groups]
+            if len(failed) > most_failed or not groups:
+                return Evaluated(None, failed)
+            try:
+                return Evaluated(await self.records.evaluate(constant_reply, groups), failed)
+            except InputsLost:
+                if attempt == self.policy.call_attempts:
+                    raise
+                await asyncio.sleep(self.policy.pause_s(attempt - 1))
+        raise AssertionError("unreachable")
+
+    async def _replies(self, prompts: Sequence[Prompt], most_failed: int) -> list[Outcome]:
+        """Of the calls that were answered, in the order of the prompts: of all, unless too many prompts failed."""
+        client = RolloutClient(self.samplers, self.rewards, self.snapshots, "greedy", self.policy)
+        parts = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
+        tasks = [client.submit(part).task for part in parts]
+        try:
+            for ended in asyncio.as_completed(tasks):
+                most_failed -= len((await ended).failed)
+                if most_failed < 0:
+                    break
+        finally:
+            answered = [task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception()]
+            for task in tasks:
+                cancel_quietly(task)
+        return answered

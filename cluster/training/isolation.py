@@ -1,45 +1,39 @@
-"""Prompts that fail: those that fail together are tried one by one, and one that fails alone is told apart from bad luck."""
+"""Prompts that fail together are tried one by one, and one that fails alone is told apart from bad luck."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections import deque
+from collections.abc import Sequence
 
-from ray.exceptions import RayTaskError
-
-from cluster.actors.pool import CALL_ATTEMPTS, ReplicasLost
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.store.failed_prompts import FailedPrompt
 from rollout.types import Prompt
 
-PROMPT_ATTEMPTS = 3
-BY_THE_PROMPT = (RayTaskError, ReplicasLost)  # what a call meets that may be due to one of its prompts
 
-Call = TypeVar("Call")
+class Isolation:
+    """What a call of several prompts is answered in: one part, or where that fails a part for each prompt, so that none can
+    spoil the others. `failed`: those that failed `prompt_attempts` times by themselves."""
 
+    def __init__(self, prompts: Sequence[Prompt], policy: RetryPolicy):
+        self.failed: list[FailedPrompt] = []
+        self._policy = policy
+        self._parts = deque([tuple(prompts)])
+        self._errors: list[Exception] = []  # of the part that is tried now
 
-@dataclass(frozen=True, slots=True)
-class FailedPrompt:
-    """A prompt that failed `PROMPT_ATTEMPTS` times by itself, and what it met first."""
+    @property
+    def part(self) -> tuple[Prompt, ...] | None:
+        """What is to be tried now; None when all is answered or has failed."""
+        return self._parts[0] if self._parts else None
 
-    prompt: Prompt
-    error: Exception
+    def answered(self) -> None:
+        self._parts.popleft()
+        self._errors = []
 
-
-async def isolate_failures(
-    prompts: tuple[Prompt, ...],
-    answer: Callable[[tuple[Prompt, ...], int], Awaitable[Call]],
-    fail: Callable[[FailedPrompt], None],
-) -> list[Call]:
-    """`answer` prompts, with so many attempts: in one call, or in one for each where that fails, so that none can spoil the
-    others. `fail` hears at once of those that cannot be answered."""
-    if len(prompts) > 1:
-        try:
-            return [await answer(prompts, CALL_ATTEMPTS)]
-        except BY_THE_PROMPT:
-            return [call for prompt in prompts for call in await isolate_failures((prompt,), answer, fail)]
-    errors: list[Exception] = []
-    while len(errors) < PROMPT_ATTEMPTS:
-        try:
-            return [await answer(prompts, 1)]
-        except BY_THE_PROMPT as error:
-            errors.append(error)
-    fail(FailedPrompt(prompts[0], errors[0]))
-    return []
+    def met(self, error: Exception) -> None:
+        """The part failed, perhaps because of one of its prompts."""
+        self._errors.append(error)
+        prompts = self._parts[0]
+        if len(prompts) > 1:
+            self.answered()
+            self._parts.extendleft((prompt,) for prompt in reversed(prompts))
+        elif len(self._errors) == self._policy.prompt_attempts:
+            self.failed.append(FailedPrompt(prompts[0], self._errors[0]))
+            self.answered()

@@ -2,45 +2,42 @@
 
     order ──admit──> calls of prompts ──SamplerActor──> groups ──RewardActor──> scored groups ──batch()──> learner
       ^                                                                                                      │
-      └──────────── (max_staleness + 1) batches may be admitted and not yet trained on ◄──────trained()──────┘
+      └─────── (max_staleness + 1) batches, of gold answers 4, may be admitted and not yet trained on ◄──trained()
 
-Which prompt comes next, which group is too old or teaches nothing, and which batch is made again, is decided here.
+Which prompt comes next, which group is too stale or teaches nothing, and which batch is made again, is decided here.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from cluster.actors.replica import cancel_quietly
-from cluster.training.isolation import FailedPrompt
-from cluster.training.rollout_client import GroupRef, InflightCall, RolloutClient, ScoredCall, Snapshot
+from cluster.actors.ports import GroupRef
+from cluster.actors.tasks import cancel_quietly
+from cluster.store.failed_prompts import FailedPrompt
+from cluster.training.rollout_client import InflightCall, Outcome, Rollout, RolloutClient
+from cluster.training.staleness import expiring_calls
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import Prompt
 
-PATIENCE = 2.0  # times the slowest call so far
+GOLD_BATCHES_AHEAD = 3  # they do not depend on the weights
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
-    """What is trained on together; while it was filled `calls` ended, `filtered` groups were replaced as they teach nothing,
-    and the prompts of `requeued` groups that had become too old were queued again."""
+    """What is trained on together. rollouts: calls that ended while it was filled. filtered: groups that were replaced as they
+    teach nothing; requeued: groups that had become too stale, whose prompts were queued again."""
 
-    groups: list[GroupRef]
-    staleness: list[int]
-    calls: list[ScoredCall]
+    groups: list[GroupRef] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
+    rollouts: list[Rollout] = field(default_factory=list)
     filtered: int = 0
     requeued: int = 0
 
     @property
     def prompts(self) -> list[Prompt]:
         return [group.prompt for group in self.groups]
-
-    @property
-    def references(self) -> list[Any]:
-        return [group.reference for group in self.groups]
 
 
 @dataclass
@@ -49,29 +46,26 @@ class Pipeline:
     were scored, are all equal (DAPO, arXiv:2503.14476). Their prompts are tried once more at the end of their epoch, and then
     trained on as they are.
 
-    fail: told of prompts that cannot be answered; others take their place.
+    failed: prompts that could not be answered and that nobody has taken note of; others take their place.
     """
 
-    source: RolloutClient
+    client: RolloutClient
+    stage: Stage
     order: PromptOrder
     prompts_per_call: int
     max_staleness: int
     prompts_left: int  # that the stage is still to be trained on
-    fail: Callable[[FailedPrompt], None]
     dynamic_sampling: int = 0
     queue: deque[Prompt] = field(default_factory=deque)
     filtered: deque[Prompt] = field(default_factory=deque)
     ready: deque[GroupRef] = field(default_factory=deque)
+    failed: list[FailedPrompt] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._running: list[InflightCall] = []
-        self._calls: list[ScoredCall] = []  # that ended since the last batch
-        self._untrained = len(self.ready)
+        self._inflight: list[InflightCall] = []
+        self._filling = Batch()
         self._given_back: Batch | None = None
-
-    @property
-    def stage(self) -> Stage:
-        return self.source.stage
+        self._untrained = len(self.ready)
 
     @property
     def in_admission_order(self) -> bool:
@@ -81,56 +75,42 @@ class Pipeline:
     @property
     def queues(self) -> dict[str, int]:
         """Prompts that wait for a sampler, that are sampled or scored, and whose groups are ready to be trained on."""
-        ended = sum(len(call.prompts) for call in self._running if call.task.done())
-        running = sum(len(call.prompts) for call in self._running if call.since and not call.task.done())
-        waiting = sum(len(call.prompts) for call in self._running) - ended - running + len(self.queue)
+        ended = sum(len(call.prompts) for call in self._inflight if call.task.done())
+        running = sum(len(call.prompts) for call in self._inflight if call.since and not call.task.done())
+        waiting = sum(len(call.prompts) for call in self._inflight) - ended - running + len(self.queue)
         return {"waiting": waiting, "running": running, "ready": ended + len(self.ready)}
 
     def admit(self) -> None:
         """Send prompts to the samplers while slots are free, never more than the stage still trains on."""
-        ahead = self.max_staleness if self.stage.sampled else 3
+        ahead = self.max_staleness if self.stage.sampled else GOLD_BATCHES_AHEAD
         slots = min((ahead + 1) * self.stage.prompts_per_step, self.prompts_left)
         size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
         while self._untrained < slots:
-            call = self.source.begin(self._next(min(size, slots - self._untrained)))
-            self._running.append(call)
+            call = self.client.submit(self._next(min(size, slots - self._untrained)))
+            self._inflight.append(call)
             self._untrained += len(call.prompts)
 
-    async def batch(self) -> Batch:
-        """The next full batch; the prompts of groups that became too old are queued again."""
-        if self._given_back is not None and (again := await self._made_again(self._given_back)) is not None:
-            return again
-        groups: list[GroupRef] = []
-        staleness: list[int] = []
-        if not self.in_admission_order:
-            await self._wait_for_pressing()
-        spare = self.dynamic_sampling * self.stage.prompts_per_step
-        filtered = requeued = 0
-        while len(groups) < self.stage.prompts_per_step:
-            if not self.ready:
-                self.admit()
-                await self._wait_for_some()
-                self._collect()
+    async def batch(self) -> Batch | None:
+        """The next full batch; None where prompts have `failed`: who has taken note of them asks again."""
+        if self._given_back is not None:
+            return await self._made_again(self._given_back)
+        if not self.in_admission_order and not self._filling.groups:
+            await self._wait_for_expiring()
+        while len(self._filling.groups) < self.stage.prompts_per_step:
+            if self.failed:
+                return None
+            if self.ready:
+                self._fill(self.ready.popleft())
                 continue
-            group = self.ready.popleft()
-            lag = self.source.lag(group.version)
-            if lag > self.max_staleness:
-                requeued += 1
-                self.queue.append(group.prompt)
-                self._untrained -= 1
-            elif group.zero_variance and group.prompt.attempt == 0 and filtered < spare:
-                filtered += 1
-                self.filtered.append(replace(group.prompt, attempt=1))
-                self._untrained -= 1
-            else:
-                groups.append(group)
-                staleness.append(lag)
-        calls, self._calls = self._calls, []
-        return Batch(groups, staleness, calls, filtered, requeued)
+            self.admit()
+            awaited = self._inflight[:1] if self.in_admission_order else self._inflight
+            await asyncio.wait([call.task for call in awaited], return_when=asyncio.FIRST_COMPLETED)
+            self._collect()
+        full, self._filling = self._filling, Batch()
+        return full
 
-    def trained(self, batch: Batch, weights: Snapshot | None) -> None:
-        """Free the batch's slots; groups admitted from now on are sampled with `weights`."""
-        self.source.weights = weights or self.source.weights
+    def trained(self, batch: Batch) -> None:
+        """Free the batch's slots."""
         self._untrained -= len(batch.groups)
         self.prompts_left -= len(batch.groups)
 
@@ -142,7 +122,7 @@ class Pipeline:
         """Groups that are finished and not yet trained on."""
         if not self.in_admission_order:
             self._collect()
-        return list(self.ready)
+        return [*self._filling.groups, *self.ready]
 
     @property
     def given_back(self) -> list[Prompt]:
@@ -150,39 +130,53 @@ class Pipeline:
         return self._given_back.prompts if self._given_back is not None else []
 
     def unfinished(self) -> list[Prompt]:
-        """Prompts taken from the order and not yet scored, in admission order, but for those given back or set aside."""
-        return [prompt for call in self._running for prompt in call.prompts] + list(self.queue)
+        """Prompts taken from the order and not yet scored, in admission order, but for those given back or filtered."""
+        return [prompt for call in self._inflight for prompt in call.prompts] + list(self.queue)
 
     def cancel(self) -> None:
-        for call in self._running:
+        for call in self._inflight:
             cancel_quietly(call.task)
+
+    def _fill(self, group: GroupRef) -> None:
+        """Put a group into the batch, or its prompt back."""
+        batch, staleness = self._filling, self.client.staleness(group.version)
+        spare = self.dynamic_sampling * self.stage.prompts_per_step
+        if staleness > self.max_staleness:
+            batch.requeued += 1
+            self.queue.append(group.prompt)
+            self._untrained -= 1
+        elif group.zero_variance and group.prompt.attempt == 0 and batch.filtered < spare:
+            batch.filtered += 1
+            self.filtered.append(replace(group.prompt, attempt=1))
+            self._untrained -= 1
+        else:
+            batch.groups.append(group)
+            batch.staleness.append(staleness)
 
     async def _made_again(self, batch: Batch) -> Batch | None:
         """The batch with its groups sampled and scored anew, in the calls that made them, for a group depends on its call. None
         if a prompt fails now: the others are ready for the next batch."""
         wanted = batch.prompts
-        calls = [tuple(group.prompt for group in call.groups) for call in batch.calls]
+        calls = [tuple(group.prompt for group in rollout.groups) for rollout in batch.rollouts]
         calls = [prompts for prompts in calls if not set(prompts).isdisjoint(wanted)]
         elsewhere = tuple(prompt for prompt in wanted if all(prompt not in prompts for prompts in calls))
-        running = [self.source.begin(prompts) for prompts in [*calls, elsewhere] if prompts]
+        inflight = [self.client.submit(prompts) for prompts in [*calls, elsewhere] if prompts]
         try:
-            made = [made for call in running for made in await call.task]
+            outcomes = [await call.task for call in inflight]
         finally:
-            for call in running:
+            for call in inflight:
                 cancel_quietly(call.task)
         self._given_back = None
-        groups = {group.prompt: group for call in made for group in call.groups}
+        groups = {group.prompt: group for outcome in outcomes for made in outcome.rollouts for group in made.groups}
         if all(prompt in groups for prompt in wanted):
             again = [groups[prompt] for prompt in wanted]
-            return replace(batch, groups=again, staleness=[self.source.lag(group.version) for group in again])
-        for failed in (failed for call in running for failed in call.failed if failed.prompt in wanted):
-            self._untrained -= 1
-            self.fail(failed)
+            return replace(batch, groups=again, staleness=[self.client.staleness(group.version) for group in again])
+        self._note_failed(outcomes, wanted)
         self.ready.extendleft(groups[prompt] for prompt in reversed(wanted) if prompt in groups)
         return None
 
     def _next(self, count: int) -> list[Prompt]:
-        """Queued prompts first; those set aside when their epoch is over."""
+        """Queued prompts first; those filtered when their epoch is over."""
         prompts: list[Prompt] = []
         while len(prompts) < count:
             if self.queue:
@@ -193,58 +187,35 @@ class Pipeline:
                 prompts += self.order.take(1)
         return prompts
 
-    def _pressing(self) -> list[InflightCall]:
-        """Running calls of which one must end before this batch, lest groups become too old; not those that seem to hang."""
-        patience_s = PATIENCE * self.source.slowest_s
-        running = [call for call in self._running if call.version is not None and call.age_s < patience_s]
-        made = Counter(self.source.lag(group.version) for group in self.ready)
-        to_come: Counter[int] = Counter()
-        for call in running:
-            to_come[self.source.lag(call.version)] += len(call.prompts)
-        awaited = lag_to_wait_for(made, to_come, self.stage.prompts_per_step, self.max_staleness)
-        return [call for call in running if awaited is not None and self.source.lag(call.version) >= awaited]
-
-    async def _wait_for_pressing(self) -> None:
+    async def _wait_for_expiring(self) -> None:
+        """Until no call is under way that must end before this batch, lest groups become too stale."""
         self._collect()
-        while pressing := self._pressing():
-            patience_s = PATIENCE * self.source.slowest_s - max(call.age_s for call in pressing)
-            tasks = [call.task for call in pressing]
-            await asyncio.wait(tasks, timeout=max(0.0, patience_s), return_when=asyncio.FIRST_COMPLETED)
+        while expiring := expiring_calls(
+            self._inflight, self.ready, self.client, self.stage.prompts_per_step, self.max_staleness
+        ):
+            longest_s = self.client.policy.hang_factor * self.client.slowest_s - max(map(self.client.age_s, expiring))
+            tasks = [call.task for call in expiring]
+            await asyncio.wait(tasks, timeout=max(0.0, longest_s), return_when=asyncio.FIRST_COMPLETED)
             self._collect()
 
-    async def _wait_for_some(self) -> None:
-        awaited = self._running[:1] if self.in_admission_order else self._running
-        await asyncio.wait([call.task for call in awaited], return_when=asyncio.FIRST_COMPLETED)
-
     def _collect(self) -> None:
-        """Take in what is done, the oldest groups to the front: they can wait least. In admission order only the first call."""
-        done = self._running[:1] if self.in_admission_order else [call for call in self._running if call.task.done()]
-        calls = [made for call in done for made in call.task.result()]  # raises while `cancel` still knows them all
-        self._running = [call for call in self._running if call not in done]
-        self._calls += calls
-        self.ready.extend(group for call in calls for group in call.groups)
+        """Take in what is done, the stalest groups to the front: they can wait least. In admission order only the first call."""
+        done = self._inflight[:1] if self.in_admission_order else [call for call in self._inflight if call.task.done()]
+        outcomes = [call.task.result() for call in done]  # raises while `cancel` still knows them all
+        self._inflight = [call for call in self._inflight if call not in done]
+        rollouts = [rollout for outcome in outcomes for rollout in outcome.rollouts]
+        self._filling.rollouts += rollouts
+        self.ready.extend(group for rollout in rollouts for group in rollout.groups)
         if not self.in_admission_order:
-            self.ready = deque(sorted(self.ready, key=lambda group: -self.source.lag(group.version)))
-        for failed in (failed for call in done for failed in call.failed):
-            self._untrained -= 1
-            self.fail(failed)
+            self.ready = deque(sorted(self.ready, key=lambda group: -self.client.staleness(group.version)))
+        self._note_failed(outcomes, [prompt for call in done for prompt in call.prompts])
+
+    def _note_failed(self, outcomes: Iterable[Outcome], wanted: list[Prompt]) -> None:
+        failed = [each for outcome in outcomes for each in outcome.failed if each.prompt in wanted]
+        self.failed += failed
+        self._untrained -= len(failed)
 
 
 def call_size(prompts_per_step: int, prompts_per_call: int) -> int:
     """The largest size within the limit that divides a batch: any calls then fill one exactly, in whatever order they end."""
     return next(size for size in range(min(prompts_per_call, prompts_per_step), 0, -1) if prompts_per_step % size == 0)
-
-
-def lag_to_wait_for(made: Mapping[int, int], to_come: Mapping[int, int], size: int, max_staleness: int) -> int | None:
-    """Of groups of this lag or more the next batch of `size` must hold more than are made, or some become too old: those of
-    lag L fit into it and the max_staleness - L after it. None: no group becomes too old for want of waiting.
-
-    made, to_come: groups that are finished and that are still sampled, by their lag.
-    """
-    old_made = old = 0
-    for later, lag in enumerate(range(max_staleness, -1, -1)):
-        old_made += made.get(lag, 0)
-        old += made.get(lag, 0) + to_come.get(lag, 0)
-        if old_made < min(size, old - later * size):
-            return lag
-    return None

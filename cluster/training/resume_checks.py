@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.settings.tree import Settings
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from cluster.training.inputs import Inputs
 from rollout.errors import DataError, SettingsError
 
@@ -25,7 +25,7 @@ def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs)
             raise DataError(f"{getattr(settings.data, name)}: is not what the run was begun with; put it back, or start anew")
 
 
-def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: TrainState) -> None:
+def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: RunState) -> None:
     """Raise SettingsError where a resumed run would not go on with what the checkpoint holds."""
     if state.stage != "supervised":
         check_fixed(before, settings, ["supervised"])

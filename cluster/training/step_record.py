@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from cluster.training.pipeline import Batch
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
@@ -11,11 +11,11 @@ from reward.config import METRICS
 
 
 def metrics_row(
-    state: TrainState, stage: Stage, batch: Batch, update: UpdateMetrics, seconds_update: float, seconds_step: float
+    state: RunState, stage: Stage, batch: Batch, update: UpdateMetrics, seconds_update: float, seconds_step: float
 ) -> dict[str, Any]:
     """Keys as in docs/run-folder.md. seconds_sample, seconds_reward and seconds_sync add up over the actors."""
-    sampled = [made.sampled.figures for made in batch.calls]
-    scored = [made.scored.figures for made in batch.calls if made.scored is not None]
+    sampled = [made.sampled.figures for made in batch.rollouts]
+    scored = [made.scored.figures for made in batch.rollouts if made.scored is not None]
     return {
         "step": state.step,
         "time": time.time(),

@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
-from cluster.actors.replica import cancel_quietly, log_failure
 from cluster.actors.session import JOB_CONFIG
+from cluster.actors.tasks import cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.actors.ports import Learner
-from cluster.actors.replica import cancel_quietly, log_failure
+from cluster.actors.ports import Port
+from cluster.actors.tasks import cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.run_folder import RunFolder
-from cluster.training.rollout_client import Actors
 from cluster.watch.series import PREFIX, SERIES, Value, of_evaluation, of_step
 from cluster.watch.trackers import TRACKERS, Tracker
 from cluster.watch.tracking import Background, TensorBoard, scalars
@@ -56,7 +55,7 @@ class Monitor:
         self,
         settings: Settings,
         folder: RunFolder,
-        roles: Mapping[str, Actors | Learner],
+        roles: Mapping[str, Port],
         queues: Callable[[], Mapping[str, int]],
         failed_prompts: FailedPrompts,
         say: Callable[[str], None],

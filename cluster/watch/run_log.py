@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from cluster.actors.ports import ActorHandles, Learner
+from cluster.actors.ports import ActorHandles
 from cluster.actors.session import in_job
 from cluster.report.page import write_report
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.records import Row, best_of
 from cluster.store.run_folder import RunFolder
-from cluster.training.rollout_client import Actors
 from cluster.watch.job_entry import JobEntry
 from cluster.watch.monitor import Monitor
 from cluster.watch.terminal import OutputMode, Terminal, evaluation_table
@@ -40,12 +39,7 @@ class RunLog:
 
     def watch(self, handles: ActorHandles, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         self._is_local = handles.nodes is None
-        roles: dict[str, Actors | Learner] = {
-            "sampler": handles.samplers,
-            "reward": handles.rewards,
-            "learner": handles.learner,
-        }
-        self._monitor = Monitor(self._settings, self._folder, roles, queues, failed_prompts, self.event)
+        self._monitor = Monitor(self._settings, self._folder, handles.roles, queues, failed_prompts, self.event)
         if in_job() and handles.nodes is not None:
             self._job_entry = JobEntry(self._settings, self.event)
 

@@ -1,0 +1,60 @@
+"""How often a run tries again, how long it waits, when it gives up: one frozen object that pools, learner and pipeline share.
+
+`python -m cluster.actors.retry_policy` prints the table of docs/recovery.md.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from cluster.settings.tree import ClusterSettings
+
+
+def _rule(value: float, about: str) -> Any:
+    return field(default=value, metadata={"about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Attempts are counts; what ends in _s is seconds; the two deadlines of actors are settings."""
+
+    start_deadline_s: float = _rule(300.0, "an actor may take to start (`cluster.start_deadline_s`)")
+    call_deadline_s: float = _rule(900.0, "a call may take until its actor counts as frozen (`cluster.call_deadline_s`)")
+    call_attempts: int = _rule(3, "actors are given a call of several prompts, or what it lost on the way is made again")
+    prompt_attempts: int = _rule(3, "times a prompt is tried by itself before it is left out")
+    start_attempts: int = _rule(3, "starts may fail in a row while there is no actor of that kind")
+    learner_losses: int = _rule(5, "learners may be lost without getting beyond the furthest step")
+    first_pause_s: float = _rule(0.5, "pause after the second loss in a row; it doubles with each further one")
+    longest_pause_s: float = _rule(30.0, "and is never longer than this")
+    excluded_s: float = _rule(60.0, "new actors keep away from a node that lost one")
+    elsewhere_s: float = _rule(30.0, "they wait for a place on another node, before that one will do")
+    slow_start_s: float = _rule(60.0, "after which a start that is still under way is told of")
+    make_room_s: float = _rule(30.0, "the learner or a reward actor waits for a place before a sampler makes room for it")
+    look_s: float = _rule(2.0, "between two looks at nodes, queues and actors")
+    hang_factor: float = _rule(2.0, "times the slowest call so far: staleness waits no longer for a call of that age")
+    probe_s: float = _rule(5.0, "a head at RAY_ADDRESS may take to answer")
+    tracker_close_s: float = _rule(60.0, "trackers may hold the end of a run")
+    broken_close_s: float = _rule(2.0, "they may hold the end of a run that failed")
+
+    @classmethod
+    def of(cls, settings: ClusterSettings) -> "RetryPolicy":
+        return cls(start_deadline_s=settings.start_deadline_s, call_deadline_s=settings.call_deadline_s)
+
+    def attempts(self, prompts: int) -> int:
+        """Actors that one call of so many prompts is given to; who sends a lone prompt counts its attempts himself."""
+        return 1 if prompts == 1 else self.call_attempts
+
+    def pause_s(self, losses: int) -> float:
+        """Seconds to wait after so many losses in a row: 0, then `first_pause_s`, twice that, ..."""
+        return min(self.longest_pause_s, self.first_pause_s * 2.0 ** (losses - 1)) if losses > 0 else 0.0
+
+
+def table() -> str:
+    lines = ["| | value | what it bounds |", "|---|---|---|"]
+    for rule in fields(RetryPolicy):
+        value = f"{rule.default:g} s" if rule.name.endswith("_s") else f"{rule.default:g}"
+        lines.append(f"| {rule.name} | {value} | {rule.metadata['about']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
