@@ -199,7 +199,7 @@ class Pipeline:
             self._collect()
 
     def _collect(self) -> None:
-        """Take in what is done, the stalest groups to the front: they can wait least. In admission order only the first call."""
+        """Take in what is done, the stalest groups first: they can wait least. In admission order only the first call."""
         done = self._inflight[:1] if self.in_admission_order else [call for call in self._inflight if call.task.done()]
         outcomes = [call.task.result() for call in done]  # raises while `cancel` still knows them all
         self._inflight = [call for call in self._inflight if call not in done]

@@ -13,7 +13,7 @@ from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import Checkpoints, RunState, newest
-from cluster.store.failed_prompts import FailedPrompts
+from cluster.store.failed_prompts import FailedPrompts, File
 from cluster.store.records import best_of
 from cluster.store.run_folder import RunFolder, read_settings
 from cluster.training import pipeline_state
@@ -45,7 +45,7 @@ class Trainer:
         self.run_log = RunLog(settings, folder, output_mode)
         self.actors = build_actors(self.run_log.event)
         self.snapshots = SnapshotStore(self.actors.learner, Version(0, 0))
-        counts = {"train": len(inputs.train), "valid": len(inputs.valid)}
+        counts: dict[File, int] = {"train": len(inputs.train), "valid": len(inputs.valid)}
         self.failed_prompts = FailedPrompts(folder, settings.cluster.max_failed_prompts, counts, self.run_log.event)
         self.held_out = HeldOut(settings, inputs, folder, self.actors, self.snapshots)
         self.run_log.watch(self.actors, self._queues, self.failed_prompts)
@@ -185,8 +185,9 @@ class Trainer:
     def close(self) -> None:
         """End what this run started."""
         with contextlib.ExitStack() as parts:  # the last first
-            for part in (self.run_log, *self.actors.roles.values()):
-                parts.callback(part.close)
+            parts.callback(self.run_log.close)
+            for port in self.actors.roles.values():
+                parts.callback(port.close)
             if self.pipeline is not None:
                 parts.callback(self.pipeline.cancel)
             parts.callback(self.held_out.close)
