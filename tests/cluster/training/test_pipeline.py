@@ -1,93 +1,158 @@
-"""Admission, order and staleness, with pools that answer at once."""
+"""Admission, order and staleness, over ports that answer at once."""
 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from cluster.actors.pool import ReplicasLost
-from cluster.actors.replica import InputsLost
-from cluster.store.checkpoint import TrainState
-from cluster.training.isolation import FailedPrompt
-from cluster.training.pipeline import Batch, Pipeline, call_size, lag_to_wait_for
-from cluster.training.pipeline_state import note
-from cluster.training.rollout_client import GroupRef, RolloutClient, Snapshot
+from cluster.actors.errors import InputsLost, ReplicasLost
+from cluster.actors.ports import GroupRef, SampledCall, ScoredCall, Snapshot
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.snapshots import SnapshotStore
+from cluster.store.checkpoint import RunState
+from cluster.training.pipeline import Batch, Pipeline, call_size
+from cluster.training.pipeline_state import note_position
+from cluster.training.rollout_client import RolloutClient
+from cluster.training.staleness import staleness_to_wait_for
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
-from rollout.errors import ClusterError
-from rollout.types import Mode, Prompt, Version
+from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
 
 FIRST = Version(0, 0)
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
 
 
-class AnsweringPool:
-    """Stands in for both pools: `version` is what a sampler reports, calls begin when `gates` let them and end when `ends` do,
-    a group of a prompt in `dull` has equal rewards at its first attempt, one in `hopeless` always."""
+@dataclass
+class Port:
+    restarts: int = 0
+    states: dict[str, int] = field(default_factory=dict)
 
-    def __init__(self, version: Version = FIRST, dull: Iterable[str] = (), hopeless: Iterable[str] = ()):
-        self.version, self.calls = version, 0
-        self.gates: deque[asyncio.Event] = deque()
-        self.ends: deque[asyncio.Event] = deque()
-        self.dull, self.hopeless = set(dull), set(hopeless)
+    def start(self) -> None: ...
 
-    async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
-        self.calls += 1
+    def close(self) -> None: ...
+
+
+@dataclass
+class Samplers(Port):
+    """Calls begin when `gates` let them and end when `ends` do; those with a prompt in `poison` fail, the first `lost` lose their
+    inputs. version: of the weights they claim to sample with, where it is not the current one. A group is its prompt."""
+
+    version: Version | None = None
+    gates: deque[asyncio.Event] = field(default_factory=deque)
+    ends: deque[asyncio.Event] = field(default_factory=deque)
+    poison: set[str] = field(default_factory=set)
+    lost: int = 0
+    asked: list[list[str]] = field(default_factory=list)
+
+    @property
+    def calls(self) -> int:
+        return len(self.asked)
+
+    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
+        self.asked.append(ids(prompts))
         if self.gates:
             await self.gates.popleft().wait()
-        groups = invoke(self)
+        version = self.version or snapshot().version
+        if self.lost:
+            self.lost -= 1
+            raise InputsLost("sampler: what it was given is lost")
+        if bad := self.poison & set(ids(prompts)):
+            raise ReplicasLost(f"sampler: call {self.calls} lost its replica ({min(bad)})")
         if self.ends:
             await self.ends.popleft().wait()
-        spreads = tuple(0.0 if self._is_dull(prompt) else 1.0 for prompt in groups)
-        return CallReport(seconds=0.0, version=self.version, spreads=spreads), groups
+        report = SampleReport(version=version, figures={})
+        return SampledCall(tuple(GroupRef(prompt, prompt, version) for prompt in prompts), report)
 
-    def _is_dull(self, prompt: Prompt) -> bool:
+
+@dataclass
+class Rewards(Port):
+    """A group of a prompt in `dull` has equal rewards at its first attempt, one in `hopeless` always. clock: reads 1 s or more
+    once something was scored."""
+
+    dull: Iterable[str] = ()
+    hopeless: Iterable[str] = ()
+    lost: int = 0
+    clock: "Clock | None" = None
+
+    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
+        if self.lost:
+            self.lost -= 1
+            raise InputsLost("reward actor: what it was given is lost")
+        if self.clock is not None:
+            self.clock.now = max(self.clock.now, 1.0)
+        ranges = tuple(0.0 if self.is_dull(group.prompt) else 1.0 for group in groups)
+        scored = tuple(replace(group, reward_range=range) for group, range in zip(groups, ranges, strict=True))
+        return ScoredCall(scored, ScoreReport(reward_ranges=ranges, figures={}))
+
+    def is_dull(self, prompt: Prompt) -> bool:
         return prompt.id in self.hopeless or (prompt.id in self.dull and prompt.attempt == 0)
 
-    @property
-    def groups(self) -> Any:
-        """The sampler's remote method: a group is its prompt."""
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda prompts, *_: prompts))
 
-    @property
-    def score(self) -> Any:
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *groups: list(groups)))
+class Clock:
+    """Stands still at 0 until a call ends, which takes it a second."""
 
+    def __init__(self) -> None:
+        self.now = 0.0
 
-async def never() -> Snapshot:
-    raise AssertionError("nothing was lost")
+    def __call__(self) -> float:
+        return self.now
 
 
-def pipeline(samplers: AnsweringPool, max_staleness: int = 0, **changed: Any) -> Pipeline:
-    source: dict[str, Any] = dict(
-        samplers=samplers,
-        rewards=AnsweringPool(),
-        stage=Stage(name="rl", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0),
-        weights=Snapshot(Version(0, 0)),
-        republish=never,
-    )
-    source |= {name: changed.pop(name) for name in source if name in changed}
+class Publisher:
+    """What a learner does when weights are lost: `published` holds what it gave out."""
+
+    def __init__(self) -> None:
+        self.published: list[Snapshot] = []
+
+    async def check(self) -> None:
+        await asyncio.sleep(0)
+
+    def publish(self, version: Version) -> Snapshot:
+        self.published.append(Snapshot(version, "again"))
+        return self.published[-1]
+
+
+def pipeline(samplers: Samplers, max_staleness: int = 0, **changed: Any) -> Pipeline:
+    stage = Stage(name="rl", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
+    stage = changed.pop("stage", stage)
+    snapshots = changed.pop("snapshots", None) or SnapshotStore(None, changed.pop("version", FIRST))
+    clock = changed.pop("clock", Clock())
+    rewards = changed.pop("rewards", None) or Rewards()
+    client = RolloutClient(samplers, rewards, snapshots, stage.mode, RetryPolicy(first_pause_s=0), clock)
     arguments: dict[str, Any] = dict(
-        source=RolloutClient(**source),
+        client=client,
+        stage=stage,
         order=PromptOrder(PROMPTS, seed=0),
         prompts_per_call=2,
         max_staleness=max_staleness,
         prompts_left=100,
-        fail=lambda failed: pytest.fail(str(failed)),
     )
     return Pipeline(**(arguments | changed))
+
+
+async def full(flow: Pipeline) -> Batch:
+    """The next batch of a pipeline in which nothing fails."""
+    batch = await asyncio.wait_for(flow.batch(), 20)
+    assert batch is not None, flow.failed
+    return batch
+
+
+def trained(flow: Pipeline, batch: Batch, version: Version | None = None) -> None:
+    """As after an update, whose weights are published if they have a version."""
+    if version is not None:
+        flow.client.snapshots.current = Snapshot(version)
+    flow.trained(batch)
 
 
 def untrained(flow: Pipeline) -> list[Prompt]:
     return [*(group.prompt for group in flow.ready), *flow.unfinished()]
 
 
-def ids(prompts: list[Prompt]) -> list[str]:
+def ids(prompts: Iterable[Prompt]) -> list[str]:
     return [prompt.id for prompt in prompts]
 
 
@@ -98,99 +163,66 @@ def test_calls_of_a_batch_are_equal_and_fill_it_exactly() -> None:
     assert call_size(4, 8) == 4
 
 
-def test_no_more_than_staleness_plus_one_batches_are_admitted() -> None:
-    async def run() -> None:
-        for max_staleness in (0, 2):
-            flow = pipeline(AnsweringPool(), max_staleness)
-            flow.admit()
-            flow.admit()
-            assert len(untrained(flow)) == 4 * (max_staleness + 1)
-            batch = await flow.batch()
-            flow.admit()
-            assert len(untrained(flow)) == 4 * max_staleness  # slots are freed after the update only
-            flow.trained(batch, None)
-            flow.admit()
-            assert len(untrained(flow)) == 4 * (max_staleness + 1)
-
-    asyncio.run(run())
-
-
-def test_on_policy_batches_come_in_admission_order_however_calls_end() -> None:
-    async def run() -> list[str]:
-        samplers = AnsweringPool()
-        first, second = asyncio.Event(), asyncio.Event()
-        samplers.gates = deque([first, second])
-        flow = pipeline(samplers)
+async def test_no_more_than_staleness_plus_one_batches_are_admitted() -> None:
+    for max_staleness in (0, 2):
+        flow = pipeline(Samplers(), max_staleness)
         flow.admit()
-        waiting = asyncio.ensure_future(flow.batch())
-        second.set()
+        flow.admit()
+        assert len(untrained(flow)) == 4 * (max_staleness + 1)
+        batch = await full(flow)
+        flow.admit()
+        assert len(untrained(flow)) == 4 * max_staleness  # slots are freed after the update only
+        trained(flow, batch)
+        flow.admit()
+        assert len(untrained(flow)) == 4 * (max_staleness + 1)
+
+
+async def test_on_policy_batches_come_in_admission_order_however_calls_end() -> None:
+    samplers = Samplers()
+    first, second = asyncio.Event(), asyncio.Event()
+    samplers.gates = deque([first, second])
+    flow = pipeline(samplers)
+    flow.admit()
+    waiting = asyncio.ensure_future(full(flow))
+    second.set()
+    await asyncio.sleep(0)
+    first.set()
+    assert ids((await waiting).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+
+
+async def test_asynchronous_batches_take_calls_as_they_end() -> None:
+    samplers = Samplers()
+    slow = asyncio.Event()
+    samplers.gates = deque([slow])
+    flow = pipeline(samplers, max_staleness=1)
+    flow.admit()
+    prompts = ids((await full(flow)).prompts)
+    flow.cancel()
+    assert prompts == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
+
+
+async def test_groups_that_are_too_stale_are_counted_and_their_prompts_come_again() -> None:
+    samplers = Samplers(version=Version(0, 0))
+    flow = pipeline(samplers, max_staleness=1, version=Version(0, 2))
+    flow.admit()
+    waiting = asyncio.ensure_future(full(flow))
+    while samplers.calls < 8:
         await asyncio.sleep(0)
-        first.set()
-        return ids((await waiting).prompts)
-
-    assert asyncio.run(run()) == ids(PromptOrder(PROMPTS, seed=0).take(4))
-
-
-def test_asynchronous_batches_take_calls_as_they_end() -> None:
-    async def run() -> list[str]:
-        samplers = AnsweringPool()
-        slow = asyncio.Event()
-        samplers.gates = deque([slow])
-        flow = pipeline(samplers, max_staleness=1)
-        flow.admit()
-        prompts = ids((await flow.batch()).prompts)
-        flow.cancel()
-        return prompts
-
-    assert asyncio.run(run()) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
-
-
-def test_groups_that_are_too_old_are_counted_and_their_prompts_come_again() -> None:
-    async def run() -> tuple[int, list[str]]:
-        samplers = AnsweringPool(Version(0, 0))
-        flow = pipeline(samplers, max_staleness=1, weights=Snapshot(Version(0, 2)))
-        flow.admit()
-        waiting = asyncio.ensure_future(flow.batch())
-        while samplers.calls < 8:
-            await asyncio.sleep(0)
-            assert len(untrained(flow)) <= 8
-        samplers.version = Version(0, 2)
-        batch = await waiting
-        return batch.requeued, ids(batch.prompts)
-
-    requeued, prompts = asyncio.run(run())
-    assert requeued >= 8 and set(prompts) <= set(ids(PromptOrder(PROMPTS, seed=0).take(8)))
-
-
-class Clock:
-    """Stands still at 0 until a call ends, which takes it a second."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.now = 0.0
-        monkeypatch.setattr("cluster.training.rollout_client.time", SimpleNamespace(monotonic=lambda: self.now))
-
-    def rewards(self) -> AnsweringPool:
-        pool = AnsweringPool()
-        answer = pool.call
-
-        async def after_a_second(invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
-            self.now = max(self.now, 1.0)
-            return await answer(invoke, attempts)
-
-        pool.call = after_a_second  # type: ignore[method-assign]
-        return pool
+        assert len(untrained(flow)) <= 8
+    samplers.version = Version(0, 2)
+    batch = await waiting
+    flow.cancel()
+    assert batch.requeued >= 8 and set(ids(batch.prompts)) <= set(ids(PromptOrder(PROMPTS, seed=0).take(8)))
 
 
 async def after_a_batch_without_the_first_call(clock: Clock, end: asyncio.Event) -> Pipeline:
     """One staleness, versions 0 and 1: the first call, of version 0, can still be trained on in the next batch alone."""
-    samplers = AnsweringPool()
-    samplers.ends = deque([end])
-    flow = pipeline(samplers, max_staleness=1, rewards=clock.rewards())
+    samplers = Samplers(ends=deque([end]))
+    flow = pipeline(samplers, max_staleness=1, rewards=Rewards(clock=clock), clock=clock)
     flow.admit()
-    batch = await flow.batch()
+    batch = await full(flow)
     assert ids(batch.prompts) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
-    samplers.version = Version(0, 1)
-    flow.trained(batch, Snapshot(samplers.version))
+    trained(flow, batch, Version(0, 1))
     return flow
 
 
@@ -213,164 +245,150 @@ def test_groups_that_would_become_too_old_are_waited_for(
     made: dict[int, int], to_come: dict[int, int], awaited: int | None
 ) -> None:
     """Batches of four, staleness two at most."""
-    assert lag_to_wait_for(made, to_come, size=4, max_staleness=2) == awaited
+    assert staleness_to_wait_for(made, to_come, size=4, max_staleness=2) == awaited
 
 
-def test_a_call_at_its_last_chance_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> tuple[list[str], int]:
-        end = asyncio.Event()
-        flow = await after_a_batch_without_the_first_call(Clock(monkeypatch), end)
-        waiting = asyncio.ensure_future(flow.batch())
-        for _ in range(9):
-            await asyncio.sleep(0)
-        assert not waiting.done()
-        end.set()
-        batch = await waiting
-        flow.cancel()
-        return ids(batch.prompts), batch.requeued
-
-    prompts, requeued = asyncio.run(run())
-    assert set(prompts) >= set(ids(PromptOrder(PROMPTS, seed=0).take(2))) and requeued == 0
+async def test_a_call_at_its_last_chance_is_waited_for() -> None:
+    end = asyncio.Event()
+    flow = await after_a_batch_without_the_first_call(Clock(), end)
+    waiting = asyncio.ensure_future(full(flow))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    end.set()
+    batch = await waiting
+    flow.cancel()
+    assert set(ids(batch.prompts)) >= set(ids(PromptOrder(PROMPTS, seed=0).take(2))) and batch.requeued == 0
 
 
-def test_a_call_that_takes_twice_as_long_as_any_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run() -> list[str]:
-        clock = Clock(monkeypatch)
-        flow = await after_a_batch_without_the_first_call(clock, asyncio.Event())
-        clock.now = 2.1
-        prompts = ids((await flow.batch()).prompts)
-        flow.cancel()
-        return prompts
-
-    assert asyncio.run(run()) == ids(PromptOrder(PROMPTS, seed=0).take(10)[6:])
+async def test_a_call_that_takes_twice_as_long_as_any_is_not_waited_for() -> None:
+    clock = Clock()
+    flow = await after_a_batch_without_the_first_call(clock, asyncio.Event())
+    clock.now = 2.1
+    prompts = ids((await full(flow)).prompts)
+    flow.cancel()
+    assert prompts == ids(PromptOrder(PROMPTS, seed=0).take(10)[6:])
 
 
-def test_no_prompt_is_admitted_beyond_the_last_step() -> None:
-    async def run() -> int:
-        flow = pipeline(AnsweringPool(), max_staleness=3, prompts_left=8)
-        flow.admit()
-        flow.trained(await flow.batch(), None)
-        flow.admit()
-        return len(untrained(flow))
-
-    assert asyncio.run(run()) == 4
+async def test_no_prompt_is_admitted_beyond_the_last_step() -> None:
+    flow = pipeline(Samplers(), max_staleness=3, prompts_left=8)
+    flow.admit()
+    trained(flow, await full(flow))
+    flow.admit()
+    assert len(untrained(flow)) == 4
 
 
-def test_queued_prompts_go_before_the_order() -> None:
-    async def run() -> list[str]:
-        order = PromptOrder(PROMPTS, seed=0)
-        flow = pipeline(AnsweringPool(), order=order, queue=deque([PROMPTS[3], PROMPTS[5]]))
-        flow.admit()
-        return ids(flow.unfinished())
-
-    assert asyncio.run(run()) == ["3", "5", *ids(PromptOrder(PROMPTS, seed=0).take(2))]
+async def test_queued_prompts_go_before_the_order() -> None:
+    order = PromptOrder(PROMPTS, seed=0)
+    flow = pipeline(Samplers(), order=order, queue=deque([PROMPTS[3], PROMPTS[5]]))
+    flow.admit()
+    assert ids(flow.unfinished()) == ["3", "5", *ids(PromptOrder(PROMPTS, seed=0).take(2))]
 
 
-def test_groups_that_teach_nothing_are_replaced_and_their_prompts_kept() -> None:
+async def test_groups_that_teach_nothing_are_replaced_and_their_prompts_kept() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
 
-    async def run() -> None:
-        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(dull=[order[1], order[4]]), dynamic_sampling=1)
-        flow.admit()
-        batch = await flow.batch()
-        assert ids(batch.prompts) == [order[0], order[2], order[3], order[5]]  # in the order of admission
-        assert batch.references == batch.prompts and batch.filtered == 2 and len(batch.calls) == 4
-        assert [(prompt.id, prompt.attempt) for prompt in flow.filtered] == [(order[1], 1), (order[4], 1)]
-        assert flow.unfinished() == []
-
-    asyncio.run(run())
+    flow = pipeline(Samplers(), rewards=Rewards(dull=[order[1], order[4]]), dynamic_sampling=1)
+    flow.admit()
+    batch = await full(flow)
+    assert ids(batch.prompts) == [order[0], order[2], order[3], order[5]]  # in the order of admission
+    assert [group.reference for group in batch.groups] == batch.prompts and batch.filtered == 2 and len(batch.rollouts) == 4
+    assert [(prompt.id, prompt.attempt) for prompt in flow.filtered] == [(order[1], 1), (order[4], 1)]
+    assert flow.unfinished() == []
 
 
-def test_prompts_set_aside_come_once_more_when_the_epoch_is_over() -> None:
+async def test_filtered_prompts_come_once_more_when_the_epoch_is_over() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
 
-    async def run() -> None:
-        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(dull=order[:1], hopeless=order[1:2]), dynamic_sampling=1)
-        trained: list[Prompt] = []
-        for _ in range(3):
-            flow.admit()
-            batch = await flow.batch()
-            flow.trained(batch, None)
-            trained += batch.prompts
-        assert ids(trained) == [*order[2:], *order[:2]]  # every prompt once, none of the next epoch
-        assert [prompt.attempt for prompt in trained] == [0] * 10 + [1, 1]
-        assert not flow.filtered and {prompt.epoch for prompt in trained} == {0}
-
-    asyncio.run(run())
+    flow = pipeline(Samplers(), rewards=Rewards(dull=order[:1], hopeless=order[1:2]), dynamic_sampling=1)
+    done: list[Prompt] = []
+    for _ in range(3):
+        flow.admit()
+        batch = await full(flow)
+        trained(flow, batch)
+        done += batch.prompts
+    assert ids(done) == [*order[2:], *order[:2]]  # every prompt once, none of the next epoch
+    assert [prompt.attempt for prompt in done] == [0] * 10 + [1, 1]
+    assert not flow.filtered and {prompt.epoch for prompt in done} == {0}
 
 
-def test_no_more_prompts_are_replaced_than_the_bound_allows() -> None:
+async def test_no_more_prompts_are_replaced_than_the_bound_allows() -> None:
     everything = [prompt.id for prompt in PROMPTS]
-
-    async def run(bound: int) -> Batch:
-        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(hopeless=everything), dynamic_sampling=bound)
-        flow.admit()
-        return await flow.batch()
-
     for bound in (0, 1, 2):
-        batch = asyncio.run(run(bound))
+        flow = pipeline(Samplers(), rewards=Rewards(hopeless=everything), dynamic_sampling=bound)
+        flow.admit()
+        batch = await full(flow)
         assert batch.filtered == 4 * bound and len(batch.groups) == 4
 
 
-def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None:
+async def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
 
-    async def run() -> None:
-        flow = pipeline(AnsweringPool(), 1, rewards=AnsweringPool(dull=order[:1]), dynamic_sampling=1)
-        flow.admit()
-        batch = await flow.batch()
-        assert ids(batch.prompts) == order[1:5] and ids(untrained(flow))[0] == order[5]
-        flow.trained(batch, None)
-        flow.admit()
-        assert len(untrained(flow)) == 8
-        following = await flow.batch()
-        assert ids(following.prompts)[0] == order[5]
-        flow.cancel()
-
-    asyncio.run(run())
+    flow = pipeline(Samplers(), 1, rewards=Rewards(dull=order[:1]), dynamic_sampling=1)
+    flow.admit()
+    batch = await full(flow)
+    assert ids(batch.prompts) == order[1:5] and ids(untrained(flow))[0] == order[5]
+    trained(flow, batch)
+    flow.admit()
+    assert len(untrained(flow)) == 8
+    following = await full(flow)
+    assert ids(following.prompts)[0] == order[5]
+    flow.cancel()
 
 
-class ErraticPool(AnsweringPool):
-    """Answers after a random while; of its groups a random share is dull."""
+@dataclass
+class ErraticSamplers(Samplers):
+    """Answer after a random while."""
 
-    def __init__(self, rng: random.Random, version: Callable[[], Version], dull_share: float):
-        super().__init__()
-        self._rng, self._version_now, self._dull_share = rng, version, dull_share
+    rng: random.Random = field(default_factory=random.Random)
 
-    async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
-        for _ in range(self._rng.randrange(12)):
-            await asyncio.sleep(0)
-        groups, version = invoke(self), self._version_now()
-        for _ in range(self._rng.randrange(12)):
-            await asyncio.sleep(0)
-        spreads = tuple(float(self._rng.random() >= self._dull_share) for _ in groups)
-        return CallReport(seconds=0.0, version=version, spreads=spreads), groups
+    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
+        await a_while(self.rng)
+        sampled = await super().sample(prompts, mode, snapshot)
+        await a_while(self.rng)
+        return sampled
+
+
+@dataclass
+class ErraticRewards(Rewards):
+    """Score after a random while; of the groups a random share is dull."""
+
+    rng: random.Random = field(default_factory=random.Random)
+    dull_share: float = 0.0
+
+    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
+        await a_while(self.rng)
+        return await super().score(groups)
+
+    def is_dull(self, prompt: Prompt) -> bool:
+        return self.rng.random() < self.dull_share
+
+
+async def a_while(rng: random.Random) -> None:
+    for _ in range(rng.randrange(12)):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_no_history_loses_a_prompt_or_trains_on_one_twice(seed: int) -> None:
+async def test_no_history_loses_a_prompt_or_trains_on_one_twice(seed: int) -> None:
     """Random delays, dull groups and staleness, stopped and resumed with other settings: every prompt taken is in one place."""
-    asyncio.run(_erratic_history(random.Random(seed)))
-
-
-async def _erratic_history(rng: random.Random) -> None:
+    rng = random.Random(seed)
     prompts = [Prompt(id=str(n), question="q", answers=("a",)) for n in range(rng.randrange(3, 30))]
-    order, queue, aside, step, trained = {"epoch": 0, "position": 0}, [], [], 0, []
+    order, queue, aside, step, done = {"epoch": 0, "position": 0}, [], [], 0, []
     while step < 30:
         max_staleness = rng.randrange(4)
         flow = pipeline(
-            AnsweringPool(),
+            ErraticSamplers(rng=rng),
             max_staleness,
+            rewards=ErraticRewards(rng=rng, dull_share=rng.choice([0, 0.3, 0.9, 1])),
             order=PromptOrder(prompts, seed=0, **order),
             queue=deque(queue),
             filtered=deque(aside),
             dynamic_sampling=rng.choice([0, 1, 3]),
             prompts_left=(30 - step) * 4,
-            weights=Snapshot(Version(0, step)),
+            version=Version(0, step),
             prompts_per_call=rng.choice([1, 2, 4]),
         )
-        flow.source.samplers = ErraticPool(rng, lambda flow=flow: flow.source.weights.version, 0)
-        flow.source.rewards = ErraticPool(rng, lambda: FIRST, rng.choice([0, 0.3, 0.9, 1]))
         for _ in range(min(rng.randrange(1, 8), 30 - step)):
             flow.admit()
             batch = await asyncio.wait_for(flow.batch(), 20)
@@ -378,218 +396,158 @@ async def _erratic_history(rng: random.Random) -> None:
                 flow.give_back(batch)
                 batch = await asyncio.wait_for(flow.batch(), 20)
             step += 1
-            flow.trained(batch, Snapshot(Version(0, step)))
-            trained += [prompt.key for prompt in batch.prompts]
+            trained(flow, batch, Version(0, step))
+            done += [prompt.key for prompt in batch.prompts]
             assert max(batch.staleness) <= max_staleness and len(batch.groups) == 4
             taken = flow.order.epoch * len(prompts) + flow.order.position
             kept = [prompt.key for prompt in [*untrained(flow), *flow.filtered]]
-            assert len({*trained, *kept}) == len(trained) + len(kept) == taken
+            assert len({*done, *kept}) == len(done) + len(kept) == taken
         order, queue, aside = flow.order.state(), untrained(flow), list(flow.filtered)
         flow.cancel()
         await asyncio.sleep(0)
 
 
-class FailingPool(AnsweringPool):
-    """Calls with a prompt in `poison` fail; those with one in `lost` meet lost inputs, so many times."""
-
-    def __init__(self, poison: Iterable[str] = (), lost: int = 0):
-        super().__init__()
-        self.poison, self.lost, self.asked = set(poison), lost, list[list[str]]()
-
-    async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
-        prompts = invoke(self)
-        self.asked.append(ids(prompts))
-        if self.lost:
-            self.lost -= 1
-            raise InputsLost("worker: what it was given is lost")
-        if bad := self.poison & set(ids(prompts)):
-            raise ReplicasLost(f"worker: one call lost {attempts} replicas ({min(bad)})")
-        return await super().call(lambda pool: prompts, attempts)
-
-
-def test_a_prompt_that_fails_three_times_alone_is_set_aside_and_the_others_go_on() -> None:
+async def test_a_prompt_that_fails_three_times_alone_is_left_out_and_the_others_go_on() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
-    failed: list[FailedPrompt] = []
-
-    async def run() -> None:
-        samplers = FailingPool(poison=[order[1]])
-        flow = pipeline(samplers, fail=failed.append)
-        flow.admit()
-        batch = await flow.batch()
-        assert ids(batch.prompts) == [order[0], order[2], order[3], order[4]]
-        assert samplers.asked.count([order[1]]) == 3 and samplers.asked.count(order[:2]) == 1
-        assert untrained(flow) == []
-
-    asyncio.run(run())
-    assert [f.prompt.id for f in failed] == [order[1]]
-    assert "one call lost" in str(failed[0].error)
+    samplers = Samplers(poison={order[1]})
+    flow = pipeline(samplers)
+    flow.admit()
+    assert await flow.batch() is None and [each.prompt.id for each in flow.failed] == [order[1]]
+    assert "lost its replica" in str(flow.failed[0].error)
+    flow.failed = []
+    assert ids((await full(flow)).prompts) == [order[0], order[2], order[3], order[4]]
+    assert samplers.asked.count([order[1]]) == 3 and samplers.asked.count(order[:2]) == 1
+    assert untrained(flow) == []
 
 
-def test_the_first_of_a_prompts_errors_is_told() -> None:
-    class Worsening(FailingPool):
-        async def call(self, invoke: Any, attempts: int = 3) -> tuple[CallReport, list[Any]]:
-            raise ReplicasLost(f"cause {len(self.asked.append([]) or self.asked)}")
-
-    failed: list[FailedPrompt] = []
-
-    def stop(prompt: FailedPrompt) -> None:
-        failed.append(prompt)
-        raise ClusterError("too many")
-
-    async def run() -> None:
-        flow = pipeline(Worsening(), prompts_per_call=1, prompts_left=1, fail=stop)
-        flow.admit()
-        with pytest.raises(ClusterError, match="too many"):
-            await flow.batch()
-
-    asyncio.run(run())
-    assert str(failed[0].error) == "cause 1"
+async def test_where_all_prompts_fail_each_batch_tells_of_some() -> None:
+    flow = pipeline(Samplers(poison={prompt.id for prompt in PROMPTS}), prompts_per_call=1)
+    flow.admit()
+    for _ in range(3):
+        assert await flow.batch() is None and flow.failed
+        flow.failed = []
+    flow.cancel()
 
 
-def test_lost_weights_are_published_once_more_and_the_calls_repeated_in_their_order() -> None:
-    order = ids(PromptOrder(PROMPTS, seed=0).take(4))
-    published: list[Snapshot] = []
-
-    async def republish() -> Snapshot:
-        await asyncio.sleep(0)
-        published.append(Snapshot(FIRST, ["again"]))
-        return published[-1]
-
-    async def run() -> None:
-        samplers = FailingPool(lost=2)
-        flow = pipeline(samplers, republish=republish)
-        flow.admit()
-        assert ids((await flow.batch()).prompts) == order
-        assert len(published) == 1 and flow.source.weights is published[0]
-
-    asyncio.run(run())
+async def test_the_first_of_a_prompts_errors_is_told() -> None:
+    flow = pipeline(Samplers(poison={prompt.id for prompt in PROMPTS}), prompts_per_call=1, prompts_left=1)
+    flow.admit()
+    assert await flow.batch() is None
+    assert str(flow.failed[0].error).startswith("sampler: call 1 ")
 
 
-def test_groups_lost_before_they_are_scored_are_sampled_again() -> None:
-    async def run() -> None:
-        samplers = AnsweringPool()
-
-        async def same() -> Snapshot:
-            return flow.source.weights
-
-        flow = pipeline(samplers, rewards=FailingPool(lost=1), republish=same)
-        flow.admit()
-        assert ids((await flow.batch()).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
-        assert samplers.calls == 3
-
-    asyncio.run(run())
+async def test_lost_weights_are_published_once_more_and_the_calls_repeated_in_their_order() -> None:
+    learner = Publisher()
+    snapshots = SnapshotStore(learner, FIRST)  # type: ignore[arg-type]  # of a learner it asks for no more
+    snapshots.current = Snapshot(FIRST, "lost")
+    flow = pipeline(Samplers(lost=2), snapshots=snapshots)
+    flow.admit()
+    assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+    assert len(learner.published) == 1 and snapshots.current is learner.published[0]
 
 
-def test_a_batch_given_back_comes_again_first_and_in_its_order() -> None:
-    async def run() -> None:
-        flow = pipeline(AnsweringPool())
-        flow.admit()
-        batch = await flow.batch()
-        flow.give_back(batch)
-        flow.admit()
-        assert ids((await flow.batch()).prompts) == ids(batch.prompts)
+async def test_inputs_that_are_lost_again_and_again_end_the_run() -> None:
+    flow = pipeline(Samplers(lost=99))
+    flow.admit()
+    with pytest.raises(InputsLost):
+        await flow.batch()
+    flow.cancel()
 
-    asyncio.run(run())
+
+async def test_groups_lost_before_they_are_scored_are_sampled_again() -> None:
+    samplers = Samplers()
+    flow = pipeline(samplers, rewards=Rewards(lost=1))
+    flow.admit()
+    assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+    assert samplers.calls == 3
+
+
+async def test_a_batch_given_back_comes_again_first_and_in_its_order() -> None:
+    flow = pipeline(Samplers())
+    flow.admit()
+    batch = await full(flow)
+    flow.give_back(batch)
+    flow.admit()
+    assert ids((await full(flow)).prompts) == ids(batch.prompts)
 
 
 @pytest.mark.parametrize("mode", ["sample", "gold"])
-def test_a_batch_given_back_is_trained_before_what_was_made_ahead_of_it(mode: Mode) -> None:
+async def test_a_batch_given_back_is_trained_before_what_was_made_ahead_of_it(mode: Mode) -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
 
-    async def run() -> None:
-        samplers = AnsweringPool()
-        flow = pipeline(samplers, max_staleness=0)
-        flow.source.stage = replace(flow.stage, mode=mode)
+    stage = Stage(name="rl", mode=mode, first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
+    flow = pipeline(Samplers(), stage=stage)
+    flow.admit()
+    batch = await full(flow)
+    flow.give_back(batch)
+    done = []
+    for _ in range(3):
         flow.admit()
-        batch = await flow.batch()
-        flow.give_back(batch)
-        trained = []
-        for _ in range(3):
-            flow.admit()
-            batch = await flow.batch()
-            flow.trained(batch, None)
-            trained += ids(batch.prompts)
-        assert trained == order and flow.order.position == 12
-
-    asyncio.run(run())
+        batch = await full(flow)
+        trained(flow, batch)
+        done += ids(batch.prompts)
+    assert done == order and flow.order.position == 12
 
 
-def test_a_batch_given_back_is_the_same_where_groups_were_replaced_in_it() -> None:
+async def test_a_batch_given_back_is_the_same_where_groups_were_replaced_in_it() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
 
-    async def run() -> None:
-        flow = pipeline(AnsweringPool(), rewards=AnsweringPool(hopeless=order[1:9]), dynamic_sampling=1)
-        flow.admit()
-        batch = await flow.batch()
-        flow.give_back(batch)
-        assert flow.given_back == batch.prompts
-        again = await flow.batch()
-        assert (again.prompts, again.filtered, len(again.calls)) == (batch.prompts, 4, len(batch.calls))
-        assert ids([*flow.filtered]) == order[1:5]
-
-    asyncio.run(run())
+    flow = pipeline(Samplers(), rewards=Rewards(hopeless=order[1:9]), dynamic_sampling=1)
+    flow.admit()
+    batch = await full(flow)
+    flow.give_back(batch)
+    assert flow.given_back == batch.prompts
+    again = await full(flow)
+    assert (again.prompts, again.filtered, len(again.rollouts)) == (batch.prompts, 4, len(batch.rollouts))
+    assert ids([*flow.filtered]) == order[1:5]
 
 
-def test_a_batch_given_back_comes_first_in_a_checkpoint_too() -> None:
+async def test_a_batch_given_back_comes_first_in_a_checkpoint_too() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
     gold = Stage(name="supervised", mode="gold", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
 
-    async def run() -> list[str]:
-        flow = pipeline(AnsweringPool(), stage=gold, prompts_per_call=3)
-        flow.ready.extend(GroupRef(prompt, prompt, FIRST, None) for prompt in flow.order.take(6))
-        flow.give_back(await flow.batch())
-        state = TrainState()
-        assert note(flow, state) == []
-        return [id for _, id, _ in state.pending]
-
-    assert asyncio.run(run()) == order[:6]
+    flow = pipeline(Samplers(), stage=gold, prompts_per_call=3)
+    flow.ready.extend(GroupRef(prompt, prompt, FIRST, None) for prompt in flow.order.take(6))
+    flow.give_back(await full(flow))
+    state = RunState()
+    assert note_position(flow, state) == []
+    assert [saved.id for saved in state.pending] == order[:6]
 
 
-def test_a_prompt_that_fails_when_its_batch_is_made_again_is_left_out() -> None:
+async def test_a_prompt_that_fails_when_its_batch_is_made_again_is_left_out() -> None:
     order = ids(PromptOrder(PROMPTS, seed=0).take(12))
-    failed: list[FailedPrompt] = []
-
-    async def run() -> None:
-        samplers = FailingPool()
-        flow = pipeline(samplers, fail=failed.append)
-        flow.admit()
-        batch = await flow.batch()
-        flow.give_back(batch)
-        samplers.poison = {order[2]}
-        assert ids((await flow.batch()).prompts) == [*order[:2], order[3], order[4]]
-
-    asyncio.run(run())
-    assert [one.prompt.id for one in failed] == [order[2]]
+    samplers = Samplers()
+    flow = pipeline(samplers)
+    flow.admit()
+    flow.give_back(await full(flow))
+    samplers.poison = {order[2]}
+    assert await flow.batch() is None and [each.prompt.id for each in flow.failed] == [order[2]]
+    flow.failed = []
+    assert ids((await full(flow)).prompts) == [*order[:2], order[3], order[4]]
 
 
-def test_what_is_finished_at_a_checkpoint_is_kept_with_it_and_counted_in_the_next_batch() -> None:
-    async def run() -> None:
-        samplers = AnsweringPool()
-        flow = pipeline(samplers, max_staleness=2)
-        flow.admit()
-        batch = await flow.batch()
-        flow.trained(batch, None)
-        samplers.ends = deque([asyncio.Event()])
-        flow.admit()
-        for _ in range(9):
-            await asyncio.sleep(0)
-        made, unfinished = flow.made_ahead(), flow.unfinished()
-        assert (len(made), len(unfinished)) == (10, 2)
-        assert not {group.prompt for group in made} & set(unfinished)
-        following = await flow.batch()
-        assert following.groups == made[:4] and len(batch.calls) + len(following.calls) == 7
-        flow.cancel()
-
-    asyncio.run(run())
+async def test_what_is_finished_at_a_checkpoint_is_kept_with_it_and_counted_in_the_next_batch() -> None:
+    samplers = Samplers()
+    flow = pipeline(samplers, max_staleness=2)
+    flow.admit()
+    batch = await full(flow)
+    trained(flow, batch)
+    samplers.ends = deque([asyncio.Event()])
+    flow.admit()
+    for _ in range(9):
+        await asyncio.sleep(0)
+    made, unfinished = flow.made_ahead(), flow.unfinished()
+    assert (len(made), len(unfinished)) == (10, 2)
+    assert not {group.prompt for group in made} & set(unfinished)
+    following = await full(flow)
+    assert following.groups == made[:4] and len(batch.rollouts) + len(following.rollouts) == 7
+    flow.cancel()
 
 
-def test_groups_of_a_checkpoint_are_trained_on_before_new_ones() -> None:
-    async def run() -> None:
-        saved = [GroupRef(PROMPTS[n], f"group {n}", FIRST, 1.0) for n in (7, 3)]
-        flow = pipeline(AnsweringPool(), ready=deque(saved))
-        flow.admit()
-        batch = await flow.batch()
-        assert batch.references[:2] == ["group 7", "group 3"] and len(batch.groups) == 4
-        assert flow.order.position == 2
-
-    asyncio.run(run())
+async def test_groups_of_a_checkpoint_are_trained_on_before_new_ones() -> None:
+    saved = [GroupRef(PROMPTS[n], f"group {n}", FIRST, 1.0) for n in (7, 3)]
+    flow = pipeline(Samplers(), ready=deque(saved))
+    flow.admit()
+    batch = await full(flow)
+    assert [group.reference for group in batch.groups[:2]] == ["group 7", "group 3"] and len(batch.groups) == 4
+    assert flow.order.position == 2
