@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.commands.train import train_request, training
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from cluster.training import pipeline_state
 from cluster.training.isolation import FailedPrompt
 from cluster.training.pipeline import Pipeline
@@ -107,7 +107,7 @@ def test_prompts_that_fail_while_a_step_is_saved_belong_to_it(
     """A resume from there must not try them again, so they may not be cut back. Afterwards they are the next step's."""
     failed = FailedPrompt(Prompt(id="bad", question="who ?", answers=("me",)), RuntimeError("no"))
 
-    def note(pipeline: Pipeline, state: TrainState) -> list[GroupRef]:
+    def note(pipeline: Pipeline, state: RunState) -> list[GroupRef]:
         if finds:
             pipeline.fail(failed)
             return []

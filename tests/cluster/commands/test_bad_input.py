@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.store.checkpoint import Checkpoints, TrainState, newest
+from cluster.store.checkpoint import Checkpoints, RunState, newest
 from cluster.store.run_folder import RunFolder
 from launch import COMMANDS, main
 from rollout.errors import CheckpointError, SettingsError, writing
@@ -562,9 +562,9 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -> None
             (folder / "weights").write_text("2")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    asyncio.run(checkpoints.save(TrainState(step=1), config, room_for_this))
+    asyncio.run(checkpoints.save(RunState(step=1), config, room_for_this))
     with pytest.raises(CheckpointError, match="No space left on device"):
-        asyncio.run(checkpoints.save(TrainState(step=2), config, no_room))
+        asyncio.run(checkpoints.save(RunState(step=2), config, no_room))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "latest", "step-1"]
     found = newest(tmp_path, print)
     assert found is not None and found[1].step == 1
@@ -580,7 +580,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(
 ) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run", symlinks=True)
     capsys.readouterr()
-    with RunFolder(run).held():
+    with RunFolder(run).locked():
         assert main(["train", "--resume", str(run)]) == 2
     assert capsys.readouterr().err == f"error: {run}: another process trains it; wait for its end, or stop it\n"
 
@@ -591,7 +591,7 @@ def test_a_file_system_without_locks_is_told(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr("cluster.store.run_folder.fcntl.flock", no_locks)
     expected = f"^{tmp_path}: its file system has no locks (Function not implemented); mount it with them"
-    with pytest.raises(CheckpointError, match=expected.replace("(", r"\(").replace(")", r"\)")), RunFolder(tmp_path).held():
+    with pytest.raises(CheckpointError, match=expected.replace("(", r"\(").replace(")", r"\)")), RunFolder(tmp_path).locked():
         pass
 
 

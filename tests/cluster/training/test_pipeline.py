@@ -38,8 +38,8 @@ class Port:
 
 @dataclass
 class Samplers(Port):
-    """Calls begin when `gates` let them and end when `ends` do; those with a prompt in `poison` fail, the first `lost` lose their
-    inputs. version: of the weights they claim to sample with, where it is not the current one. A group is its prompt."""
+    """Calls begin when `gates` let them and end when `ends` do; those with a prompt in `poison` fail, the first `lost` lose
+    their inputs. version: of the weights they claim to sample with, where it is not the current one. A group is its prompt."""
 
     version: Version | None = None
     gates: deque[asyncio.Event] = field(default_factory=deque)

@@ -164,7 +164,7 @@ def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, 
     assert len(trained) == 4 * len(metrics)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
     kept = {(epoch, id) for epoch, id, _ in state["pending"] + state["filtered"]} | {
-        (epoch, id) for epoch, id, *_ in state["ready"]
+        (epoch, id) for (epoch, id, _), *_ in state["ready"]
     }
     order = state["order"]
     assert order["epoch"] == 1  # the first is over: those set aside in it had their second attempt
