@@ -158,7 +158,7 @@ async def sample(
 
     def invoke(actor: Any) -> list[Any]:
         current = weights()
-        options = actor.groups.options(num_returns=1 + len(prompts))
+        options = actor.sample.options(num_returns=1 + len(prompts))
         return options.remote(list(prompts), mode, current.version, current.references)
 
     return await samplers.call(invoke, attempts)
