@@ -101,13 +101,13 @@ def our_steps(folder: Path, questions: list[list[str]]) -> list[tuple[float, ...
     learner = Learner(load_policy(folder, POLICY, torch.float32, "cpu"), settings, ROLLOUT, POLICY, {"f1": 1.0})
     steps = len(questions)
     learner.begin(Stage(name="rl", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS, lr=LR, lr_warmup_steps=0))
-    sampler = Sampler(load_policy(folder, POLICY, torch.float32, "cpu"), Retriever(None, "all", 0), ROLLOUT, seed=0)
+    sampler = Sampler(load_policy(folder, POLICY, torch.float32, "cpu"), Retriever("all", 0), ROLLOUT, seed=0)
     scorer = Scorer(RewardSettings())
     seconds = []
     for step, of_step in enumerate(questions, 1):
         prompts = [Prompt(id=str(i), question=text, answers=(text[-60:],), epoch=step) for i, text in enumerate(of_step)]
         marks = [time.perf_counter()]
-        groups = sampler.groups(prompts, "sample", Version(0, step))
+        groups = sampler.sample(prompts, "sample", Version(0, step)).groups
         marks.append(time.perf_counter())
         scored = [scorer.score(group) for group in groups]
         marks.append(time.perf_counter())

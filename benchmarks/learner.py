@@ -31,7 +31,7 @@ LogProbs = Callable[[FidPolicy, list[Context], torch.Tensor], torch.Tensor]
 
 
 def our_logprobs(policy: FidPolicy, contexts: list[Context], responses: torch.Tensor) -> torch.Tensor:
-    return policy.score(contexts, responses, 1.0).logprobs.flatten(0, 1)
+    return policy.token_logprobs(contexts, responses, 1.0).logprobs.flatten(0, 1)
 
 
 WAYS: dict[str, LogProbs] = {"patch": patch_logprobs, "encode-once": encode_once_logprobs, "ours": our_logprobs}

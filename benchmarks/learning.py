@@ -30,8 +30,7 @@ from reward.scorer import Scorer
 from rollout.data import demo
 from rollout.data.dataset import read_prompts
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.open import open_retriever
 from rollout.sampler import Sampler
 from rollout.types import Prompt, Version
 
@@ -149,7 +148,7 @@ def write_single_passages(used: Settings, path: Path) -> Path:
     """Every example once with each of the passages that would be fused for it, as LAPDOG's patch forms its groups."""
     assert used.data.train is not None and used.data.passages is not None
     prompts = read_prompts(used.data.train)
-    retriever = Retriever(Corpus.open(used.data.passages, used.data.cache), used.data.query, used.policy.n_context)
+    retriever = open_retriever(used.data, used.policy.n_context)
     with path.open("w", encoding="utf-8") as out:
         for prompt, retrieval in zip(prompts, retriever.retrieve(prompts), strict=True):
             for k, passage in enumerate(retrieval.passages):
@@ -189,14 +188,13 @@ def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
     """Figures of a checkpoint's greedy replies to the demo's held-out file, with all passages fused."""
     settings = build(Settings, demo.SETTINGS | {"seed": seed})
     data = run.parent / "stage-1" / "data"
-    retriever = Retriever(
-        Corpus.open(data / "passages.jsonl", settings.data.cache), settings.data.query, settings.policy.n_context
-    )
+    passages = settings.data.model_copy(update={"passages": data / "passages.jsonl"})
+    retriever = open_retriever(passages, settings.policy.n_context)
     policy = load_policy(run / "checkpoints" / f"step-{step}" / "policy", settings.policy, DTYPES["float32"], "cpu")
     sampler = Sampler(policy, retriever, settings.rollout, seed)
     prompts: Sequence[Prompt] = read_prompts(data / "valid.jsonl")
     calls = [prompts[i : i + PER_CALL] for i in range(0, len(prompts), PER_CALL)]
-    groups = [group for call in calls for group in sampler.groups(call, "greedy", Version(0, step))]
+    groups = [group for call in calls for group in sampler.sample(call, "greedy", Version(0, step)).groups]
     scorer = Scorer(RewardSettings())
     figures = evaluate([scorer.score(group) for group in groups], None, scorer)
     return {name: value for name, value in figures.items() if isinstance(value, float)}

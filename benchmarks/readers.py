@@ -10,8 +10,10 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from transformers.modeling_outputs import BaseModelOutput
 
 from rollout.config import PolicySettings
+from rollout.policy.base import Policy
+from rollout.policy.family_t5 import T5
 from rollout.policy.fid import FidPolicy
-from rollout.policy.interface import Context, Policy
+from rollout.policy.interface import Context
 from rollout.policy.templates import with_templates
 
 VOCABULARY = 32128
@@ -31,7 +33,7 @@ def reader(seed: int) -> FidPolicy:
     config = T5Config(vocab_size=VOCABULARY, decoder_start_token_id=0, dropout_rate=0.0)  # its other defaults are T5-small's
     torch.manual_seed(seed)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>")))
-    return FidPolicy(T5ForConditionalGeneration(config), tokenizer, with_templates(PolicySettings(), None, is_t5=True))
+    return FidPolicy(T5ForConditionalGeneration(config), tokenizer, with_templates(PolicySettings(), None, T5))
 
 
 def random_contexts(shape: Shape, seed: int = 0) -> list[Context]:

@@ -102,7 +102,14 @@ def group_of(name: str, answer: str, texts: Sequence[str]) -> Group:
         retrieval=Retrieval(passages=(), scores=()),
         context_ids=(),
         responses=tuple(
-            Response(text=text, token_ids=nothing.astype(np.int32), sampler_logprobs=nothing, finished=True) for text in texts
+            Response(
+                text=text,
+                token_ids=nothing.astype(np.int32),
+                sampler_logprobs=nothing,
+                mask=nothing.astype(np.bool_),
+                finished=True,
+            )
+            for text in texts
         ),
         version=Version(0, 0),
     )

@@ -45,7 +45,7 @@ def by_generate(policy: FidPolicy, contexts: list[Context], k: int) -> int:
 
 def ours(policy: FidPolicy, contexts: list[Context], k: int) -> int:
     uniforms = np.random.default_rng(0).random((len(contexts) * k, SHAPE.response_tokens))
-    groups, _ = policy.sample(contexts, k, Decoding(SHAPE.response_tokens, uniforms=uniforms))
+    groups = policy.sample(contexts, k, Decoding(SHAPE.response_tokens, uniforms=uniforms)).responses
     return sum(len(response.token_ids) for group in groups for response in group)
 
 

@@ -45,10 +45,8 @@ def sequence_kl(batches: Sequence[MicroBatch], reference: Sequence[torch.Tensor]
     """KL(sampler || reference) of every response, float32 [N]: the estimate of `kl_estimator` summed over its tokens."""
     kl = torch.zeros(sum(len(micro.rows) for micro in batches))
     for micro, logprobs in zip(batches, reference, strict=True):
-        per_token = kl_divergence(micro.sampler_logprobs, logprobs, settings.switch("kl_estimator")).masked_fill(
-            ~micro.real, 0.0
-        )
-        kl[micro.rows.cpu()] = per_token.sum(-1).float().cpu()
+        per_token = kl_divergence(micro.sampler_logprobs, logprobs, settings.switch("kl_estimator"))
+        kl[micro.rows.cpu()] = per_token.masked_fill(~micro.token_mask, 0.0).sum(-1).float().cpu()
     return kl
 
 

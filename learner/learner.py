@@ -21,7 +21,7 @@ from learner.update_metrics import PassOutcome, UpdateMetrics, update_metrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import CheckpointError, SettingsError
 from rollout.peak_memory import peak_memory_mb
-from rollout.policy.interface import Policy
+from rollout.policy.interface import Trainable
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.policy.weights import FlatWeights, wire_buffer
 from rollout.types import Group
@@ -34,7 +34,7 @@ class Learner:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Trainable,
         settings: LearnerSettings,
         rollout: RolloutSettings,
         policy_settings: PolicySettings,
@@ -43,10 +43,10 @@ class Learner:
         self.settings, self.rollout, self.policy_settings = settings, rollout, policy_settings
         self.policy = self._prepared(policy)
         self.reward_weights = reward_weights
-        self.device = str(policy.model.device)
+        self.device = str(policy.device)
         self.dtype = DTYPES[policy_settings.dtype]
-        self.reference: Policy | None = None
-        self._wire = wire_buffer(self.policy.trained_parameters(), self.dtype)
+        self.reference: Trainable | None = None
+        self._wire = wire_buffer(self.policy.trained_parameters().values(), self.dtype)
 
     def begin(self, stage: Stage, reference: str | Path | None = None) -> None:
         """Start a stage: a new optimiser, and the reference where one is needed, which is the policy as it stands now."""
@@ -54,7 +54,7 @@ class Learner:
         self.algorithm = self.settings.supervised() if stage.name == "supervised" else self.settings
         self.switches = self.algorithm.loss_switches()
         self.kl_coef: float = self.algorithm.switch("kl_coef")
-        self.optimizer = new_optimizer(self.policy.trained_parameters(), self.settings.weight_decay)
+        self.optimizer = new_optimizer(self.policy.trained_parameters().values(), self.settings.weight_decay)
         if not self.algorithm.needs_reference():
             self.reference = None
         elif (path := reference or self.settings.reference_path) is not None:
@@ -103,16 +103,16 @@ class Learner:
         self.policy.save(folder / "policy")
         if self.reference is not None:
             self.reference.save(folder / "reference")
-        save_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
+        save_optimizer(self.optimizer, self.policy.trained_parameters(), folder / "optimizer.safetensors")
         (folder / STATE).write_text(
             json.dumps({"kl_coef": self.kl_coef, "begun_at": self.algorithm.switch("kl_coef")}), encoding="utf-8"
         )
 
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
-        self.policy = self._prepared(self._load(folder / "policy"))
+        self.policy = self._prepared(self._load(folder / "policy", self.policy_settings))
         self.begin(stage, folder / "reference")
-        load_optimizer(self.optimizer, self.policy.model.named_parameters(), folder / "optimizer.safetensors")
+        load_optimizer(self.optimizer, self.policy.trained_parameters(), folder / "optimizer.safetensors")
         if self.algorithm.kl_target is not None:
             self.kl_coef = _adapted(self.kl_coef, folder / STATE)
 
@@ -120,7 +120,8 @@ class Learner:
         if self.reference is None:
             return None
         with torch.no_grad(), self._autocast():
-            return self.reference.score(micro.contexts, micro.response_ids, self._temperature()).logprobs.view(micro.mask.shape)
+            known = self.reference.token_logprobs(micro.contexts, micro.response_ids, self._temperature())
+        return known.logprobs.view(micro.token_mask.shape)
 
     def _advantages(
         self, groups: Sequence[Group], batches: Sequence[MicroBatch], reference: Sequence[torch.Tensor | None]
@@ -149,25 +150,25 @@ class Learner:
         total, parts, logprobs = 0.0, [], []
         for i, micro in enumerate(batches):
             with self._autocast():
-                scores = self.policy.score(
+                scores = self.policy.token_logprobs(
                     micro.contexts, micro.response_ids, self._temperature(), self.switches.entropy_coef > 0
                 )
             loss, statistics = policy_loss(
-                scores.logprobs.view(micro.mask.shape),
+                scores.logprobs.view(micro.loss_mask.shape),
                 micro.sampler_logprobs,
                 flat[micro.rows],
                 weights[micro.rows],
-                micro.mask,
+                micro.loss_mask,
                 self.switches if self.algorithm.kl_in == "reward" else replace(self.switches, kl_coef=self.kl_coef),
                 reference_logprobs=reference[i],
                 proximal_logprobs=proximal[i] if proximal else None,
-                entropy=scores.entropy.view(micro.mask.shape),
+                entropy=scores.entropy.view(micro.loss_mask.shape),
             )
             loss.backward()
             total += float(loss.detach())
             parts.append(statistics)
-            logprobs.append(scores.logprobs.detach().view(micro.mask.shape))
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.trained_parameters(), self.settings.max_grad_norm)
+            logprobs.append(scores.logprobs.detach().view(micro.loss_mask.shape))
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trained_parameters().values(), self.settings.max_grad_norm)
         return PassOutcome(total, float(norm), TokenStatistics.concatenated(parts)), logprobs
 
     def _step(self, lr: float) -> None:
@@ -191,16 +192,16 @@ class Learner:
     def _autocast(self) -> AbstractContextManager[object]:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.policy.model.device.type, self.dtype)
+        return torch.autocast(self.policy.device.type, self.dtype)
 
-    def _prepared(self, policy: Policy) -> Policy:
+    def _prepared(self, policy: Trainable) -> Trainable:
         """Set up for backward passes; before anything is computed with it."""
         self._compiled(policy)
         if self.settings.activation_checkpointing:
             policy.checkpoint_activations()
         return policy
 
-    def _compiled(self, policy: Policy) -> Policy:
+    def _compiled(self, policy: Trainable) -> Trainable:
         """Raises SettingsError if that is wanted and there is no compiler."""
         if self.settings.compile:
             compiler = os.environ.get("CXX", "g++")  # as torch looks for it
@@ -209,12 +210,12 @@ class Learner:
             policy.compile()
         return policy
 
-    def _load(self, path: str | Path) -> Policy:
-        return load_policy(path, self.policy_settings, torch.float32, self.device)
+    def _load(self, path: str | Path, settings: PolicySettings) -> Trainable:
+        return load_policy(path, settings, torch.float32, self.device)
 
-    def _loaded_reference(self, path: str | Path) -> Policy:
+    def _loaded_reference(self, path: str | Path) -> Trainable:
         """Raises SettingsError if it reads other tokens than the policy."""
-        reference = load_policy(path, PolicySettings(), torch.float32, self.device)  # it scores, and renders nothing
+        reference = self._load(path, PolicySettings())  # it scores, and renders nothing
         policy = self.policy
         if type(reference) is not type(policy) or reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise SettingsError(

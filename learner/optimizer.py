@@ -1,6 +1,6 @@
 """AdamW whose state is saved by parameter names, as safetensors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -17,17 +17,17 @@ def new_optimizer(parameters: Iterable[nn.Parameter], weight_decay: float) -> to
     return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay, fused=True)
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], path: Path) -> None:
-    save_file({f"{name}/{key}": value for name, p in parameters for key, value in optimizer.state[p].items()}, path)
+def save_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], path: Path) -> None:
+    save_file({f"{name}/{key}": value for name, p in parameters.items() for key, value in optimizer.state[p].items()}, path)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]], path: Path) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], path: Path) -> None:
     """Raises CheckpointError if the file is damaged or belongs to another model."""
     try:
         saved = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); resume from another checkpoint") from error
-    for name, parameter in parameters:
+    for name, parameter in parameters.items():
         state = {key: saved.pop(f"{name}/{key}") for key in STATE if f"{name}/{key}" in saved}
         if not state:  # no gradient has reached it yet
             continue

@@ -11,8 +11,7 @@ from rollout.config import DataSettings, PolicySettings, RolloutSettings
 from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.open import open_retriever
 from rollout.sampler import Sampler
 from rollout.types import Group, Mode, Prompt, SampleReport, Version
 
@@ -45,8 +44,7 @@ class SamplerActor:
         self._log = log_what_is_done()
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
         device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        corpus = Corpus.open(self._data.passages, self._data.cache) if self._data.passages is not None else None
-        retriever = Retriever(corpus, self._data.query, self._policy.n_context)
+        retriever = open_retriever(self._data, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
@@ -59,20 +57,20 @@ class SamplerActor:
         new = weights and mode != "gold" and self._sampler.version != version  # gold answers depend on none
         taken = self._take(weights[0], version) if new else 0
         synced = time.perf_counter()
-        groups = self._sampler.groups(prompts, mode, version)
+        sampled = self._sampler.sample(prompts, mode, version)
         figures = {
-            "sampled_groups": len(groups),
-            "sampled_tokens": sum(len(response.token_ids) for group in groups for response in group.responses),
+            "sampled_groups": len(prompts),
+            "sampled_tokens": sum(len(response.token_ids) for group in sampled.groups for response in group.responses),
             "seconds_sample": time.perf_counter() - synced,
             "seconds_sync": synced - start,
             "bytes_sync": taken,
-            "top_p_mass": self._sampler.top_p_mass,
-            "padding_sample": self._sampler.padding,
+            "top_p_mass": sampled.top_p_mass,
+            "padding_sample": sampled.padding,
             "peak_memory_mb_sampler": peak_memory_mb(self._device),
         }
         done = f"{mode}: {len(prompts)} prompts, {figures['sampled_tokens']} tokens in {figures['seconds_sample']:.2f} s"
         self._log.info("%s%s", done, "" if mode == "gold" else _weights_of(version, figures))
-        return SampleReport(version=version, figures=figures), *groups
+        return SampleReport(version=version, figures=figures), *sampled.groups
 
     def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
         """Bytes of the weights that were loaded."""

@@ -45,7 +45,7 @@ class LoraSettings(Section):
 
 
 class PolicySettings(Section):
-    """Templates that are not set follow the model's family: `loading.resolved`."""
+    """Templates that are not set follow the model's family: `loading.with_family_templates`."""
 
     path: str | None = Field(None, description="folder or hub name of a T5 or a causal LM; without it policy.tiny is built")
     tiny: TinySettings = TinySettings()

@@ -59,11 +59,13 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """token_ids int32 [T], up to and including the end token if `finished`; sampler_logprobs float32 [T]."""
+    """token_ids int32 [T], up to and including the end token if `finished`; sampler_logprobs float32 [T]. mask bool [T]: the
+    tokens that the loss and all that is learnt from count; False where the policy did not write a token itself."""
 
     text: str
     token_ids: np.ndarray
     sampler_logprobs: np.ndarray
+    mask: np.ndarray
     finished: bool
 
 
@@ -71,7 +73,8 @@ class Response:
 class Group:
     """A prompt, what was retrieved for it, and G responses drawn under one version of the weights.
 
-    context_ids: the encoder's K token rows, int32 [L_k] each. rewards float32 [G] and reward_parts (name -> float32 [G])
+    context_ids: the token rows that the policy read, int32 [L_k] each: one per passage where they are fused, else one.
+    rewards float32 [G] and reward_parts (name -> float32 [G])
     stay None and empty until the group is scored; NaN stands where one does not apply.
     """
 

@@ -18,6 +18,7 @@ from rollout.data.convert import question_of
 from rollout.errors import SettingsError
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.open import open_index
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.types import Group, Prompt, Version
@@ -62,7 +63,7 @@ def chat(argv: Sequence[str]) -> None:
         turns.append(f"Q: {text}")
         question = text if options.questions else question_of(options.persona or "", turns, options.history)
         prompt = Prompt(id=f"typed-{number}", question=question, answers=())
-        [group] = sampler.groups([prompt], "sample" if options.sample else "greedy", Version(0, 0))
+        [group] = sampler.sample([prompt], "sample" if options.sample else "greedy", Version(0, 0)).groups
         print_out(answer(group))
         turns.append(f"R: {group.responses[0].text}")
 
@@ -77,7 +78,8 @@ def _sampler(opened: PolicySource) -> Sampler:
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
         print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
-    retriever = Retriever(corpus, settings.data.query, n_context)
+    index = open_index(settings.data, corpus) if corpus is not None else None
+    retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
     return Sampler(policy, retriever, settings.rollout.model_copy(update={"group_size": 1}), settings.seed)

@@ -10,10 +10,9 @@ from cluster.settings.flags import dump
 from cluster.settings.tree import Settings
 from cluster.training.inputs import Inputs
 from rollout.config import DataSettings
-from rollout.policy.interface import Policy
+from rollout.policy.base import Policy
 from rollout.policy.loading import PolicySkeleton
-from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.open import open_retriever
 
 PROMPTS_MEASURED = 64
 
@@ -31,11 +30,10 @@ class Tokens:
 
 def tokens(settings: Settings, policy: Policy | PolicySkeleton, inputs: Inputs) -> Tokens:
     """Renders prompts spread over the training file, with the passages found for them."""
-    data, stage = settings.data, settings.stages()[-1]
-    corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
+    stage = settings.stages()[-1]
     count = min(PROMPTS_MEASURED, len(inputs.train))
     prompts = [inputs.train[i * len(inputs.train) // count] for i in range(count)]
-    found = Retriever(corpus, data.query, settings.policy.n_context).retrieve(prompts)
+    found = open_retriever(settings.data, settings.policy.n_context).retrieve(prompts)
     contexts = policy.contexts([prompt.question for prompt in prompts], [retrieval.passages for retrieval in found])
     lengths = [sum(len(row) for row in context) for context in contexts]
     each = settings.rollout.max_new_tokens * (settings.rollout.group_size if stage.sampled else 1)

@@ -24,8 +24,9 @@ from cluster.settings.flags import by_name, split
 from cluster.settings.tree import absolute
 from rollout.config import Section
 from rollout.errors import DISK_REMEDY, CheckpointError, SettingsError, writing
-from rollout.policy.interface import Policy, end_tokens
-from rollout.policy.loading import has_adapters, load_policy, merge_adapters
+from rollout.policy import adapters
+from rollout.policy.base import Policy
+from rollout.policy.loading import load_policy, merge_adapters
 
 
 class ExportOptions(Section):
@@ -42,11 +43,11 @@ def export(argv: Sequence[str]) -> None:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CheckpointError(f"{target}: is {'not empty' if target.is_dir() else 'a file'}; give another folder with --to")
     opened = open_policy(options.checkpoint, values)
-    if options.keep_adapters and not has_adapters(opened.path):
+    if options.keep_adapters and not adapters.are_in(opened.path):
         raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
     with writing(target, DISK_REMEDY), _place_for_drafts(target) as place:
         source = opened.path
-        if has_adapters(source) and not options.keep_adapters:
+        if adapters.are_in(source) and not options.keep_adapters:
             merge_adapters(Path(source), place / "merged")
             source = str(place / "merged")
         _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, place / "draft")
@@ -70,15 +71,13 @@ def _place_for_drafts(target: Path) -> Iterator[Path]:
 
 def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:
     """The generation config is what evaluation decodes with: nothing of the base model's own, such as a repetition penalty."""
-    config, before = policy.model.config, policy.model.generation_config
-    start = getattr(config, "decoder_start_token_id", None)
     policy.model.generation_config = GenerationConfig(
         max_new_tokens=opened.settings.rollout.max_new_tokens,
         do_sample=False,
         num_beams=1,
-        bos_token_id=before.bos_token_id,
-        decoder_start_token_id=config.pad_token_id if start is None and config.is_encoder_decoder else start,
-        eos_token_id=end_tokens(policy.model, policy.tokenizer),
+        bos_token_id=policy.model.generation_config.bos_token_id,
+        decoder_start_token_id=policy.start_token,
+        eos_token_id=policy.end_tokens,
         pad_token_id=policy.tokenizer.pad_token_id,
     )
     policy.save(folder)

@@ -15,8 +15,8 @@ from cluster.settings.tree import Settings
 from cluster.store.records import EVALUATION_COLUMNS, Row
 from cluster.store.run_folder import RunFolder, read_settings
 from cluster.training.inputs import is_demo
-from rollout.policy.fid import FidPolicy
-from rollout.policy.interface import Policy
+from rollout.policy.base import Policy
+from rollout.policy.families import family_of
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 OF_SECTIONS = ("policy.", "supervised.", "rollout.", "reward.", "learner.")
@@ -30,7 +30,7 @@ ALWAYS_TOLD = (
 
 def model_card(policy: Policy, opened: PolicySource) -> str:
     settings, trained = opened.settings, _trained_with(opened)
-    fid = isinstance(policy, FidPolicy)
+    family = family_of(policy.model.config)
     run = settings.run_dir.name if opened.state is not None and settings.run_dir is not None else opened.folder.name
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["code"] = lambda value: _code(str(value))
@@ -39,9 +39,10 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
         name=run,
         kind=type(policy.model).__name__,
         parameters=sum(parameter.numel() for parameter in policy.model.parameters()),
-        auto="AutoModelForSeq2SeqLM" if fid else "AutoModelForCausalLM",
-        fid=fid,
-        chat=not fid and policy.tokenizer.chat_template is not None,
+        auto=family.auto_model.__name__,
+        fused=family.fuses_passages,
+        chat=family.chats(policy.tokenizer),
+        decoder_only=policy.start_token is None,
         state=opened.state,
         policy=settings.policy,
         base_model=_hub_name(trained.policy.path),

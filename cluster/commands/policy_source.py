@@ -10,7 +10,7 @@ from cluster.settings.tree import Settings, absolute
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from rollout.config import Section
-from rollout.policy.loading import resolved
+from rollout.policy.loading import with_family_templates
 
 READ_BY_A_POLICY = (  # settings that change what a finished policy reads
     "policy.dtype",
@@ -66,4 +66,5 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     if passages is not None:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": absolute(passages)})})
     path = str(folder / "policy") if state is not None else str(folder)
-    return PolicySource(folder, path, state, settings.model_copy(update={"policy": resolved(path, settings.policy)}))
+    settings = settings.model_copy(update={"policy": with_family_templates(path, settings.policy)})
+    return PolicySource(folder, path, state, settings)

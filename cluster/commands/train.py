@@ -30,7 +30,6 @@ from cluster.training.inputs import (
     policy_folder,
     tiny_policy,
     with_demo,
-    with_templates_of_its_family,
 )
 from cluster.training.resume_checks import check_fixed, check_inputs, check_resumable
 from cluster.training.trainer import Trainer
@@ -40,7 +39,7 @@ from learner.config import without_preset
 from rollout.config import Section
 from rollout.data import demo
 from rollout.errors import LapdogError, SettingsError
-from rollout.policy.loading import skeleton
+from rollout.policy.loading import skeleton, with_family_templates
 
 Checkpoint = tuple[Path, RunState]
 
@@ -117,7 +116,8 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
     settings = settings.model_copy(update={"run_dir": path}).resolved()
     check_models_rewards_and_trackers(settings)
-    settings = with_templates_of_its_family(settings)
+    policy = with_family_templates(settings.policy.path, settings.policy)
+    settings = settings.model_copy(update={"policy": policy})
     if on_demo:
         return with_demo(settings, RunFolder(path).data), None
     return settings, load_inputs(settings)

@@ -12,10 +12,11 @@ from reward.scorer import Scorer
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo
 from rollout.errors import DataError, SettingsError, writing
-from rollout.policy.interface import Policy
-from rollout.policy.loading import build_tiny_policy, check_policy, resolved
+from rollout.policy.base import Policy
+from rollout.policy.loading import check_policy
+from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.open import open_retriever
 from rollout.types import Prompt
 
 
@@ -60,19 +61,13 @@ def check_models_rewards_and_trackers(settings: Settings) -> None:
     check_installed(settings.trackers)
 
 
-def with_templates_of_its_family(settings: Settings) -> Settings:
-    """The policy's templates as they will be used. Raises PolicyError or SettingsError where they do not suit the model."""
-    return settings.model_copy(update={"policy": resolved(settings.policy.path, settings.policy)})
-
-
 def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
     """The passages that are searched, if any are.
 
     Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds.
     """
-    data, n_context = settings.data, settings.policy.n_context
-    corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
-    Retriever(corpus, data.query, n_context)
+    n_context = settings.policy.n_context
+    corpus = open_retriever(settings.data, n_context).corpus
     if corpus is None and n_context > 0 and (bare := next((p for p in prompts if p.passages is None), None)):
         raise DataError(
             f"data.passages: is missing, and example {bare.id!r} brings no passages itself; "

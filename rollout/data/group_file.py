@@ -14,7 +14,15 @@ from rollout.errors import writing
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
 
 FLOATS, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
-RESPONSE = pa.struct([("text", pa.string()), ("token_ids", TOKENS), ("sampler_logprobs", FLOATS), ("finished", pa.bool_())])
+RESPONSE = pa.struct(
+    [
+        ("text", pa.string()),
+        ("token_ids", TOKENS),
+        ("sampler_logprobs", FLOATS),
+        ("mask", pa.list_(pa.bool_())),
+        ("finished", pa.bool_()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         ("prompt", pa.string()),
@@ -69,8 +77,13 @@ def _group(row: dict[str, Any]) -> Group:
 
 
 def _response(row: dict[str, Any]) -> Response:
-    token_ids, logprobs = np.array(row["token_ids"], np.int32), np.array(row["sampler_logprobs"], np.float32)
-    return Response(text=row["text"], token_ids=token_ids, sampler_logprobs=logprobs, finished=row["finished"])
+    return Response(
+        text=row["text"],
+        token_ids=np.array(row["token_ids"], np.int32),
+        sampler_logprobs=np.array(row["sampler_logprobs"], np.float32),
+        mask=np.array(row["mask"], np.bool_),
+        finished=row["finished"],
+    )
 
 
 def _passages(rows: list[dict[str, str]]) -> tuple[Passage, ...]:

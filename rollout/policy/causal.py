@@ -13,24 +13,28 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from rollout.config import PolicySettings
 from rollout.errors import PolicyError, first_line
 from rollout.policy import tree_attention
-from rollout.policy.interface import Context, Policy, TokenScores, pad
+from rollout.policy.base import Policy
+from rollout.policy.interface import Context, TokenLogprobs
 from rollout.policy.layers import checkpoint_layers, compile_layers
+from rollout.policy.ragged import pad
 from rollout.policy.rendering import CausalRenderer
-from rollout.policy.token_logprobs import token_scores
+from rollout.policy.token_logprobs import sliced_logprobs
 from rollout.policy.tree_attention import Branches, PackedTree, Prefill
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 class CausalPolicy(Policy):
+    renderer = CausalRenderer
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
-        super().__init__(model, tokenizer, CausalRenderer(tokenizer, settings))
+        super().__init__(model, tokenizer, settings)
         self._positions = _positions(model.config)
         self._adopt_tree_attention()
 
-    def _score(
+    def _logprobs_of_distinct(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
-    ) -> TokenScores:
+    ) -> TokenLogprobs:
         groups, size, length = response_ids.shape
         self._check_length(contexts, length)
         ids, lengths = self._prompts([row for (row,) in contexts])
@@ -42,9 +46,9 @@ class CausalPolicy(Policy):
         prompt_end = hidden[torch.arange(groups, device=ids.device), lengths - 1]  # it predicts every first token
         own = hidden[:, ids.shape[1] :].view(groups, size, length - 1, hidden.shape[-1])
         before = torch.cat([prompt_end[:, None, None].expand(-1, size, 1, -1), own], 2)
-        return token_scores(before, response_ids, self.logits, self._vocabulary, temperature, entropy_gradient)
+        return sliced_logprobs(before, response_ids, self.logits, self._vocabulary, temperature, entropy_gradient)
 
-    def _begin(
+    def _prefill(
         self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
     ) -> tuple["CausalDecodeState", torch.Tensor]:
         """All of the prompts but their last tokens is computed; those are what the responses begin with."""
@@ -75,7 +79,7 @@ class CausalPolicy(Policy):
     def _prompts(self, rows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids int64 [P, L], padded on the right, and lengths int64 [P]."""
         ids, real = pad(rows, np.int64)
-        return ids.to(self.model.device), real.sum(1).to(self.model.device)
+        return ids.to(self.device), real.sum(1).to(self.device)
 
     def hidden(self, ids: torch.Tensor, positions: torch.Tensor, tree: tree_attention.Tree) -> torch.Tensor:
         """Last states [N, S, d_model] of ids [N, S]; the tree alone says what is attended to."""
@@ -95,7 +99,7 @@ class CausalPolicy(Policy):
     def _adopt_tree_attention(self) -> None:
         """Raise PolicyError unless the model's log-probs, scored and decoded, are those of its own plain forward."""
         tokens = torch.arange(3, 16) % self._vocabulary
-        prompt, responses = tokens[:7], tokens[7:].view(1, 2, 3).to(self.model.device)
+        prompt, responses = tokens[:7], tokens[7:].view(1, 2, 3).to(self.device)
         sequences = torch.cat([prompt.expand(2, -1).to(responses.device), responses[0]], 1)
         logits = self.model(sequences, attention_mask=torch.ones_like(sequences), use_cache=False).logits
         plain = torch.log_softmax(logits[:, len(prompt) - 1 : -1].float(), -1)  # [2, 3, V]
@@ -105,8 +109,8 @@ class CausalPolicy(Policy):
             raise PolicyError(f"policy: the attention of {name} cannot be exchanged for a group-shared one; give another model")
         context = [(prompt.numpy().astype(np.int32),)]
         try:
-            scored = self._score(context, responses, 1.0, False).logprobs[0]
-            decode_state, tokens = self._begin(context, 2, 3)
+            scored = self._logprobs_of_distinct(context, responses, 1.0, False).logprobs[0]
+            decode_state, tokens = self._prefill(context, 2, 3)
             decoded = [decode_state.next_logits(given)[0] for given in (tokens, responses[..., 0], responses[..., 1])]
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             problem = f"{name} cannot compute a shared prompt ({first_line(error)})"

@@ -10,21 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention, T5Block
 
 from rollout.config import PolicySettings
+from rollout.policy.base import Policy
 from rollout.policy.buckets import buckets, padded_tokens
-from rollout.policy.interface import Context, Policy, TokenScores, pad
+from rollout.policy.interface import Context, TokenLogprobs
 from rollout.policy.layers import checkpoint_layers, compile_layers
+from rollout.policy.ragged import pad
 from rollout.policy.rendering import FidRenderer
 from rollout.policy.response_cache import ResponseCache
-from rollout.policy.token_logprobs import token_scores
+from rollout.policy.token_logprobs import sliced_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +44,30 @@ class EncoderCache:
 
 class FidPolicy(Policy):
     model: T5ForConditionalGeneration
+    start_token: int
+    renderer = FidRenderer
 
     def __init__(self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
-        super().__init__(model, tokenizer, FidRenderer(tokenizer, settings))
-        self._heads, self._head_width = model.config.num_heads, model.config.d_kv
+        super().__init__(model, tokenizer, settings)
         start = model.config.decoder_start_token_id
-        self._start: int = model.config.pad_token_id if start is None else start
-        self._block: Callable[..., torch.Tensor] = self._decoder_block
+        self.start_token = model.config.pad_token_id if start is None else start
+        self._block: Callable[..., torch.Tensor] = decoder_block
 
-    def _begin(
+    def _prefill(
         self, contexts: Sequence[Context], group_size: int, max_new_tokens: int
     ) -> tuple["FidDecodeState", torch.Tensor]:
-        start = torch.full((len(contexts), group_size), self._start, device=self.model.device)
+        start = torch.full((len(contexts), group_size), self.start_token, device=self.device)
         return FidDecodeState(self, self._encode(contexts), max_new_tokens), start
 
-    def _score(
+    def _logprobs_of_distinct(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
-    ) -> TokenScores:
+    ) -> TokenLogprobs:
         groups, size, length = response_ids.shape
-        starts = response_ids.new_full((groups, size, 1), self._start)
+        starts = response_ids.new_full((groups, size, 1), self.start_token)
         inputs = torch.cat([starts, response_ids[..., :-1]], -1)
         hidden = self.decode(self._encode(contexts), inputs.view(-1, length), self.causal_bias(length))
         hidden = hidden.view(groups, size, length, -1)
-        return token_scores(hidden, response_ids, self.logits, self.model.config.vocab_size, temperature, entropy_gradient)
+        return sliced_logprobs(hidden, response_ids, self.logits, self.model.config.vocab_size, temperature, entropy_gradient)
 
     def context_tokens(self, contexts: Sequence[Context]) -> int:
         return padded_tokens([len(row) for context in contexts for row in context])
@@ -75,7 +78,7 @@ class FidPolicy(Policy):
 
     def compile(self) -> None:
         compile_layers(self.model.encoder)
-        self._block = torch.compile(self._decoder_block, dynamic=True)
+        self._block = torch.compile(decoder_block, dynamic=True)
 
     def save(self, folder: Path) -> None:
         super().save(folder)
@@ -87,7 +90,7 @@ class FidPolicy(Policy):
 
         A context's rows stand end to end, without padding between them.
         """
-        device = self.model.device
+        device = self.device
         rows = [row for context in contexts for row in context]
         owners = np.repeat(np.arange(len(contexts)), [len(context) for context in contexts])
         lengths = np.array([len(row) for row in rows])
@@ -107,7 +110,7 @@ class FidPolicy(Policy):
         states = states.view(len(contexts), width, -1)
         visible = torch.arange(width, device=device) < torch.from_numpy(sizes).to(device)[:, None]
         attentions = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
-        keys, values = [self._split(a.k(states)) for a in attentions], [self._split(a.v(states)) for a in attentions]
+        keys, values = [_split(a.k(states), a) for a in attentions], [_split(a.v(states), a) for a in attentions]
         return EncoderCache(keys, values, visible[:, None, None])
 
     def decode(
@@ -122,38 +125,6 @@ class FidPolicy(Policy):
             x = self._block(block, x, encoder_cache.keys[i], encoder_cache.values[i], encoder_cache.mask, bias, cache, i)
         return self.model.decoder.final_layer_norm(x)
 
-    def _decoder_block(
-        self,
-        block: Any,
-        x: torch.Tensor,
-        encoder_key: torch.Tensor,
-        encoder_value: torch.Tensor,
-        encoder_mask: torch.Tensor,
-        bias: torch.Tensor,
-        cache: ResponseCache | None,
-        layer: int,
-    ) -> torch.Tensor:
-        own, cross, feed_forward = block.layer
-        h, attention = own.layer_norm(x), own.SelfAttention
-        key, value = self._split(attention.k(h)), self._split(attention.v(h))
-        if cache is not None:
-            key, value = cache.extend(layer, key, value)
-        x = x + attention.o(self._attend(self._split(attention.q(h)), key, value, bias, x.shape))
-        h, attention = cross.layer_norm(x), cross.EncDecAttention
-        folded = self._split(attention.q(h).reshape(encoder_key.shape[0], -1, self._heads * self._head_width))
-        x = x + attention.o(self._attend(folded, encoder_key, encoder_value, encoder_mask, x.shape))
-        return feed_forward(x)
-
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, shape: torch.Size
-    ) -> torch.Tensor:
-        mask = mask if mask.dtype == torch.bool else mask.to(query.dtype)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)  # T5 does not scale
-        return out.transpose(1, 2).reshape(*shape[:2], -1)
-
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(*x.shape[:2], self._heads, self._head_width).transpose(1, 2)
-
     def causal_bias(self, length: int) -> torch.Tensor:
         """T5's relative position bias under a causal mask, [1, H, length, length]."""
         bias = self.model.decoder.block[0].layer[0].SelfAttention.compute_bias(length, length)
@@ -162,6 +133,40 @@ class FidPolicy(Policy):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         config = self.model.config
         return self.model.lm_head(hidden * config.d_model**-0.5 if config.scale_decoder_outputs else hidden)
+
+
+def decoder_block(
+    block: T5Block,
+    x: torch.Tensor,
+    encoder_key: torch.Tensor,
+    encoder_value: torch.Tensor,
+    encoder_mask: torch.Tensor,
+    bias: torch.Tensor,
+    cache: ResponseCache | None,
+    layer: int,
+) -> torch.Tensor:
+    """One layer of the decoder, [N, T, d_model] -> the same. A function, so that a copy of a policy shares no weights by it."""
+    own, cross, feed_forward = block.layer
+    h, attention = own.layer_norm(x), own.SelfAttention
+    key, value = _split(attention.k(h), attention), _split(attention.v(h), attention)
+    if cache is not None:
+        key, value = cache.extend(layer, key, value)
+    x = x + attention.o(_attend(_split(attention.q(h), attention), key, value, bias, x.shape))
+    h, attention = cross.layer_norm(x), cross.EncDecAttention
+    folded = _split(attention.q(h).reshape(encoder_key.shape[0], -1, attention.inner_dim), attention)
+    x = x + attention.o(_attend(folded, encoder_key, encoder_value, encoder_mask, x.shape))
+    return feed_forward(x)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    mask = mask if mask.dtype == torch.bool else mask.to(query.dtype)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)  # T5 does not scale
+    return out.transpose(1, 2).reshape(*shape[:2], -1)
+
+
+def _split(x: torch.Tensor, attention: T5Attention) -> torch.Tensor:
+    """[N, T, H * D] -> [N, H, T, D]."""
+    return x.view(*x.shape[:2], attention.n_heads, attention.key_value_proj_dim).transpose(1, 2)
 
 
 class FidDecodeState:

@@ -12,7 +12,7 @@ from rollout.types import Passage
 
 
 class Renderer(ABC):
-    """settings: with templates, as `loading.resolved` fills them in."""
+    """settings: with templates, as `loading.with_family_templates` fills them in."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
         assert settings.prompt_template is not None and settings.passage_template is not None

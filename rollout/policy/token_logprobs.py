@@ -1,23 +1,23 @@
-"""Hidden states -> scores of given tokens, a slice at a time: the logits of all would be the largest tensor of an update."""
+"""Hidden states -> log-probs of given tokens, a slice at a time: the logits of all would be the largest tensor of an update."""
 
 from collections.abc import Callable
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from rollout.policy.interface import TokenScores
+from rollout.policy.interface import TokenLogprobs
 
 LOGITS_AT_ONCE = 2**23  # 32 MiB of float32
 
 
-def token_scores(
+def sliced_logprobs(
     hidden: torch.Tensor,
     labels: torch.Tensor,
     head: Callable[[torch.Tensor], torch.Tensor],
     vocabulary: int,
     temperature: float,
     entropy_gradient: bool,
-) -> TokenScores:
+) -> TokenLogprobs:
     """hidden [P, G, T, d_model]: each state predicts one of labels int64 [P, G, T]; head: states [M, d_model] -> logits [M, V].
 
     Logits are computed for LOGITS_AT_ONCE / V tokens at once, and again in the backward pass.
@@ -34,4 +34,4 @@ def token_scores(
     slices = zip(hidden.flatten(0, 2).split(at_once), labels.flatten().split(at_once), strict=True)
     scores = [checkpoint(scores_of, *both, use_reentrant=False, preserve_rng_state=False) for both in slices]
     logprobs, entropy = (torch.cat(parts).view(labels.shape) for parts in zip(*scores, strict=True))
-    return TokenScores(logprobs, entropy)
+    return TokenLogprobs(logprobs, entropy)

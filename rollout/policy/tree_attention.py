@@ -126,7 +126,7 @@ class Branches:
         return out.reshape(rows, heads * each, 1, -1)
 
     def select(self, groups: torch.Tensor, rows: torch.Tensor) -> None:
-        """As `decoding.DecodeState.keep`."""
+        """As `decoding.DecodeState.select`."""
         columns = rows.view(len(groups), -1) - groups[:, None] * self._size
 
         def kept(row: torch.Tensor) -> torch.Tensor:

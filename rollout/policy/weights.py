@@ -2,7 +2,7 @@
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -31,13 +31,13 @@ class FlatWeights:
             raise PolicyError(f"weights: {self.values.nbytes} bytes arrived damaged; check the memory of learner and sampler")
 
 
-def wire_buffer(parameters: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+def wire_buffer(parameters: Collection[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     """Room for `flatten`, written once: a first broadcast then waits for no fresh pages."""
     return torch.empty(sum(p.numel() for p in parameters), dtype=dtype).zero_()
 
 
 @torch.no_grad()
-def flatten(parameters: Sequence[torch.Tensor], dtype: torch.dtype, out: torch.Tensor | None = None) -> np.ndarray:
+def flatten(parameters: Collection[torch.Tensor], dtype: torch.dtype, out: torch.Tensor | None = None) -> np.ndarray:
     """Copy every parameter, in the given order, into one array, `out` or a new one; bfloat16 travels as its bits in int16."""
     flat = wire_buffer(parameters, dtype) if out is None else out
     offset = 0

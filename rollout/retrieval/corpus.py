@@ -14,7 +14,7 @@ from rollout.data.dataset import PassageRow, read_rows
 from rollout.errors import DataError
 from rollout.types import Passage
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("lapdog")
 
 ROWS_PER_CHUNK = 10_000
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string())])

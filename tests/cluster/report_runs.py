@@ -29,7 +29,13 @@ def log_group(
         retrieval=Retrieval(passages=(Passage(id="p1", title=title, text=texts[0]),), scores=(1.5,)),
         context_ids=(),
         responses=tuple(
-            Response(text=text, token_ids=np.zeros(3, np.int32), sampler_logprobs=np.zeros(3, np.float32), finished=i == 0)
+            Response(
+                text=text,
+                token_ids=np.zeros(3, np.int32),
+                sampler_logprobs=np.zeros(3, np.float32),
+                mask=np.ones(3, np.bool_),
+                finished=i == 0,
+            )
             for i, text in enumerate(texts)
         ),
         version=Version(incarnation, step),

@@ -25,8 +25,9 @@ def new_learner(stage: Stage = RL, **settings) -> Learner:
 
 def groups_of(learner: Learner, epoch: int = 0) -> list[Group]:
     """What samplers with the learner's weights would give in its stage, the groups of RL scored at random."""
-    sampler = Sampler(learner.policy, Retriever(None, "all", SETTINGS.n_context), ROLLOUT, seed=0)
-    groups = sampler.groups([replace(prompt, epoch=epoch) for prompt in PROMPTS], learner.stage.mode, Version(0, 0))
+    sampler = Sampler(learner.policy, Retriever("all", SETTINGS.n_context), ROLLOUT, seed=0)
+    prompts = [replace(prompt, epoch=epoch) for prompt in PROMPTS]
+    groups = sampler.sample(prompts, learner.stage.mode, Version(0, 0)).groups
     if learner.stage.mode == "gold":
         return groups
     rng = np.random.default_rng(epoch)

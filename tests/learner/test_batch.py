@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from learner.batch import counted_lengths, micro_batches
+from learner.batch_advantages import sequence_kl
 from learner.config import PRESETS, LearnerSettings
 from learner.learner import Learner
 from rollout.types import Group, Prompt, Response, Retrieval, Version
@@ -19,7 +20,10 @@ def group(number, rows, responses):
         prompt=Prompt(id=str(number), question="?", answers=("!",)),
         retrieval=Retrieval(passages=(), scores=()),
         context_ids=tuple(np.full(length, number, np.int32) for length in rows),
-        responses=tuple(Response(text="", token_ids=x, sampler_logprobs=-x.astype(np.float32), finished=True) for x in ids),
+        responses=tuple(
+            Response(text="", token_ids=x, sampler_logprobs=-x.astype(np.float32), mask=np.ones(len(x), bool), finished=True)
+            for x in ids
+        ),
         version=Version(0, 0),
     )
 
@@ -46,7 +50,31 @@ def test_responses_that_were_cut_count_nothing_where_they_are_masked():
     lengths = counted_lengths(groups, mask_truncated=True)
     assert lengths.tolist() == [2, 1, 0, 4]
     for micro in micro_batches(groups, lengths, 1, tiny_policy()):
-        assert micro.mask.sum(1).tolist() == lengths[micro.rows].tolist()
+        assert micro.loss_mask.sum(1).tolist() == lengths[micro.rows].tolist()
+
+
+def masked(group, *masks):
+    responses = zip(group.responses, masks, strict=True)
+    return replace(group, responses=tuple(replace(r, mask=np.array(mask, bool)) for r, mask in responses))
+
+
+def test_tokens_that_a_responses_mask_leaves_out_do_not_count():
+    groups = [masked(GROUPS[0], [0, 1], [0]), masked(GROUPS[1], [1, 0, 0, 1], [1, 1, 1, 1])]
+    groups[1] = replace(groups[1], responses=(groups[1].responses[0], replace(groups[1].responses[1], finished=False)))
+    lengths = counted_lengths(groups, mask_truncated=True)
+    assert lengths.tolist() == [1, 0, 2, 0] and counted_lengths(groups, mask_truncated=False).tolist() == [1, 0, 2, 4]
+    [micro] = micro_batches(groups, lengths, 1000, tiny_policy())
+    assert micro.rows.tolist() == [2, 3, 0, 1]
+    assert micro.token_mask.int().tolist() == [[1, 0, 0, 1], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert micro.loss_mask.int().tolist() == [[1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert micro.tokens == 3 + 4 + 4 + 13 + 2 + 1  # they are computed all the same
+
+
+def test_the_kl_of_a_response_is_summed_over_the_tokens_that_its_mask_counts():
+    groups = [masked(GROUPS[1], [1, 0, 0, 1], [0, 1, 1, 1])]  # of log-probs -20 and -21
+    [micro] = micro_batches(groups, counted_lengths(groups, mask_truncated=False), 1000, tiny_policy())
+    reference = torch.tensor([[-20.5, 7.0, 7.0, -21.0], [7.0, -21.0, -22.0, -21.5]])
+    assert sequence_kl([micro], [reference], LearnerSettings(kl_estimator="k1")).tolist() == [0.5 + 1.0, 0.0 + 1.0 + 0.5]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +98,7 @@ def test_micro_batches_cover_every_group_once_within_the_budget(token_budget):
     assert sorted(number for micro in micros for number in numbers(micro)) == [1, 2, 3, 4]
     for micro in micros:
         rows = [len(row) for context in micro.contexts for row in context]
-        tokens = len(rows) * max(rows) + micro.mask.numel()
+        tokens = len(rows) * max(rows) + micro.loss_mask.numel()
         assert tokens <= token_budget or len(micro.contexts) == 1
 
 
@@ -79,7 +107,7 @@ def test_everything_of_a_response_stays_together():
         size = len(micro.contexts)
         assert micro.response_ids.shape[:2] == (size, 2) and micro.response_ids.dtype == torch.int64
         ids = micro.response_ids.flatten(0, 1)
-        assert torch.equal(ids != 0, micro.mask)
+        assert torch.equal(ids != 0, micro.loss_mask)
         assert torch.equal(micro.sampler_logprobs, -ids.float())
         assert micro.rows.tolist() == [2 * (n // 10 - 1) + n % 10 for n in ids[:, 0].tolist()]
 
@@ -116,6 +144,70 @@ def test_the_gradient_does_not_depend_on_the_token_budget(loss, extra, tmp_path)
     for other in gradients[1:]:
         for name, gradient in gradients[0].items():
             assert (gradient - other[name]).abs().max() <= 1e-5 * gradient.abs().max(), name
+
+
+def trained_on(groups, folder, **changed):
+    """Gradients and metrics of an update of a policy that is not the sampler's."""
+    learner = Learner(
+        tiny_policy(2), LearnerSettings(max_grad_norm=1e9, reference_path=str(folder), **changed), ROLLOUT, SETTINGS, {}
+    )
+    learner.begin(RL)
+    metrics, advantages = learner.update(groups, 1)
+    return learner.policy.trained_parameters(), metrics, advantages
+
+
+@pytest.fixture
+def reference(tmp_path):
+    tiny_policy(1).save(tmp_path)
+    return tmp_path
+
+
+MASKED = EXTRAS["kl in the loss"], EXTRAS["kl in the reward"] | {"kl_estimator": "k1"}, EXTRAS["corrected"] | {"kl_coef": 0.1}
+OF_TOKENS = ("loss", "kl", "kl_to_sampler", "clip_fraction", "corrected", "entropy", "ratios", "grad_norm")
+
+
+@pytest.mark.parametrize("extra", MASKED)
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "gspo"])
+def test_a_masked_last_token_counts_as_if_it_were_not_there(loss, extra, reference):
+    """In loss, gradient, advantages and statistics: the same response without it says the same."""
+    last_masked, without = [], []
+    for each in groups_of(new_learner(RL)):
+        masks = [[True] * (len(r.token_ids) - 1) + [len(r.token_ids) == 1] for r in each.responses]
+        last_masked.append(masked(each, *masks))
+        cut = [(r, np.count_nonzero(mask)) for r, mask in zip(each.responses, masks, strict=True)]
+        responses = (
+            replace(r, token_ids=r.token_ids[:n], sampler_logprobs=r.sampler_logprobs[:n], mask=r.mask[:n]) for r, n in cut
+        )
+        without.append(replace(each, responses=tuple(responses)))
+    (ours, metrics, advantages), (theirs, expected, others) = (
+        trained_on(groups, reference, loss=loss, **extra) for groups in (last_masked, without)
+    )
+    torch.testing.assert_close(advantages, others, rtol=1e-5, atol=1e-5)
+    for name in OF_TOKENS:
+        assert getattr(metrics, name) == pytest.approx(getattr(expected, name), rel=1e-4, abs=1e-6), name
+    for name, parameter in ours.items():
+        assert (parameter.grad - theirs[name].grad).abs().max() <= 1e-4 * theirs[name].grad.abs().max(), name
+
+
+@pytest.mark.parametrize("extra", MASKED)
+def test_what_a_sampler_said_of_a_masked_token_changes_nothing(extra, reference):
+    groups = [
+        masked(each, *([i % 3 != 1 for i in range(len(r.token_ids))] for r in each.responses))
+        for each in groups_of(new_learner(RL))
+    ]
+    absurd = [
+        replace(
+            each,
+            responses=tuple(
+                replace(r, sampler_logprobs=np.where(r.mask, r.sampler_logprobs, np.float32(-1e9))) for r in each.responses
+            ),
+        )
+        for each in groups
+    ]
+    (ours, metrics, advantages), (theirs, expected, others) = (trained_on(g, reference, **extra) for g in (absurd, groups))
+    assert torch.equal(advantages, others)
+    assert all(getattr(metrics, name) == getattr(expected, name) for name in OF_TOKENS)
+    assert all(torch.equal(parameter.grad, theirs[name].grad) for name, parameter in ours.items())
 
 
 def test_the_supervised_gradient_does_not_depend_on_the_token_budget():

@@ -10,7 +10,7 @@ from learner.advantage import decoupled_advantages
 from learner.config import LearnerSettings, Stage
 from learner.learner import Learner
 from rollout.errors import CheckpointError, SettingsError
-from rollout.policy.loading import build_tiny_policy
+from rollout.policy.tiny import build_tiny_policy
 from rollout.types import PromptKey
 from tests.learner.examples import RL, ROLLOUT, SUPERVISED, groups_of, new_learner
 from tests.rollout.tiny import SETTINGS, tiny_policy
@@ -58,7 +58,9 @@ def test_supervised_loss_is_the_mean_cross_entropy_of_gold_tokens():
     tokens = sum(len(group.responses[0].token_ids) for group in groups)
     with torch.no_grad():
         scores = [
-            learner.policy.score([g.context_ids], torch.from_numpy(g.responses[0].token_ids.astype(np.int64))[None, None], 1.0)
+            learner.policy.token_logprobs(
+                [g.context_ids], torch.from_numpy(g.responses[0].token_ids.astype(np.int64))[None, None], 1.0
+            )
             for g in groups
         ]
     metrics, advantages = learner.update(groups, 1)
@@ -76,7 +78,7 @@ def test_rewarded_responses_become_more_probable():
     def mean_logprob():
         with torch.no_grad():
             ids = [torch.from_numpy(g.responses[0].token_ids.astype(np.int64))[None, None] for g in groups]
-            scores = [learner.policy.score([g.context_ids], i, 1.2) for g, i in zip(groups, ids, strict=True)]
+            scores = [learner.policy.token_logprobs([g.context_ids], i, 1.2) for g, i in zip(groups, ids, strict=True)]
         return np.mean([float(s.logprobs.mean()) for s in scores])
 
     before = mean_logprob()
@@ -326,7 +328,7 @@ def test_the_kl_of_the_reward_is_summed_over_the_response():
         for response in group.responses:
             ids = torch.from_numpy(response.token_ids.astype(np.int64))[None, None]
             with torch.no_grad():
-                reference = learner.reference.score([group.context_ids], ids, ROLLOUT.temperature).logprobs[0, 0]
+                reference = learner.reference.token_logprobs([group.context_ids], ids, ROLLOUT.temperature).logprobs[0, 0]
             kl.append(float((torch.from_numpy(response.sampler_logprobs) - reference).sum()))
         assert row.tolist() == pytest.approx([-0.5 * (x - np.mean(kl)) for x in kl], abs=1e-4)
 

@@ -32,7 +32,7 @@ def batch(group_size, context_length, rows, groups=3, length=4):
 def scores_and_gradients(policy, contexts, ids):
     weights = torch.randn(2, *ids.shape, generator=torch.Generator().manual_seed(0))
     policy.model.zero_grad()
-    scores = policy.score(contexts, ids, 0.7, entropy_gradient=True)
+    scores = policy.token_logprobs(contexts, ids, 0.7, entropy_gradient=True)
     (weights[0] * scores.logprobs + weights[1] * scores.entropy).sum().backward()
     return scores.logprobs.detach(), {name: p.grad for name, p in policy.model.named_parameters() if p.grad is not None}
 
@@ -56,7 +56,7 @@ def kept_bytes(policy, contexts, ids):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        policy.score(contexts, ids, 1.0)
+        policy.token_logprobs(contexts, ids, 1.0)
     return sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
 
 
@@ -93,9 +93,9 @@ def test_dropout_stays_off_with_checkpointing(family, rate, tmp_path):
     contexts = contexts_of(policy)
     _, ids = batch(3, 1, 1, groups=len(contexts))
     with torch.no_grad():
-        without = policy.score(contexts, ids, 1.0).logprobs
+        without = policy.token_logprobs(contexts, ids, 1.0).logprobs
     policy = Learner(policy, LearnerSettings(activation_checkpointing=True), ROLLOUT, SETTINGS, {}).policy
-    first, second = (policy.score(contexts, ids, 1.0).logprobs for _ in range(2))
+    first, second = (policy.token_logprobs(contexts, ids, 1.0).logprobs for _ in range(2))
     assert torch.equal(first, second)
     torch.testing.assert_close(first.detach(), without, rtol=1e-6, atol=1e-6)
 

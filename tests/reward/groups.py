@@ -12,7 +12,14 @@ def make_group(texts: list[str], answers: tuple[str, ...], gold: tuple[str, ...]
         retrieval=Retrieval(passages=(), scores=(), ranking=ranking),
         context_ids=(),
         responses=tuple(
-            Response(text=text, token_ids=nothing.astype(np.int32), sampler_logprobs=nothing, finished=True) for text in texts
+            Response(
+                text=text,
+                token_ids=nothing.astype(np.int32),
+                sampler_logprobs=nothing,
+                mask=nothing.astype(np.bool_),
+                finished=True,
+            )
+            for text in texts
         ),
         version=Version(0, 0),
     )

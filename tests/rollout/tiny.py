@@ -11,8 +11,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from rollout.config import PolicySettings, TinySettings
 from rollout.policy.decoding import Decoding
 from rollout.policy.fid import FidPolicy
-from rollout.policy.interface import pad
-from rollout.policy.loading import build_tiny_policy
+from rollout.policy.ragged import pad
+from rollout.policy.tiny import build_tiny_policy
 from rollout.types import Passage, Prompt
 
 torch.set_num_threads(1)  # with so small a model, threads only wait for each other
@@ -68,7 +68,7 @@ def sampled(policy: FidPolicy, prompts=PROMPTS, group_size: int = 3, max_new_tok
     """Groups of responses drawn from seeded uniforms."""
     uniforms = np.random.default_rng(seed).random((len(prompts) * group_size, max_new_tokens))
     settings = Decoding(max_new_tokens, uniforms=uniforms, **decoding)
-    return policy.sample(contexts_of(policy, prompts), group_size, settings)[0]
+    return policy.sample(contexts_of(policy, prompts), group_size, settings).responses
 
 
 def with_own_head(folder):

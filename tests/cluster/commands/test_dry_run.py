@@ -24,14 +24,15 @@ from cluster.settings.tree import Settings
 from cluster.store.run_folder import read_settings
 from cluster.training.inputs import load_inputs
 from launch import main
+from rollout.policy.base import Policy
 from rollout.policy.causal import CausalDecodeState, CausalPolicy
 from rollout.policy.decoding import Decoding
-from rollout.policy.fid import FidDecodeState, FidPolicy, Memory
-from rollout.policy.interface import Context, Policy
+from rollout.policy.family_causal import CAUSAL
+from rollout.policy.fid import EncoderCache, FidDecodeState, FidPolicy
+from rollout.policy.interface import Context
 from rollout.policy.loading import load_policy, skeleton
 from rollout.policy.templates import with_templates
-from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.open import open_retriever
 from rollout.sampler import Sampler
 from rollout.types import Version
 from tests.learner.test_memory import batch, kept_bytes
@@ -74,10 +75,8 @@ def test_memory_and_tokens_are_those_of_the_run(finished_run: Path) -> None:
     inputs = load_inputs(settings)
     policy = load_policy(finished_run / "policy", settings.policy, torch.float32, "cpu")
     measured = tokens(settings, policy, inputs)
-    retriever = Retriever(
-        Corpus.open(settings.data.passages, settings.data.cache), settings.data.query, settings.policy.n_context
-    )
-    groups = Sampler(policy, retriever, settings.rollout, 0).groups(inputs.train, "gold", Version(0, 0))
+    retriever = open_retriever(settings.data, settings.policy.n_context)
+    groups = Sampler(policy, retriever, settings.rollout, 0).sample(inputs.train, "gold", Version(0, 0)).groups
     assert measured.context == [sum(len(row) for row in group.context_ids) for group in groups]
     assert measured.responses == 4 * 4 * 6 and measured.contexts == pytest.approx(4 * sum(measured.context) / 40, abs=1)
     assert measured.row == max(len(row) for group in groups for row in group.context_ids)
@@ -99,7 +98,7 @@ def small_model(family: str, folder: Path) -> Policy:
         config.decoder_start_token_id = 0
         return FidPolicy(T5ForConditionalGeneration(config), tokenizer, tiny.SETTINGS)
     tokenizer = tiny_causal.causal_policy(folder, "llama").tokenizer
-    settings = with_templates(tiny_causal.SETTINGS, tokenizer, is_t5=False)
+    settings = with_templates(tiny_causal.SETTINGS, tokenizer, CAUSAL)
     known = {"vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2}
     if family == "gpt2":
         return CausalPolicy(GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=3, n_head=4, **known)), tokenizer, settings)
@@ -172,7 +171,7 @@ def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
         yield from (tensor for each in thing for tensor in tensors_in(each))
     elif isinstance(thing, dict):
         yield from tensors_in(list(thing.values()))
-    elif isinstance(thing, Memory):
+    elif isinstance(thing, EncoderCache):
         yield from tensors_in([thing.keys, thing.values, thing.mask])
     elif hasattr(thing, "__dict__") and not isinstance(thing, Policy):
         yield from tensors_in(vars(thing))
@@ -185,7 +184,7 @@ def test_a_policys_sizes_are_known_without_its_weights(lora: int, tmp_path: Path
     outlined = skeleton(tmp_path / "model", settings)
     loaded = load_policy(tmp_path / "model", settings, torch.float32, "cpu")
     assert {p.device.type for p in outlined.model.parameters()} == {"meta"}
-    for policies in (lambda p: p.model.parameters(), lambda p: p.trained_parameters()):
+    for policies in (lambda p: p.model.parameters(), lambda p: p.trained_parameters().values()):
         assert [p.shape for p in policies(outlined)] == [p.shape for p in policies(loaded)]
 
 

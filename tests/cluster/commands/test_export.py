@@ -158,7 +158,7 @@ def test_adapters_are_added_to_the_weights_unless_they_are_to_be_kept(family: st
     policy = load_policy(tmp_path / "base", settings, torch.float32, "cpu")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in policy.trained_parameters():
+        for parameter in policy.trained_parameters().values():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     policy.save(tmp_path / "adapters")
     for flags, name in (([], "merged"), (["--keep-adapters"], "kept")):

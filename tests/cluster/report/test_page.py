@@ -342,7 +342,7 @@ def long_run(run: Path) -> Path:
     write_rows(run / "events.jsonl", events)
     failed = [{"step": n, "id": "endless " * 2000, "question": "endless " * 2000} for n in range(1, 1001)]
     write_rows(run / "failed_prompts.jsonl", failed)
-    count = 80
+    count, zeros = 80, np.zeros(3)
     groups = [
         Group(
             prompt=Prompt(id=f"{n}", question=f"{n} " + "q" * 5000, answers=("a" * 5000,)),
@@ -351,7 +351,7 @@ def long_run(run: Path) -> Path:
                 scores=(1.0,) * 30,
             ),
             context_ids=(),
-            responses=(Response(text="r" * 5000, token_ids=np.zeros(3), sampler_logprobs=np.zeros(3), finished=True),) * count,
+            responses=(Response(text="r" * 5000, token_ids=zeros, sampler_logprobs=zeros, mask=zeros, finished=True),) * count,
             version=Version(0, 1),
             rewards=np.linspace(0, 1, count, dtype=np.float32),
             reward_parts={name: np.linspace(0, 1, count, dtype=np.float32) for name in ("f1", "rougeL", "bleu")},

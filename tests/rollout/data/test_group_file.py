@@ -13,12 +13,16 @@ RESPONSE = Response(
     text="x\ty",
     token_ids=np.array([5, 1], np.int32),
     sampler_logprobs=np.array([-0.1, np.nextafter(np.float32(-2), np.float32(0))], np.float32),
+    mask=np.array([True, False]),
     finished=True,
 )
 
 
 def group(prompt: Prompt = PROMPT, rewards: np.ndarray | None = None, **parts: np.ndarray) -> Group:
-    empty = Response(text="", token_ids=np.array([], np.int32), sampler_logprobs=np.array([], np.float32), finished=False)
+    nothing = np.array([], np.float32)
+    empty = Response(
+        text="", token_ids=nothing.astype(np.int32), sampler_logprobs=nothing, mask=nothing.astype(np.bool_), finished=False
+    )
     return Group(
         prompt=prompt,
         retrieval=Retrieval(passages=(PASSAGE,), scores=(0.1 + 0.2,), ranking=("p-1", "p-2")),

@@ -51,10 +51,10 @@ def test_rows_encoded_in_several_buckets_score_as_in_one(monkeypatch):
     lengths = [len(row) for context in contexts for row in context]
     ids = torch.from_numpy(np.random.default_rng(0).integers(3, 100, (len(contexts), 3, 5)))
     with torch.no_grad():
-        one = policy.score(contexts, ids, 1.0)
+        one = policy.token_logprobs(contexts, ids, 1.0)
         assert len(buckets(lengths)) == 1 and policy.context_tokens(contexts) == len(lengths) * max(lengths)
         monkeypatch.setattr("rollout.policy.buckets.TOKENS", 1)
-        several = policy.score(contexts, ids, 1.0)
+        several = policy.token_logprobs(contexts, ids, 1.0)
         assert len(buckets(lengths)) > 2 and policy.context_tokens(contexts) < len(lengths) * max(lengths)
     torch.testing.assert_close(several.logprobs, one.logprobs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(several.entropy, one.entropy, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, Ge
 
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy.decoding import Decoding
-from rollout.policy.interface import end_tokens
 from rollout.policy.loading import load_policy
 from rollout.policy.tree_attention import Branches
 from tests.rollout.tiny import PROMPTS, chosen, contexts_of, padded, sampled
@@ -57,7 +56,7 @@ def test_scores_equal_transformers_forward(policy, plain, groups, temperature):
     contexts = contexts_of(policy)
     ids, mask = padded(groups)
     with torch.no_grad():
-        scores = policy.score(contexts, ids, temperature)
+        scores = policy.token_logprobs(contexts, ids, temperature)
         for p, group in enumerate(groups):
             for g, response in enumerate(group):
                 full = plain_logprobs(plain, contexts[p], response.token_ids, temperature)
@@ -72,7 +71,7 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, plain, groups):
     contexts = contexts_of(policy)
     ids, mask = padded(groups)
     weights = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * mask
-    (policy.score(contexts, ids, 1.0).logprobs * weights).sum().backward()
+    (policy.token_logprobs(contexts, ids, 1.0).logprobs * weights).sum().backward()
     for p, group in enumerate(groups):
         for g, response in enumerate(group):
             logprobs = chosen(plain_logprobs(plain, contexts[p], response.token_ids, 1.0), response.token_ids)
@@ -85,9 +84,9 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, plain, groups):
 
 
 def test_greedy_equals_generate(policy, plain):
-    responses, top_p_mass = policy.sample(contexts_of(policy), 1, Decoding(8))
-    assert top_p_mass == 1
-    for context, [response] in zip(contexts_of(policy), responses, strict=True):
+    samples = policy.sample(contexts_of(policy), 1, Decoding(8))
+    assert samples.top_p_mass == 1
+    for context, [response] in zip(contexts_of(policy), samples.responses, strict=True):
         ids = torch.from_numpy(context[0].astype(np.int64))[None]
         generated = plain.generate(ids, do_sample=False, max_new_tokens=8, pad_token_id=0)[0, ids.shape[1] :]
         assert response.token_ids.tolist() == generated.tolist()
@@ -99,7 +98,7 @@ def test_sampled_logprobs_equal_scores_under_equal_weights(policy, group_size, t
     groups = sampled(policy, group_size=group_size, max_new_tokens=10, temperature=temperature)
     ids, mask = padded(groups)
     with torch.no_grad():
-        scored = policy.score(contexts_of(policy), ids, temperature).logprobs[mask]
+        scored = policy.token_logprobs(contexts_of(policy), ids, temperature).logprobs[mask]
     recorded = torch.from_numpy(np.concatenate([r.sampler_logprobs for group in groups for r in group]))
     torch.testing.assert_close((scored - recorded).exp(), torch.ones_like(scored), rtol=0, atol=TOLERANCE)
 
@@ -107,7 +106,7 @@ def test_sampled_logprobs_equal_scores_under_equal_weights(policy, group_size, t
 def test_sampled_frequencies_follow_the_models_distribution(policy, plain):
     contexts = contexts_of(policy)[:1]
     uniforms = np.random.default_rng(0).random((4000, 1))
-    [group], _ = policy.sample(contexts, 4000, Decoding(1, uniforms=uniforms))
+    [group] = policy.sample(contexts, 4000, Decoding(1, uniforms=uniforms)).responses
     with torch.no_grad():
         expected = plain_logprobs(plain, contexts[0], np.array([0]), 1.0)[0].exp().double().numpy() * 4000
     observed = np.bincount([int(r.token_ids[0]) for r in group], minlength=len(expected))
@@ -124,18 +123,18 @@ def test_a_longer_neighbour_changes_no_score(policy, groups):
     ids, mask = padded(groups)
     long = (np.concatenate([contexts[0][0]] * 3),)
     with torch.no_grad():
-        alone = policy.score(contexts[1:3], ids[1:3], 1.0).logprobs
-        beside = policy.score([*contexts[1:3], long], torch.cat([ids[1:3], ids[:1]]), 1.0).logprobs[:2]
+        alone = policy.token_logprobs(contexts[1:3], ids[1:3], 1.0).logprobs
+        beside = policy.token_logprobs([*contexts[1:3], long], torch.cat([ids[1:3], ids[:1]]), 1.0).logprobs[:2]
     torch.testing.assert_close(beside[mask[1:3]], alone[mask[1:3]], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_a_prompt_of_one_token_and_a_response_of_one_token_are_scored_and_sampled(policy, plain):
     contexts = [(np.array([7], np.int32),), (np.array([8, 9, 10], np.int32),)]
     for of_all in (contexts, contexts[:1]):
-        groups, _ = policy.sample(of_all, 2, Decoding(1))
+        groups = policy.sample(of_all, 2, Decoding(1)).responses
         ids, _ = padded(groups)
         with torch.no_grad():
-            scored = policy.score(of_all, ids, 1.0).logprobs
+            scored = policy.token_logprobs(of_all, ids, 1.0).logprobs
             first = [group[0].token_ids for group in groups]
             expected = [chosen(plain_logprobs(plain, c, ids, 1.0), ids) for c, ids in zip(of_all, first, strict=True)]
         torch.testing.assert_close(scored[:, 0], torch.stack(expected), rtol=TOLERANCE, atol=TOLERANCE)
@@ -209,7 +208,7 @@ def test_a_sliding_window_is_refused_before_the_first_token_that_could_leave_it(
     policy = load_policy(folder, SETTINGS, torch.float32, "cpu")
     groups = sampled(policy, group_size=3, max_new_tokens=8)
     with torch.no_grad():
-        scored = policy.score(contexts_of(policy), padded(groups)[0], 1.0).logprobs
+        scored = policy.token_logprobs(contexts_of(policy), padded(groups)[0], 1.0).logprobs
     recorded = np.concatenate([r.sampler_logprobs for group in groups for r in group])
     torch.testing.assert_close(scored[padded(groups)[1]], torch.from_numpy(recorded), rtol=1e-4, atol=1e-4)
     for length in (60, 42):  # 41 and 8 stay within the 48 that a token sees: the last of the 8 is not read
@@ -244,7 +243,7 @@ def test_values_may_be_narrower_than_keys(tmp_path):
     groups = sampled(policy, group_size=3, max_new_tokens=6)
     ids, mask = padded(groups)
     with torch.no_grad():
-        scored = policy.score(contexts_of(policy), ids, 1.0).logprobs[mask]
+        scored = policy.token_logprobs(contexts_of(policy), ids, 1.0).logprobs[mask]
     recorded = np.concatenate([r.sampler_logprobs for group in groups for r in group])
     torch.testing.assert_close(scored, torch.from_numpy(recorded), rtol=1e-4, atol=1e-4)
 
@@ -265,7 +264,7 @@ def test_bfloat16_sampler_and_scores_agree_within_its_precision(tmp_path):
     groups = sampled(policy, group_size=3, max_new_tokens=8)
     ids, mask = padded(groups)
     with torch.no_grad():
-        scored = policy.score(contexts_of(policy), ids, 1.0).logprobs[mask]
+        scored = policy.token_logprobs(contexts_of(policy), ids, 1.0).logprobs[mask]
     recorded = torch.from_numpy(np.concatenate([r.sampler_logprobs for group in groups for r in group]))
     assert (scored - recorded).abs().median() < 0.1
 
@@ -279,14 +278,16 @@ def test_a_prompt_without_a_token_is_refused(tmp_path):
 def test_what_pads_a_response_changes_no_score(policy, groups):
     ids, mask = padded(groups)
     with torch.no_grad():
-        zeros, others = (policy.score(contexts_of(policy), ids.masked_fill(~mask, fill), 1.0).logprobs for fill in (0, 9))
+        zeros, others = (
+            policy.token_logprobs(contexts_of(policy), ids.masked_fill(~mask, fill), 1.0).logprobs for fill in (0, 9)
+        )
     assert torch.equal(zeros[mask], others[mask])
 
 
 def test_end_tokens_may_be_lists_and_the_tokenizers_comes_first(tmp_path):
     config = LlamaConfig(**SHAPE, pad_token_id=0, bos_token_id=3, eos_token_id=[5, END])
     policy = load_policy(saved(tmp_path, config), SETTINGS, torch.float32, "cpu")
-    assert end_tokens(policy.model, policy.tokenizer) == [END, 5]
+    assert policy.end_tokens == [END, 5]
     assert policy.target("the beach .")[-1] == END
 
 

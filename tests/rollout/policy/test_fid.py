@@ -63,7 +63,7 @@ def test_responses_are_ragged(groups):
 def test_scores_equal_transformers_forward(policy, contexts, groups, temperature):
     ids, mask = padded(groups)
     with torch.no_grad():
-        scores = policy.score(contexts, ids, temperature)
+        scores = policy.token_logprobs(contexts, ids, temperature)
         for p, group in enumerate(groups):
             states = states_of(policy.model, contexts[p])
             for g, response in enumerate(group):
@@ -80,7 +80,7 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, contexts, groups)
     ids, mask = padded(groups)
     weights = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0)) * mask
     named = dict(policy.model.named_parameters())
-    (policy.score(contexts, ids, 1.0).logprobs * weights).sum().backward()
+    (policy.token_logprobs(contexts, ids, 1.0).logprobs * weights).sum().backward()
     shared = {name: p.grad.clone() for name, p in named.items()}
     policy.model.zero_grad()
     total = torch.zeros(())
@@ -97,9 +97,9 @@ def test_gradients_equal_those_of_the_repeated_forward(policy, contexts, groups)
 
 
 def test_greedy_equals_generate(policy, contexts):
-    responses, top_p_mass = policy.sample(contexts, 1, Decoding(8))
-    assert top_p_mass == 1
-    for context, [response] in zip(contexts, responses, strict=True):
+    samples = policy.sample(contexts, 1, Decoding(8))
+    assert samples.top_p_mass == 1
+    for context, [response] in zip(contexts, samples.responses, strict=True):
         states = BaseModelOutput(last_hidden_state=states_of(policy.model, context))
         generated = policy.model.generate(encoder_outputs=states, do_sample=False, max_new_tokens=8, num_beams=1)[0, 1:]
         assert response.token_ids.tolist() == generated.tolist()
@@ -110,7 +110,7 @@ def test_sampled_logprobs_equal_scores_under_equal_weights(policy, contexts, tem
     groups = sampled(policy, group_size=4, max_new_tokens=10, temperature=temperature)
     ids, mask = padded(groups)
     with torch.no_grad():
-        scored = policy.score(contexts, ids, temperature).logprobs[mask]
+        scored = policy.token_logprobs(contexts, ids, temperature).logprobs[mask]
     recorded = torch.from_numpy(np.concatenate([r.sampler_logprobs for group in groups for r in group]))
     torch.testing.assert_close((scored - recorded).exp(), torch.ones_like(scored), rtol=0, atol=TOLERANCE)
 
@@ -119,16 +119,16 @@ def test_a_longer_neighbour_changes_no_score(policy, contexts, groups):
     ids, mask = padded(groups)
     long = tuple(np.concatenate([row[:-1]] * 3 + [row]) for row in contexts[0]) * 2
     with torch.no_grad():
-        alone = policy.score(contexts[1:3], ids[1:3], 1.0).logprobs
-        beside = policy.score([*contexts[1:3], long], torch.cat([ids[1:3], ids[:1]]), 1.0).logprobs[:2]
+        alone = policy.token_logprobs(contexts[1:3], ids[1:3], 1.0).logprobs
+        beside = policy.token_logprobs([*contexts[1:3], long], torch.cat([ids[1:3], ids[:1]]), 1.0).logprobs[:2]
     torch.testing.assert_close(beside[mask[1:3]], alone[mask[1:3]], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_what_pads_a_response_changes_no_score(policy, contexts, groups):
     ids, mask = padded(groups)
     with torch.no_grad():
-        plain = policy.score(contexts, ids, 1.0).logprobs[mask]
-        other = policy.score(contexts, ids.masked_fill(~mask, 7), 1.0).logprobs[mask]
+        plain = policy.token_logprobs(contexts, ids, 1.0).logprobs[mask]
+        other = policy.token_logprobs(contexts, ids.masked_fill(~mask, 7), 1.0).logprobs[mask]
     torch.testing.assert_close(other, plain, rtol=0, atol=0)
 
 
@@ -172,7 +172,7 @@ def test_finished_responses_hold_their_end_token_and_cut_ones_are_whole():
 def test_dropout_stays_off(tmp_path):
     policy = load_policy(with_own_head(tmp_path), SETTINGS, torch.float32, "cpu")  # its config asks for a rate of 0.1
     contexts, ids = contexts_of(policy), torch.full((len(PROMPTS), 1, 2), 5)
-    assert torch.equal(policy.score(contexts, ids, 1.0).logprobs, policy.score(contexts, ids, 1.0).logprobs)
+    assert torch.equal(policy.token_logprobs(contexts, ids, 1.0).logprobs, policy.token_logprobs(contexts, ids, 1.0).logprobs)
 
 
 def test_a_target_ends_with_the_end_token_and_follows_its_template():

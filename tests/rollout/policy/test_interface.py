@@ -1,11 +1,13 @@
 """What all policies share: equal responses are computed once, and what a frozen copy holds of its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from rollout.policy.fid import FidPolicy
-from rollout.policy.interface import distinct_responses
+from rollout.policy.ragged import distinct_responses
 from tests.rollout.tiny import SETTINGS, contexts_of, tiny_policy
 from tests.rollout.tiny_causal import causal_policy
 
@@ -51,8 +53,8 @@ def test_equal_responses_score_and_push_as_if_they_stood_apart(policy):
         (weights[0] * logprobs + weights[1] * entropy).sum().backward()
         return {name: p.grad.clone() for name, p in policy.model.named_parameters()}
 
-    together = policy.score(contexts, ids, 0.7, entropy_gradient=True)
-    one_by_one = [policy.score(contexts, ids[:, g : g + 1], 0.7, entropy_gradient=True) for g in range(4)]
+    together = policy.token_logprobs(contexts, ids, 0.7, entropy_gradient=True)
+    one_by_one = [policy.token_logprobs(contexts, ids[:, g : g + 1], 0.7, entropy_gradient=True) for g in range(4)]
     logprobs, entropy = torch.cat([s.logprobs for s in one_by_one], 1), torch.cat([s.entropy for s in one_by_one], 1)
     torch.testing.assert_close(together.logprobs, logprobs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(together.entropy, entropy, rtol=1e-5, atol=1e-5)
@@ -72,5 +74,35 @@ def test_a_frozen_copy_shares_what_is_not_trained_and_copies_what_is():
         assert (own[name].data_ptr() != parameter.data_ptr()) == (name in policy.trained) == parameter.requires_grad, name
     assert 0 < len(policy.trained) < len(own)
     with torch.no_grad():
-        policy.trained_parameters()[0].add_(1)
-    assert not torch.equal(own[policy.trained[0]], policy.trained_parameters()[0])
+        policy.trained_parameters()[policy.trained[0]].add_(1)
+    assert not torch.equal(own[policy.trained[0]], policy.trained_parameters()[policy.trained[0]])
+
+
+COMPILED = pytest.param(
+    "compile", marks=[pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++")]
+)
+
+
+@pytest.fixture(params=["eval", "checkpoint_activations", COMPILED])
+def prepared(policy, request):
+    """As a learner prepares it."""
+    if request.param != "eval":
+        getattr(policy, request.param)()
+    return policy
+
+
+def logprobs_of(policy, contexts):
+    ids = torch.tensor([[[5, 6, 1], [7, 8, 9]]] * len(contexts))
+    return policy.token_logprobs(contexts, ids, 0.7).logprobs
+
+
+def test_a_frozen_copy_computes_as_before_whatever_becomes_of_the_policy(prepared):
+    contexts, frozen = contexts_of(prepared), prepared.frozen_copy()
+    before = logprobs_of(frozen, contexts)
+    with torch.no_grad():
+        for parameter in prepared.model.parameters():
+            parameter.fill_(0.5)
+    assert not torch.equal(logprobs_of(prepared, contexts), before)
+    for name in vars(prepared):
+        setattr(prepared, name, None)
+    assert torch.equal(logprobs_of(frozen, contexts), before)

@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
 from rollout.errors import PolicyError
-from rollout.policy.loading import build_tiny_policy, check_policy, load_policy
+from rollout.policy.loading import check_policy, load_policy
+from rollout.policy.tiny import build_tiny_policy
 from tests.rollout.tiny import SETTINGS, TEXTS, tiny_policy
 
 

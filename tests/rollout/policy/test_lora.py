@@ -46,7 +46,7 @@ def changed(policy):
     """The same with adapters that do something."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in policy.trained_parameters():
+        for parameter in policy.trained_parameters().values():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     return policy
 
@@ -55,7 +55,7 @@ def logprobs(policy):
     contexts = contexts_of(policy)
     ids = np.random.default_rng(0).integers(3, 40, (len(contexts), 2, 4))
     with torch.no_grad():
-        return policy.score(contexts, torch.from_numpy(ids), 1.0).logprobs
+        return policy.token_logprobs(contexts, torch.from_numpy(ids), 1.0).logprobs
 
 
 def base_of(policy):
@@ -167,7 +167,9 @@ def test_an_update_moves_the_adapters_and_neither_the_model_nor_the_reference(fo
     for name, parameter in base_of(policy).items():
         assert torch.equal(parameter, base[name]) and parameter.grad is None, name
         assert base_of(reference)[name].data_ptr() == parameter.data_ptr(), name
-    assert not {p.data_ptr() for p in reference.trained_parameters()} & {p.data_ptr() for p in policy.trained_parameters()}
+    assert not {p.data_ptr() for p in reference.trained_parameters().values()} & {
+        p.data_ptr() for p in policy.trained_parameters().values()
+    }
 
 
 def test_a_restored_learner_goes_on_bit_for_bit(folder, family, tmp_path):

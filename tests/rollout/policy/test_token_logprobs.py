@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rollout.policy import token_logprobs as module
-from rollout.policy.token_logprobs import token_scores
+from rollout.policy.token_logprobs import sliced_logprobs
 
 P, G, T, WIDTH, VOCABULARY = 2, 3, 4, 5, 40
 TOKENS = P * G * T
@@ -23,7 +23,7 @@ def plain(hidden, head, labels, temperature):
 
 
 def sliced(hidden, head, labels, temperature=1.0, entropy_gradient=True):
-    return token_scores(hidden, labels, lambda states: states @ head.T, VOCABULARY, temperature, entropy_gradient)
+    return sliced_logprobs(hidden, labels, lambda states: states @ head.T, VOCABULARY, temperature, entropy_gradient)
 
 
 def gradients(logprobs, entropy, *of):

@@ -1,11 +1,15 @@
 import json
+import logging
 
 import pyarrow as pa
 import pytest
 
+from rollout.config import DataSettings
 from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus, build_once
+from rollout.retrieval.index import Hit
+from rollout.retrieval.open import open_index, open_retriever
 from rollout.retrieval.query import build_query
 from rollout.retrieval.retriever import Retriever
 from rollout.types import Passage, Prompt, Retrieval
@@ -29,6 +33,10 @@ def passages(tmp_path):
 @pytest.fixture
 def corpus(passages, tmp_path):
     return Corpus.open(passages, tmp_path / "cache")
+
+
+def retriever_of(corpus, n_context, query="all"):
+    return Retriever(query, n_context, corpus, Bm25(corpus))
 
 
 def ask(question, passages=None):
@@ -189,12 +197,12 @@ def test_bm25_returns_all_of_a_smaller_corpus(corpus):
 
 @pytest.mark.parametrize("question", ["qqqq zzzz", "the of and", "? !"])
 def test_a_query_without_any_indexed_word_still_gets_passages(corpus, question):
-    retrieval = Retriever(corpus, "all", 2).retrieve([ask(question)])[0]
+    retrieval = retriever_of(corpus, 2).retrieve([ask(question)])[0]
     assert len(retrieval.passages) == 2 and retrieval.scores == (0, 0)
 
 
 def test_a_retrieval_does_not_depend_on_its_neighbours(corpus):
-    retriever = Retriever(corpus, "all", 2)
+    retriever = retriever_of(corpus, 2)
     prompts = [ask("a zebra"), ask("the"), ask("glacier day 7")]
     assert retriever.retrieve(prompts) == [retriever.retrieve([prompt])[0] for prompt in prompts]
 
@@ -202,11 +210,11 @@ def test_a_retrieval_does_not_depend_on_its_neighbours(corpus):
 def test_the_query_setting_decides_what_is_searched(corpus):
     prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
     for part, best in (("persona", "s0"), ("last_turn", "s2")):
-        assert Retriever(corpus, part, 1).retrieve([prompt])[0].passages[0].id == best
+        assert retriever_of(corpus, 1, part).retrieve([prompt])[0].passages[0].id == best
 
 
 def test_ranking_holds_twenty_ids_and_begins_with_what_is_read(corpus):
-    retrieval = Retriever(corpus, "all", 3).retrieve([ask("violin")])[0]
+    retrieval = retriever_of(corpus, 3).retrieve([ask("violin")])[0]
     assert len(retrieval.ranking) == len(set(retrieval.ranking)) == 20
     assert tuple(p.id for p in retrieval.passages) == retrieval.ranking[:3]
     assert retrieval.ranking[0] == "s1" and len(retrieval.scores) == 3
@@ -215,29 +223,53 @@ def test_ranking_holds_twenty_ids_and_begins_with_what_is_read(corpus):
 def test_supplied_passages_replace_retrieval(corpus):
     own = tuple(Passage(id=f"own{i}", title="", text="mine") for i in range(3))
     prompts = [ask("zebra", own), ask("zebra"), ask("zebra", ())]
-    supplied, searched, none = Retriever(corpus, "all", 2).retrieve(prompts)
+    supplied, searched, none = retriever_of(corpus, 2).retrieve(prompts)
     assert supplied == Retrieval(passages=own[:2], scores=(0, 0), ranking=("own0", "own1", "own2"))
     assert searched.passages[0].id == "s0"
     assert none == Retrieval(passages=(), scores=())
 
 
 def test_no_context_reads_nothing_but_still_ranks(corpus):
-    retrieval = Retriever(corpus, "all", 0).retrieve([ask("zebra")])[0]
+    retrieval = retriever_of(corpus, 0).retrieve([ask("zebra")])[0]
     assert (retrieval.passages, retrieval.scores) == ((), ())
     assert retrieval.ranking[0] == "s0"
 
 
 def test_without_a_corpus_nothing_is_read():
-    assert Retriever(None, "all", 4).retrieve([ask("zebra")]) == [Retrieval(passages=(), scores=())]
+    assert Retriever("all", 4).retrieve([ask("zebra")]) == [Retrieval(passages=(), scores=())]
 
 
 def test_more_context_than_passages_is_refused(corpus):
-    assert len(Retriever(corpus, "all", 30).retrieve([ask("zebra")])[0].passages) == 30
+    assert len(retriever_of(corpus, 30).retrieve([ask("zebra")])[0].passages) == 30
     with pytest.raises(DataError, match="policy.n_context: 31 .* holds 30; lower it"):
-        Retriever(corpus, "all", 31)
+        retriever_of(corpus, 31)
 
 
-def test_passages_of_one_id_are_both_kept_and_said(tmp_path, caplog):
+def test_any_index_of_the_corpus_can_be_searched(corpus):
+    class Last:
+        """Finds the corpus's last passages, whatever is asked."""
+
+        size = 30
+
+        def search(self, queries, depth):
+            return [[Hit(self.size - i, 1 / i) for i in range(1, depth + 1)] for _ in queries]
+
+    [first, second] = Retriever("all", 2, corpus, Last()).retrieve([ask("zebra"), ask("violin")])
+    assert [p.id for p in first.passages] == ["f24", "f23"] and first.scores == (1, 0.5)
+    assert len(first.ranking) == 20 and first == second
+
+
+def test_the_settings_passages_are_opened_and_searched_with_their_query(passages, tmp_path):
+    data = DataSettings(passages=passages, cache=tmp_path / "cache", query="last_turn")
+    retriever = open_retriever(data, 1)
+    prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
+    assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
+    assert open_index(data, retriever.corpus).size == 30
+    assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]
+
+
+def test_passages_of_one_id_are_both_kept_and_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lapdog"), "propagate", True)  # off where an actor's log was set up before
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n')
     corpus = Corpus.open(file, tmp_path / "cache")
