@@ -16,7 +16,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cluster.output import print_err, print_out, reopen_closed_streams, write_what_cannot_be_encoded
@@ -56,23 +55,43 @@ def train_command(argv: Sequence[str]) -> None:
             raise trainer.run_log.output_lost
 
 
-def imported_when_called(name: str) -> Command:
-    """A help text is there at once: PyTorch and Ray are imported by the commands that need them."""
+def evaluate_command(argv: Sequence[str]) -> None:
+    from cluster.commands.evaluate import evaluate
 
-    def command(argv: Sequence[str]) -> None:
-        module, _, function = name.rpartition(".")
-        getattr(import_module(module), function)(argv)
-
-    return command
+    evaluate(argv)
 
 
-COMMANDS: dict[str, Command] = {
+def report_command(argv: Sequence[str]) -> None:
+    from cluster.commands.report import report
+
+    report(argv)
+
+
+def chat_command(argv: Sequence[str]) -> None:
+    from cluster.commands.chat import chat
+
+    chat(argv)
+
+
+def export_command(argv: Sequence[str]) -> None:
+    from cluster.commands.export import export
+
+    export(argv)
+
+
+def convert_command(argv: Sequence[str]) -> None:
+    from cluster.commands.convert import convert
+
+    convert(argv)
+
+
+COMMANDS: dict[str, Command] = {  # each imports PyTorch and Ray when it is called: a help text is there at once
     "train": train_command,
-    "evaluate": imported_when_called("cluster.commands.evaluate.evaluate"),
-    "report": imported_when_called("cluster.commands.report.report"),
-    "chat": imported_when_called("cluster.commands.chat.chat"),
-    "export": imported_when_called("cluster.commands.export.export"),
-    "convert": imported_when_called("cluster.commands.convert.convert"),
+    "evaluate": evaluate_command,
+    "report": report_command,
+    "chat": chat_command,
+    "export": export_command,
+    "convert": convert_command,
 }
 
 

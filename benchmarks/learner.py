@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import matmul_flops_per_second, median_seconds
 from benchmarks.readers import VOCABULARY, Shape, encode_once_logprobs, patch_logprobs, random_contexts, reader
-from learner.loss import LossSwitches, policy_loss, token_weights
+from learner.loss import LossConfig, policy_loss, token_weights
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Context
 
@@ -80,7 +80,7 @@ def learner_pass(
         torch.linspace(-1, 1, count),
         token_weights(torch.full((count,), length), "sequence", length),
         torch.ones(count, length, dtype=torch.bool),
-        LossSwitches(kl_coef=0.04),
+        LossConfig(),
         reference_logprobs=reference_logprobs,
     )
     policy.model.zero_grad()

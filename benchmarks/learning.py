@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning_report import Results, write_report
-from cluster.settings.flags import build
 from cluster.settings.tree import Settings
+from cluster.settings.values import build
 from cluster.store.run_folder import read_settings
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
@@ -134,7 +134,7 @@ def train(run: Path, settings: dict[str, Any]) -> None:
 
 
 def _same_algorithm(used: Settings, settings: dict[str, Any]) -> bool:
-    wanted = build(Settings, demo.SETTINGS | {name: str(value) for name, value in settings.items()}).resolved()
+    wanted = build(Settings, demo.SETTINGS | {name: str(value) for name, value in settings.items()}).as_used()
     return all(getattr(used, name) == getattr(wanted, name) for name in ("seed", "learner", "rollout", "reward"))
 
 

@@ -1,14 +1,16 @@
 """Settings of the learner, and the stages a run trains in."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from learner.advantage import Baseline, RewardAggregation, Scale
-from learner.loss import Aggregation, Correction, CorrectionLevel, Importance, KlEstimator, LossSwitches, Surrogate
+from learner.algorithm import CHOSEN_BY_PRESETS, GRPO, PRESETS, Algorithm, Loss
+from learner.loss import Aggregation, Correction, CorrectionLevel, Importance, KlEstimator, KlPlace, Surrogate
 from rollout.config import NonNegative, Positive, Section
+from rollout.setting_tags import ModelCard, tagged
 from rollout.types import Mode
 
 AtLeastZero = Annotated[float, Field(ge=0)]
@@ -16,82 +18,88 @@ AboveZero = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 AboveOne = Annotated[float, Field(gt=1)]
 
-Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce", "sft"]
-
-GRPO: dict[str, Any] = {
-    "importance": "token",
-    "surrogate": "clip",
-    "aggregation": "sequence",
-    "eps_low": 0.2,
-    "eps_high": 0.2,
-    "kl_coef": 0.04,
-    "baseline": "group",
-    "scale_rewards": "group",
-}
-WITHOUT_RATIO = {"importance": "none", "baseline": "none", "scale_rewards": "none", "kl_coef": 0.0}
-PRESETS: dict[str, dict[str, Any]] = {
-    "grpo": GRPO,
-    "dapo": GRPO | {"aggregation": "token", "eps_high": 0.28, "kl_coef": 0.0},
-    "dr_grpo": GRPO | {"aggregation": "constant", "scale_rewards": "none", "kl_coef": 0.0},
-    "bnpo": GRPO | {"aggregation": "token"},
-    "cispo": GRPO | {"surrogate": "cispo", "aggregation": "token", "eps_low": 1.0, "eps_high": 4.0, "kl_coef": 0.0},
-    "gspo": GRPO | {"importance": "sequence", "eps_low": 3e-4, "eps_high": 4e-4, "kl_coef": 0.0},
-    "reinforce": GRPO | WITHOUT_RATIO,
-    "sft": GRPO | WITHOUT_RATIO | {"aggregation": "token"},
-}
-
 
 def without_preset(values: dict[str, Any]) -> dict[str, Any]:
-    """Dotted settings of a file but for the switches that merely say what its `learner.loss` says: they follow another one."""
-    estimator = "k1" if values.get("learner.kl_in") == "reward" else "k3"
-    preset = PRESETS.get(values.get("learner.loss", "grpo"), {}) | {"kl_estimator": estimator}
-    said = {f"learner.{name}": value for name, value in preset.items()}
+    """Dotted settings of a file but for those that merely say what its `learner.loss` says: they follow another one."""
+    loss = values.get("learner.loss", "grpo")
+    preset = _preset(loss if loss in get_args(Loss) else "grpo", values.get("learner.kl_in", "loss"))
+    said = {f"learner.{name}": getattr(preset, name) for name in (*CHOSEN_BY_PRESETS, "kl_estimator")}
     return {name: value for name, value in values.items() if name not in said or said[name] != value}
 
 
+def _preset(loss: Loss, kl_in: KlPlace) -> Algorithm:
+    """The estimator is the one whose gradient is right there: k1 as a reward is REINFORCE on the KL itself."""
+    return replace(PRESETS[loss], kl_in=kl_in, kl_estimator="k1" if kl_in == "reward" else "k3")
+
+
+@dataclass(frozen=True, slots=True)
+class OfAnyLoss:
+    """Tag of a setting that `learner.loss sft` reads, too: it does not need rewards."""
+
+
 class SupervisedSettings(Section):
-    steps: NonNegative | None = Field(None, description="updates of stage 1; default: 0 with policy.path, else 1000")
+    steps: Annotated[NonNegative | None, ModelCard(always=True)] = Field(
+        None, description="updates of stage 1; default: 0 with policy.path, else 1000"
+    )
     batch_size: Positive = Field(32, description="gold answers in one update")
     lr: AboveZero = Field(1e-3, description="peak learning rate; it falls linearly to a tenth at the last step")
     lr_warmup_steps: NonNegative = Field(50, description="steps of linear warm-up")
 
 
 class LearnerSettings(Section):
-    """`loss` names a preset of switches (those without a default here); a switch that is set itself wins."""
+    """`loss` names a preset of the settings that have no default here; one that is set itself wins."""
 
-    steps: NonNegative = Field(200, description="GRPO updates")
-    lr: AboveZero = Field(1e-4, description="peak learning rate of GRPO; it falls linearly to a tenth at the last step")
-    lr_warmup_steps: NonNegative = Field(5, description="steps of linear warm-up")
-    weight_decay: AtLeastZero = Field(0.01, description="AdamW's decoupled weight decay")
-    max_grad_norm: AboveZero = Field(1.0, description="gradients are clipped to this norm")
-    passes: Positive = Field(1, description="optimiser steps on each batch")
-    token_budget: Positive = Field(16384, description="most tokens in one micro-batch; a context counts once for its group")
-    activation_checkpointing: bool = Field(
+    steps: Annotated[NonNegative, OfAnyLoss(), ModelCard(always=True)] = Field(200, description="updates of stage 2")
+    lr: Annotated[AboveZero, OfAnyLoss(), ModelCard(always=True)] = Field(
+        1e-4, description="peak learning rate of stage 2; it falls linearly to a tenth at the last step"
+    )
+    lr_warmup_steps: Annotated[NonNegative, OfAnyLoss()] = Field(5, description="steps of linear warm-up")
+    weight_decay: Annotated[AtLeastZero, OfAnyLoss()] = Field(0.01, description="AdamW's decoupled weight decay")
+    max_grad_norm: Annotated[AboveZero, OfAnyLoss()] = Field(1.0, description="gradients are clipped to this norm")
+    passes: Annotated[Positive, OfAnyLoss()] = Field(GRPO.passes, description="optimiser steps on each batch")
+    token_budget: Annotated[Positive, OfAnyLoss()] = Field(
+        16384, description="most tokens in one micro-batch; a context counts once for its group"
+    )
+    activation_checkpointing: Annotated[bool, OfAnyLoss()] = Field(
         False, description="keep only the layers' inputs for the backward pass: less memory, slower"
     )
-    compile: bool = Field(False, description="let torch compile the layers; needs a C++ compiler, and minutes at the start")
+    compile: Annotated[bool, OfAnyLoss()] = Field(
+        False, description="let torch compile the layers; needs a C++ compiler, and minutes at the start"
+    )
 
-    loss: Loss = Field("grpo", description=f"preset of switches: {', '.join(PRESETS)}; sft trains on gold answers")
+    loss: Annotated[Loss, OfAnyLoss(), ModelCard(always=True)] = Field(
+        "grpo", description=f"preset of switches: {', '.join(PRESETS)}; sft trains on gold answers"
+    )
     importance: Importance | None = Field(None, description="ratio to the sampler: per token, per sequence (GSPO), or none")
     surrogate: Surrogate | None = Field(None, description="clip (PPO) or cispo: clip the ratio, keep every token's gradient")
-    aggregation: Aggregation | None = Field(
+    aggregation: Annotated[Aggregation | None, OfAnyLoss()] = Field(
         None, description="sequence: mean of the responses' means; token: mean of all tokens; constant: sum over a fixed length"
     )
-    eps_low: Share | None = Field(None, description="ratios below 1 - eps_low are clipped")
-    eps_high: AboveZero | None = Field(None, description="ratios above 1 + eps_high are clipped")
+    eps_low: Annotated[Share | None, ModelCard(always=True)] = Field(None, description="ratios below 1 - eps_low are clipped")
+    eps_high: Annotated[AboveZero | None, ModelCard(always=True)] = Field(
+        None, description="ratios above 1 + eps_high are clipped"
+    )
     dual_clip: AboveOne | None = Field(None, description="upper bound of the ratio where the advantage is negative")
-    entropy_coef: AtLeastZero = Field(0.0, description="weight of the entropy bonus")
-    mask_truncated: bool = Field(False, description="responses cut at rollout.max_new_tokens do not count in the loss")
+    entropy_coef: Annotated[AtLeastZero, OfAnyLoss()] = Field(GRPO.entropy_coef, description="weight of the entropy bonus")
+    mask_truncated: Annotated[bool, OfAnyLoss()] = Field(
+        GRPO.mask_truncated, description="responses cut at rollout.max_new_tokens do not count in the loss"
+    )
 
-    kl_coef: AtLeastZero | None = Field(None, description="weight of the KL to the reference; 0.04 in grpo and bnpo, else 0")
+    kl_coef: Annotated[AtLeastZero | None, ModelCard(always=True)] = Field(
+        None, description="weight of the KL to the reference; 0.04 in grpo and bnpo, else 0"
+    )
     kl_estimator: KlEstimator | None = Field(None, description="estimator of the KL; default: k3 in the loss, k1 in the reward")
-    kl_weighted: bool = Field(False, description="multiply the KL in the loss by policy / sampler; k1 and k3 are then unbiased")
-    kl_in: Literal["loss", "reward"] = Field("loss", description="add the KL to the loss, or subtract it from the reward")
+    kl_weighted: bool = Field(
+        GRPO.kl_weighted, description="multiply the KL in the loss by policy / sampler; k1 and k3 are then unbiased"
+    )
+    kl_in: KlPlace = Field(GRPO.kl_in, description="add the KL to the loss, or subtract it from the reward")
     kl_target: AboveZero | None = Field(None, description="target of the KL in nats a token; kl_coef is adapted to reach it")
     reference_path: str | None = Field(
         None, description="folder or hub name of the frozen reference; default: the policy after stage 1"
     )
-    reference_every: NonNegative = Field(0, description="set the reference to the policy every so many updates; 0: never")
+    reference_every: NonNegative = Field(
+        GRPO.reference_every, description="set the reference to the policy every so many updates; 0: never"
+    )
 
     baseline: Baseline | None = Field(
         None,
@@ -102,49 +110,34 @@ class LearnerSettings(Section):
         None, description="divide advantages by the std of the group, of the batch, or not (none)"
     )
     reward_aggregation: RewardAggregation = Field(
-        "sum_then_normalize",
+        GRPO.reward_aggregation,
         description="sum rewards, then normalise; or normalize_then_sum: normalise each in its group first (GDPO)",
     )
-    top_k_ratio: Share = Field(1.0, description="share of each group, by largest |advantage|, that keeps its advantage")
-    overlong_buffer: NonNegative = Field(0, description="last tokens before rollout.max_new_tokens that cost reward; 0: off")
-    overlong_penalty: AboveZero = Field(1.0, description="reward that a response of full length loses")
+    top_k_ratio: Share = Field(
+        GRPO.top_k_ratio, description="share of each group, by largest |advantage|, that keeps its advantage"
+    )
+    overlong_buffer: NonNegative = Field(
+        GRPO.overlong_buffer, description="last tokens before rollout.max_new_tokens that cost reward; 0: off"
+    )
+    overlong_penalty: AboveZero = Field(GRPO.overlong_penalty, description="reward that a response of full length loses")
 
-    correction: Correction = Field("none", description="importance weights for stale samples: none, truncate or mask")
-    correction_level: CorrectionLevel = Field("token", description="one weight per token, or their product over the sequence")
-    correction_cap: AboveZero = Field(2.0, description="weights above it are truncated or masked")
+    correction: Correction = Field(GRPO.correction, description="importance weights for stale samples: none, truncate or mask")
+    correction_level: CorrectionLevel = Field(
+        GRPO.correction_level, description="one weight per token, or their product over the sequence"
+    )
+    correction_cap: AboveZero = Field(GRPO.correction_cap, description="weights above it are truncated or masked")
 
-    def switch(self, name: str) -> Any:
-        """The setting, or what the preset says where it is not set."""
-        own = getattr(self, name)
-        if own is not None:
-            return own
-        return self.default_estimator if name == "kl_estimator" else PRESETS[self.loss][name]
-
-    @property
-    def default_estimator(self) -> KlEstimator:
-        """The one whose gradient is right there: k1 as a reward is REINFORCE on the KL itself."""
-        return "k1" if self.kl_in == "reward" else "k3"
-
-    def loss_switches(self) -> LossSwitches:
-        from_preset = ("importance", "surrogate", "aggregation", "eps_low", "eps_high", "kl_estimator")
-        plain = ("dual_clip", "kl_weighted", "entropy_coef", "correction", "correction_level", "correction_cap")
-        return LossSwitches(
-            **{name: self.switch(name) for name in from_preset},
-            **{name: getattr(self, name) for name in plain},
-            kl_coef=self.switch("kl_coef") if self.kl_in == "loss" else 0.0,
-        )
-
-    def supervised(self) -> "LearnerSettings":
-        """What stage 1 is trained with: cross-entropy on gold answers, whatever the second stage's loss."""
-        return LearnerSettings(loss="sft", **{name: getattr(self, name) for name in OF_BOTH_STAGES})
+    def algorithm(self) -> Algorithm:
+        """The preset, but for what is set."""
+        own = {field.name: getattr(self, field.name) for field in fields(Algorithm)}
+        return replace(_preset(self.loss, self.kl_in), **{name: value for name, value in own.items() if value is not None})
 
     def needs_reference(self) -> bool:
-        return self.loss != "sft" and self.switch("kl_coef") > 0
+        return self.loss != "sft" and self.algorithm().needs_reference
 
     def compares_within_group(self) -> bool:
-        """Whether advantages need two responses of a prompt or more."""
-        own = self.switch("baseline") in ("group", "leave_one_out") or self.switch("scale_rewards") == "group"
-        return self.loss != "sft" and (own or self.reward_aggregation == "normalize_then_sum")
+        """Whether a prompt needs two responses or more."""
+        return self.loss != "sft" and self.algorithm().compares_within_group
 
     def without_effect(self) -> Iterator[tuple[str, str]]:
         """Settings that were changed and that nothing will read, each with what takes its effect away."""
@@ -153,20 +146,23 @@ class LearnerSettings(Section):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     yield name, cause
 
-    def resolved(self) -> "LearnerSettings":
-        """The same with the preset's switches written out, but for those without effect."""
+    def as_used(self) -> "LearnerSettings":
+        """The same with what the preset says written out, but for settings without effect."""
         idle = {name for names, effective, _ in self._conditions() if not effective for name in names}
-        return self.model_copy(update={name: self.switch(name) for name in (*GRPO, "kl_estimator") if name not in idle})
+        used = {field.name: getattr(self.algorithm(), field.name) for field in fields(Algorithm) if field.name not in idle}
+        return self.with_values(**used)
 
     def _conditions(self) -> Iterator[tuple[tuple[str, ...], bool, str]]:
         """Settings, whether they have an effect, and if not, because of what."""
-        rewarded = tuple(name for name in type(self).model_fields if name not in OF_ANY_LOSS)
+        algorithm = self.algorithm()
+        of_any_loss = dict(tagged(type(self), OfAnyLoss))
+        rewarded = tuple(name for name in type(self).model_fields if name not in of_any_loss)
         yield rewarded, self.loss != "sft", "learner.loss sft"
         clipped = ("surrogate", "eps_low", "eps_high", "dual_clip")
-        yield clipped, self.switch("importance") != "none", "learner.importance none"
+        yield clipped, algorithm.importance != "none", "learner.importance none"
         moves = self.correction == "none" or self.passes > 1
         yield clipped, moves, f"learner.correction {self.correction} and learner.passes 1, where the ratio stays 1"
-        yield ("dual_clip",), self.switch("surrogate") == "clip", "learner.surrogate cispo"
+        yield ("dual_clip",), algorithm.surrogate == "clip", "learner.surrogate cispo"
         with_reference = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
         yield with_reference, self.needs_reference(), "learner.kl_coef 0"
         yield ("kl_weighted",), self.kl_in == "loss", "learner.kl_in reward"
@@ -174,14 +170,6 @@ class LearnerSettings(Section):
         yield ("baseline", "scale_rewards", "kl_in"), summed, "learner.reward_aggregation normalize_then_sum"
         yield ("overlong_penalty",), self.overlong_buffer > 0, "learner.overlong_buffer 0"
         yield ("correction_level", "correction_cap"), self.correction != "none", "learner.correction none"
-
-
-OF_BOTH_STAGES = ("weight_decay", "max_grad_norm", "token_budget", "activation_checkpointing", "compile")
-OF_ANY_LOSS = {
-    *OF_BOTH_STAGES,
-    *("steps", "lr", "lr_warmup_steps", "passes"),
-    *("loss", "aggregation", "entropy_coef", "mask_truncated"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

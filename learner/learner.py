@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from learner.algorithm import SUPERVISED, Algorithm
 from learner.batch import MicroBatch, counted_lengths, micro_batches
 from learner.batch_advantages import advantages_of, rewards_of, sequence_kl
 from learner.config import LearnerSettings, Stage
@@ -51,11 +52,9 @@ class Learner:
     def begin(self, stage: Stage, reference: str | Path | None = None) -> None:
         """Start a stage: a new optimiser, and the reference where one is needed, which is the policy as it stands now."""
         self.stage = stage
-        self.algorithm = self.settings.supervised() if stage.name == "supervised" else self.settings
-        self.switches = self.algorithm.loss_switches()
-        self.kl_coef: float = self.algorithm.switch("kl_coef")
+        self.algorithm = self._algorithm_of(stage)
         self.optimizer = new_optimizer(self.policy.trained_parameters().values(), self.settings.weight_decay)
-        if not self.algorithm.needs_reference():
+        if not self.algorithm.needs_reference:
             self.reference = None
         elif (path := reference or self.settings.reference_path) is not None:
             self.reference = self._compiled(self._loaded_reference(path))
@@ -85,7 +84,7 @@ class Learner:
             groups,
             passes,
             rewards_of(groups) if self.stage.sampled else None,
-            self.kl_coef if self.reference is not None else None,
+            self.algorithm.kl_coef if self.reference is not None else None,
             self.stage.lr_at(step),
             peak_memory_mb(self.device),
             1 - sum(micro.tokens for micro in batches) / sum(micro.padded_tokens for micro in batches),
@@ -104,9 +103,8 @@ class Learner:
         if self.reference is not None:
             self.reference.save(folder / "reference")
         save_optimizer(self.optimizer, self.policy.trained_parameters(), folder / "optimizer.safetensors")
-        (folder / STATE).write_text(
-            json.dumps({"kl_coef": self.kl_coef, "begun_at": self.algorithm.switch("kl_coef")}), encoding="utf-8"
-        )
+        state = {"kl_coef": self.algorithm.kl_coef, "begun_at": self._algorithm_of(self.stage).kl_coef}
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
@@ -114,7 +112,11 @@ class Learner:
         self.begin(stage, folder / "reference")
         load_optimizer(self.optimizer, self.policy.trained_parameters(), folder / "optimizer.safetensors")
         if self.algorithm.kl_target is not None:
-            self.kl_coef = _adapted(self.kl_coef, folder / STATE)
+            self.algorithm = replace(self.algorithm, kl_coef=_adapted(self.algorithm.kl_coef, folder / STATE))
+
+    def _algorithm_of(self, stage: Stage) -> Algorithm:
+        """As the stage begins with it; `kl_target` then moves its kl_coef. Stage 1 is cross-entropy, whatever the loss."""
+        return SUPERVISED if stage.name == "supervised" else self.settings.algorithm()
 
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor | None:
         if self.reference is None:
@@ -132,7 +134,7 @@ class Learner:
         kl = None
         if self.algorithm.kl_in == "reward":
             known = [logprobs for logprobs in reference if logprobs is not None]
-            kl = self.kl_coef * sequence_kl(batches, known, self.algorithm).view(len(groups), -1)
+            kl = sequence_kl(batches, known, self.algorithm.kl_estimator).view(len(groups), -1) * self.algorithm.kl_coef
         return advantages_of(groups, self.algorithm, self.reward_weights, self.rollout.max_new_tokens, kl)
 
     def _gradients(
@@ -144,14 +146,14 @@ class Learner:
         lengths: torch.Tensor,
     ) -> tuple[PassOutcome, list[torch.Tensor]]:
         """Accumulate the whole batch's gradient; also the policy's log-probs, one tensor a micro-batch."""
-        weights = token_weights(lengths, self.switches.aggregation, self.rollout.max_new_tokens).to(self.device)
+        weights = token_weights(lengths, self.algorithm.aggregation, self.rollout.max_new_tokens).to(self.device)
         flat = advantages.flatten().to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         total, parts, logprobs = 0.0, [], []
         for i, micro in enumerate(batches):
             with self._autocast():
                 scores = self.policy.token_logprobs(
-                    micro.contexts, micro.response_ids, self._temperature(), self.switches.entropy_coef > 0
+                    micro.contexts, micro.response_ids, self._temperature(), self.algorithm.entropy_coef > 0
                 )
             loss, statistics = policy_loss(
                 scores.logprobs.view(micro.loss_mask.shape),
@@ -159,7 +161,7 @@ class Learner:
                 flat[micro.rows],
                 weights[micro.rows],
                 micro.loss_mask,
-                self.switches if self.algorithm.kl_in == "reward" else replace(self.switches, kl_coef=self.kl_coef),
+                self.algorithm,
                 reference_logprobs=reference[i],
                 proximal_logprobs=proximal[i] if proximal else None,
                 entropy=scores.entropy.view(micro.loss_mask.shape),
@@ -179,7 +181,7 @@ class Learner:
     def _follow_kl(self, kl: float | None) -> None:
         target = self.algorithm.kl_target
         if target is not None and kl is not None and math.isfinite(kl):
-            self.kl_coef = adapted_kl_coef(self.kl_coef, kl, target)
+            self.algorithm = replace(self.algorithm, kl_coef=adapted_kl_coef(self.algorithm.kl_coef, kl, target))
 
     def _refresh_reference(self, step: int) -> None:
         every = self.algorithm.reference_every

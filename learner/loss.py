@@ -4,7 +4,7 @@ Per token, to be minimised, and summed with the weights of `token_weights`:
 
     correction * surrogate(ratio, A) + kl_coef * KL - entropy_coef * entropy
 
-Every named loss of `learner.config.PRESETS` is one choice of the switches.
+Every named loss of `learner.algorithm.PRESETS` is one choice of `LossConfig`.
 """
 
 from collections.abc import Sequence
@@ -17,23 +17,25 @@ Importance = Literal["token", "sequence", "none"]
 Surrogate = Literal["clip", "cispo"]
 Aggregation = Literal["sequence", "token", "constant"]
 KlEstimator = Literal["k1", "k2", "k3"]
+KlPlace = Literal["loss", "reward"]
 Correction = Literal["none", "truncate", "mask"]
 CorrectionLevel = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossSwitches:
-    """What `policy_loss` computes; each switch is explained by the function that takes it."""
+class LossConfig:
+    """What `policy_loss` computes; the function that takes a field explains it. The defaults are GRPO's."""
 
     importance: Importance = "token"
     surrogate: Surrogate = "clip"
+    aggregation: Aggregation = "sequence"
     eps_low: float = 0.2
     eps_high: float = 0.2
-    dual_clip: float | None = None
-    aggregation: Aggregation = "sequence"
-    kl_coef: float = 0.0
+    kl_coef: float = 0.04
+    kl_in: KlPlace = "loss"
     kl_estimator: KlEstimator = "k3"
     kl_weighted: bool = False
+    dual_clip: float | None = None
     entropy_coef: float = 0.0
     correction: Correction = "none"
     correction_level: CorrectionLevel = "token"
@@ -52,6 +54,12 @@ class TokenStatistics:
     entropy: torch.Tensor
 
     @classmethod
+    def where(cls, mask: torch.Tensor, **measured: torch.Tensor | None) -> Self:
+        """Every field [N, T] at the tokens of the mask; None where it was not measured."""
+        nothing = torch.zeros(0, device=mask.device)
+        return cls(**{name: nothing if values is None else values.detach()[mask] for name, values in measured.items()})
+
+    @classmethod
     def concatenated(cls, parts: Sequence[Self]) -> Self:
         return cls(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)})
 
@@ -62,7 +70,7 @@ def policy_loss(
     advantages: torch.Tensor,
     weights: torch.Tensor,
     mask: torch.Tensor,
-    switches: LossSwitches,
+    config: LossConfig,
     *,
     reference_logprobs: torch.Tensor | None = None,
     proximal_logprobs: torch.Tensor | None = None,
@@ -72,36 +80,28 @@ def policy_loss(
 
     Log-probs, entropy and mask [N, T], advantages and weights [N]. The ratio is policy / sampler; with a correction it is
     policy / proximal, where proximal_logprobs are the policy's own before the batch's first step (by default: those given
-    as policy_logprobs), and the correction bears proximal / sampler: the decoupled objective of Hilton et al. 2021
-    (arXiv:2110.00641). With kl_weighted the KL is multiplied by policy / sampler, and differentiated through that too: the
-    expected gradient of k1 and k3 is then that of KL(policy || reference), also off-policy, DeepSeek-AI 2025
-    (arXiv:2512.02556). Where the mask is False nothing counts, whatever stands there.
+    as policy_logprobs), and the correction is proximal / sampler: the decoupled objective of Hilton et al. 2021
+    (arXiv:2110.00641). A KL in the reward is measured and not added. Where the mask is False nothing counts, whatever
+    stands there.
     """
     policy, sampler = policy_logprobs.masked_fill(~mask, 0.0), sampler_logprobs.masked_fill(~mask, 0.0)
-    behind, corrected = sampler, torch.zeros_like(mask)
-    if switches.correction != "none":
-        behind = policy.detach() if proximal_logprobs is None else proximal_logprobs.masked_fill(~mask, 0.0)
-    ratio = importance_ratio(policy - behind, mask, switches.importance)
-    per_token, clipped = surrogate(policy, ratio, advantages[:, None], switches)
-    if switches.correction != "none":
-        correction, corrected = off_policy_correction(behind - sampler, mask, switches)
+    old_logprobs, corrected = sampler, torch.zeros_like(mask)
+    if config.correction != "none":
+        old_logprobs = policy.detach() if proximal_logprobs is None else proximal_logprobs.masked_fill(~mask, 0.0)
+    ratio = importance_ratio(policy - old_logprobs, mask, config.importance)
+    per_token, clipped = surrogate(policy, ratio, advantages[:, None], config)
+    if config.correction != "none":
+        correction, corrected = off_policy_correction(old_logprobs - sampler, mask, config)
         per_token = correction * per_token
     kl = None
     if reference_logprobs is not None:
-        kl = kl_divergence(policy, reference_logprobs.masked_fill(~mask, 0.0), switches.kl_estimator)
-        kl = (policy - sampler).exp() * kl if switches.kl_weighted else kl
-        per_token = per_token + switches.kl_coef * kl
+        kl = token_kl(policy, sampler, reference_logprobs.masked_fill(~mask, 0.0), config)
+        per_token = per_token + config.kl_coef * kl if config.kl_in == "loss" else per_token
     if entropy is not None:
-        per_token = per_token - switches.entropy_coef * entropy
+        per_token = per_token - config.entropy_coef * entropy
     loss = (per_token.masked_fill(~mask, 0.0) * weights[:, None]).sum()
-    statistics = TokenStatistics(
-        log_ratio=_of_tokens(policy - sampler, mask),
-        clipped=_of_tokens(clipped.float(), mask),
-        corrected=_of_tokens(corrected.float(), mask),
-        kl=_of_tokens(kl, mask),
-        entropy=_of_tokens(entropy, mask),
-    )
-    return loss, statistics
+    measured = {"clipped": clipped.float(), "corrected": corrected.float(), "kl": kl, "entropy": entropy}
+    return loss, TokenStatistics.where(mask, log_ratio=policy - sampler, **measured)
 
 
 def importance_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, level: Importance) -> torch.Tensor:
@@ -113,7 +113,7 @@ def importance_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, level: Importa
 
 
 def surrogate(
-    policy_logprobs: torch.Tensor, ratio: torch.Tensor, advantage: torch.Tensor, switches: LossSwitches
+    policy_logprobs: torch.Tensor, ratio: torch.Tensor, advantage: torch.Tensor, config: LossConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The surrogate's loss [N, T] and where clipping bounds it, bool [N, T]. ratio r [N, T], advantage A [N, 1].
 
@@ -124,20 +124,18 @@ def surrogate(
            (arXiv:2506.13585)
     With importance none the loss is -A log p: REINFORCE (Williams 1992), and cross-entropy where A is 1.
     """
-    if switches.importance == "none":
+    if config.importance == "none":
         return -policy_logprobs * advantage, torch.zeros_like(ratio, dtype=torch.bool)
-    bounded = ratio.clamp(1 - switches.eps_low, 1 + switches.eps_high)
-    if switches.surrogate == "cispo":
+    bounded = ratio.clamp(1 - config.eps_low, 1 + config.eps_high)
+    if config.surrogate == "cispo":
         return -bounded.detach() * advantage * policy_logprobs, bounded != ratio
     gain = torch.minimum(ratio * advantage, bounded * advantage)
-    if switches.dual_clip is not None:
-        gain = torch.where(advantage < 0, torch.maximum(gain, switches.dual_clip * advantage), gain)
+    if config.dual_clip is not None:
+        gain = torch.where(advantage < 0, torch.maximum(gain, config.dual_clip * advantage), gain)
     return -gain, gain != ratio * advantage
 
 
-def off_policy_correction(
-    log_ratio: torch.Tensor, mask: torch.Tensor, switches: LossSwitches
-) -> tuple[torch.Tensor, torch.Tensor]:
+def off_policy_correction(log_ratio: torch.Tensor, mask: torch.Tensor, config: LossConfig) -> tuple[torch.Tensor, torch.Tensor]:
     """Importance weights [N, T] or [N, 1] of sampled tokens under the proximal policy, log_ratio = proximal - sampler, and
     where the cap C bound them, bool [N, T].
 
@@ -145,12 +143,20 @@ def off_policy_correction(
     2018 (arXiv:1802.01561), and TIS, Yao et al. 2025; mask: w where w <= C, else 0, as in IcePop, Ling Team 2025
     (arXiv:2510.18855).
     """
-    if switches.correction_level == "sequence":
+    if config.correction_level == "sequence":
         log_ratio = log_ratio.sum(-1, keepdim=True)
     weight = log_ratio.detach().exp()
-    above = weight > switches.correction_cap
-    kept = weight.clamp(max=switches.correction_cap) if switches.correction == "truncate" else weight.masked_fill(above, 0.0)
+    above = weight > config.correction_cap
+    kept = weight.clamp(max=config.correction_cap) if config.correction == "truncate" else weight.masked_fill(above, 0.0)
     return kept, above.expand_as(mask)
+
+
+def token_kl(policy: torch.Tensor, sampler: torch.Tensor, reference: torch.Tensor, config: LossConfig) -> torch.Tensor:
+    """KL(policy || reference) of each token [N, T]; with kl_weighted multiplied by policy / sampler, and differentiated through
+    that too: the expected gradient of k1 and k3 is then that of KL(policy || reference), also off-policy, DeepSeek-AI 2025
+    (arXiv:2512.02556)."""
+    kl = kl_divergence(policy, reference, config.kl_estimator)
+    return (policy - sampler).exp() * kl if config.kl_weighted else kl
 
 
 def kl_divergence(policy: torch.Tensor, reference: torch.Tensor, estimator: KlEstimator) -> torch.Tensor:
@@ -195,7 +201,3 @@ def token_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: i
             return (1.0 / lengths.sum().clamp(min=1)).expand(len(lengths))
         case "constant":
             return torch.full_like(lengths, 1.0 / (len(lengths) * max_length))
-
-
-def _of_tokens(values: torch.Tensor | None, mask: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(0, device=mask.device) if values is None else values.detach()[mask]

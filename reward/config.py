@@ -1,11 +1,12 @@
 """Settings of the reward: what a response is paid for."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from rollout.config import Section
+from rollout.setting_tags import ModelCard
 
 METRICS = ("f1", "rougeL", "bleu")
 
@@ -30,9 +31,9 @@ class ExtraReward(Section):
 
 
 class RewardSettings(Section):
-    f1: float = Field(1.0, description="weight of F1")
-    rouge: float = Field(1.0, description="weight of ROUGE-L")
-    bleu: float = Field(1.0, description="weight of BLEU")
+    f1: Annotated[float, ModelCard(always=True)] = Field(1.0, description="weight of F1")
+    rouge: Annotated[float, ModelCard(always=True)] = Field(1.0, description="weight of ROUGE-L")
+    bleu: Annotated[float, ModelCard(always=True)] = Field(1.0, description="weight of BLEU")
     mode: Literal["sum", "lapdog"] = Field("sum", description="sum: parts in [0, 1]; lapdog: the score of the LAPDOG paper")
     extra: tuple[ExtraReward, ...] = Field((), description="your own reward functions, added to the sum")
 

@@ -2,12 +2,17 @@
 
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from rollout.setting_tags import ModelCard, ReadBy
+
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+
+
+OF_A_POLICY = ReadBy("chat", "evaluate", "export")
 
 
 class Section(BaseModel):
@@ -15,15 +20,21 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def with_values(self, **values: Any) -> Self:
+        """The same with other values, validated together."""
+        return type(self).model_validate({**dict(self), **values})
+
 
 class DataSettings(Section):
     train: Path | None = Field(None, description="training examples, .jsonl or .parquet; without it the embedded demo is used")
     valid: Path | None = Field(None, description="held-out examples for evaluation; without it nothing is evaluated")
     passages: Path | None = Field(None, description="passages to retrieve from, .jsonl or .parquet with id, title, text")
-    query: Literal["persona", "all", "last_turn", "persona+last_turn"] = Field(
+    query: Annotated[Literal["persona", "all", "last_turn", "persona+last_turn"], OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
-    cache: Path = Field(Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content")
+    cache: Annotated[Path, ReadBy("chat", "evaluate")] = Field(
+        Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
+    )
 
 
 class TinySettings(Section):
@@ -47,21 +58,29 @@ class LoraSettings(Section):
 class PolicySettings(Section):
     """Templates that are not set follow the model's family: `loading.with_family_templates`."""
 
-    path: str | None = Field(None, description="folder or hub name of a T5 or a causal LM; without it policy.tiny is built")
+    path: Annotated[str | None, ModelCard(always=True)] = Field(
+        None, description="folder or hub name of a T5 or a causal LM; without it policy.tiny is built"
+    )
     tiny: TinySettings = TinySettings()
     lora: LoraSettings = LoraSettings()
-    dtype: Literal["float32", "bfloat16"] = Field(
+    dtype: Annotated[Literal["float32", "bfloat16"], ReadBy("chat", "evaluate")] = Field(
         "float32", description="dtype of the arithmetic; the learner's own weights stay float32"
     )
-    n_context: NonNegative = Field(4, description="passages read for a prompt; 0 reads the question alone")
-    max_passage_tokens: Positive = Field(128, description="longest passage text in tokens; the question is never cut")
-    system_prompt: str | None = Field(None, description="system message of a causal LM with a chat template; default: its own")
-    prompt_template: str | None = Field(
+    n_context: Annotated[NonNegative, OF_A_POLICY, ModelCard(always=True)] = Field(
+        4, description="passages read for a prompt; 0 reads the question alone"
+    )
+    max_passage_tokens: Annotated[Positive, OF_A_POLICY] = Field(
+        128, description="longest passage text in tokens; the question is never cut"
+    )
+    system_prompt: Annotated[str | None, OF_A_POLICY] = Field(
+        None, description="system message of a causal LM with a chat template; default: its own"
+    )
+    prompt_template: Annotated[str | None, OF_A_POLICY] = Field(
         None,
         description='wording of the question; default: "dialog with R\'s persona: {question} R:" for a T5, '
         '"{question}" for a chat model, "{question} R:" for any other causal LM',
     )
-    passage_template: str | None = Field(
+    passage_template: Annotated[str | None, OF_A_POLICY] = Field(
         None, description="wording of a passage, from {title} and {text}; for a T5 also {query}, the worded question"
     )
     response_template: str | None = Field(
@@ -90,20 +109,20 @@ class PolicySettings(Section):
 
 
 class RolloutSettings(Section):
-    group_size: Positive = Field(8, description="responses sampled for each prompt (G)")
-    prompts_per_step: Positive = Field(16, description="prompts in one update (P)")
+    group_size: Annotated[Positive, ModelCard(always=True)] = Field(8, description="responses sampled for each prompt (G)")
+    prompts_per_step: Annotated[Positive, ModelCard(always=True)] = Field(16, description="prompts in one update (P)")
     prompts_per_call: Positive = Field(8, description="most prompts that one call to a sampler decodes together")
-    temperature: Annotated[float, Field(gt=0)] = Field(
+    temperature: Annotated[float, Field(gt=0), ReadBy("chat --sample"), ModelCard(always=True)] = Field(
         1.0, description="sampling temperature; sampler and learner take log-probs at it"
     )
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(
+    top_p: Annotated[float, Field(gt=0, le=1), ReadBy("chat --sample")] = Field(
         1.0,
         description="sample from the smallest set of tokens with this probability; 1 is off, below it the kept mass is logged",
     )
     dynamic_sampling: NonNegative = Field(
         0, description="extra batches of prompts that a step may sample to replace groups whose rewards are all equal; 0: none"
     )
-    max_new_tokens: Positive = Field(
+    max_new_tokens: Annotated[Positive, OF_A_POLICY] = Field(
         32, description="longest response in tokens, end token included; longer gold answers are cut there, too"
     )
 

@@ -16,9 +16,10 @@ import pytest
 from ray.scripts.scripts import cli as ray_cli
 
 import launch
-from cluster.settings.flags import fields, read_yaml
 from cluster.settings.reference import page as settings_page
 from cluster.settings.tree import Settings
+from cluster.settings.values import fields
+from cluster.settings.yaml_file import read_yaml
 from tests.cluster.runs import ROOT
 from tests.examples.pages import PAGES, Shell, as_pattern, blocks, prose
 

@@ -5,14 +5,18 @@ import io
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, READ_BY_A_POLICY, PolicySource, flags_of_a_policy, open_policy
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
-from cluster.settings.flags import split
+from cluster.settings.flags import Flag
+from cluster.settings.selection import read_by
+from cluster.settings.values import split
 from rollout.config import Positive, Section
 from rollout.data.convert import question_of
 from rollout.errors import SettingsError
@@ -21,33 +25,38 @@ from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.open import open_index
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
+from rollout.setting_tags import tagged
 from rollout.types import Group, Prompt, Version
 
-OF_SAMPLING = ("rollout.temperature", "rollout.top_p")
-SEED = {"seed": f"seed of the replies that --sample draws [{ITS_OWN}]"}
-OF_DIALOGUE = ("persona", "history")
-USED_IN_CHAT = ("data.query", "data.cache", *READ_BY_A_POLICY, "rollout.max_new_tokens", *OF_SAMPLING)
+SEED = Flag("seed", f"seed of the replies that --sample draws [{ITS_OWN}]")
 SHOWN_OF_A_PASSAGE = 160
 CURSOR_MOVES = ("Cc", "Zl", "Zp")  # control characters and line ends, by Unicode's categories
 HELP = "/reset begins a new dialogue; /quit or Ctrl-D leaves"
 
 
+@dataclass(frozen=True, slots=True)
+class OfDialogue:
+    """Tag of an option that --questions leaves nothing to do."""
+
+
 class ChatOptions(Section):
     checkpoint: Path = Field(description=CHECKPOINT)
     passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
-    persona: str | None = Field(None, description="sentences about the one who answers, as in 'i own two cats. i work nights.'")
-    history: Positive = Field(3, description="turns of the dialogue that the policy reads")
+    persona: Annotated[str | None, OfDialogue()] = Field(
+        None, description="sentences about the one who answers, as in 'i own two cats. i work nights.'"
+    )
+    history: Annotated[Positive, OfDialogue()] = Field(3, description="turns of the dialogue that the policy reads")
     questions: bool = Field(False, description="every line is a question by itself: no persona, no turns")
     sample: bool = Field(False, description="draw replies instead of giving the most probable one")
 
 
 def chat(argv: Sequence[str]) -> None:
     """Answers what is typed, with the passages it read. /reset begins a new dialogue; /quit or the end of the input leaves."""
-    given = flags_of_a_policy("chat", chat.__doc__, ChatOptions, argv, USED_IN_CHAT, SEED)
+    given = flags_of_a_policy("chat", chat.__doc__, ChatOptions, argv, [SEED])
     options, values = split(ChatOptions, given)
-    if not options.sample and (idle := next((name for name in (*OF_SAMPLING, *SEED) if name in values), None)):
+    if not options.sample and (idle := next((name for name in (*read_by("chat --sample"), SEED.name) if name in values), None)):
         raise SettingsError(f"{idle}: changes nothing about the most probable reply; add --sample, or leave it out")
-    if options.questions and (idle := next((name for name in OF_DIALOGUE if name in given), None)):
+    if options.questions and (idle := next((name for name, _ in tagged(ChatOptions, OfDialogue) if name in given), None)):
         raise SettingsError(f"{idle}: is not read with --questions; leave one of them out")
     sampler = _sampler(open_policy(options.checkpoint, values, passages=options.passages))
     if sys.stdin.isatty():
@@ -82,7 +91,7 @@ def _sampler(opened: PolicySource) -> Sampler:
     retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
-    return Sampler(policy, retriever, settings.rollout.model_copy(update={"group_size": 1}), settings.seed)
+    return Sampler(policy, retriever, settings.rollout.with_values(group_size=1), settings.seed)
 
 
 def typed() -> Iterator[str]:

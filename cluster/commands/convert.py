@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.output import print_out
-from cluster.settings.flags import build, parse_flags
+from cluster.settings.flags import flags_of, parse_flags
+from cluster.settings.values import build
 from cluster.store.run_folder import check_writable
 from rollout.config import Positive, Section
 from rollout.data.convert import convert_parlai
@@ -20,7 +21,7 @@ class ConvertOptions(Section):
 
 def convert(argv: Sequence[str]) -> None:
     """ConvAI2 / ParlAI text -> examples, one for every reply of the agent, with both speakers' turns."""
-    options = build(ConvertOptions, parse_flags("convert", convert.__doc__, [ConvertOptions], argv))
+    options = build(ConvertOptions, parse_flags("convert", convert.__doc__, argv, flags_of(ConvertOptions)))
     check_writable(options.output, [options.input])
     count = convert_parlai(options.input, options.output, options.history)
     print_out(f"wrote {count} examples to {options.output}")

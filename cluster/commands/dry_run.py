@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.commands.memory_estimate import memory, parameter_counts
-from cluster.settings.flags import dump
 from cluster.settings.tree import Settings
+from cluster.settings.yaml_file import dump
 from cluster.training.inputs import Inputs
 from rollout.config import DataSettings
 from rollout.policy.base import Policy
@@ -43,18 +43,18 @@ def tokens(settings: Settings, policy: Policy | PolicySkeleton, inputs: Inputs) 
 
 def plan(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton, data: DataSettings, local: bool) -> str:
     """data: where the inputs lie now, which need not be where the run will have them. local: without Ray."""
-    measured = tokens(settings.model_copy(update={"data": data}), policy, inputs)
+    measured = tokens(settings.with_values(data=data), policy, inputs)
     actors = ["one sampler, one reward actor and the learner in one process, without Ray"] if local else _actors(settings)
     parts = actors, _memory(settings, policy, measured), _tokens(settings, inputs, measured)
     return "\n\n".join([dump(settings).strip(), *("\n".join(part) for part in parts)])
 
 
 def _actors(settings: Settings) -> Iterator[str]:
-    cluster = settings.cluster
+    cluster, own = settings.cluster, [extra for extra in settings.reward.extra if extra.own_pool]
     wanted = [
         ("sampler", cluster.fewest_samplers, cluster.sampler_cpus, cluster.sampler_gpus),
         ("reward actor", cluster.rewards, cluster.reward_cpus, 0.0),
-        *((extra.name, extra.actors or 1, cluster.reward_cpus, extra.gpus) for extra in settings.reward.extra if extra.own_pool),
+        *((extra.name, extra.actors or 1, cluster.reward_cpus, extra.gpus) for extra in own),
         ("records actor", 1, 0.0, 0.0),
         ("learner", 1, cluster.learner_cpus, cluster.learner_gpus),
     ]

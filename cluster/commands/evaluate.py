@@ -12,10 +12,10 @@ from cluster.actors.factories import Factory
 from cluster.actors.ports import Evaluation
 from cluster.actors.session import Shares, session
 from cluster.actors.snapshots import SnapshotStore
-from cluster.commands.policy_source import CHECKPOINT, READ_BY_A_POLICY, flags_of_a_policy, open_policy
+from cluster.commands.policy_source import CHECKPOINT, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
-from cluster.settings.flags import split
 from cluster.settings.tree import Settings
+from cluster.settings.values import split
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import check_writable
 from cluster.training.held_out import Evaluator
@@ -37,36 +37,17 @@ class EvaluateOptions(Section):
     config: Path | None = Field(None, description="YAML file of settings; default: the checkpoint's own")
 
 
-USED_IN_EVALUATION = (
-    "data.query",
-    "data.cache",
-    *READ_BY_A_POLICY,
-    "rollout.max_new_tokens",
-    "reward.",
-    "cluster.samplers",
-    "cluster.min_samplers",
-    "cluster.max_samplers",
-    "cluster.rewards",
-    "cluster.threads",
-    "cluster.sampler_",
-    "cluster.reward_",
-    "cluster.start_deadline_s",
-    "cluster.call_deadline_s",
-    "cluster.dashboard_port",
-)
-
-
 def evaluate(argv: Sequence[str]) -> None:
     """Greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
-    given = flags_of_a_policy("evaluate", evaluate.__doc__, EvaluateOptions, argv, USED_IN_EVALUATION)
+    given = flags_of_a_policy("evaluate", evaluate.__doc__, EvaluateOptions, argv)
     options, values = split(EvaluateOptions, given)
     for path, other in ((options.output, options.predictions), (options.predictions, None)):
         if path is not None:
             check_writable(path, (options.data, options.passages, other))
     opened = open_policy(options.checkpoint, values, options.config, options.passages)
     settings, state = opened.settings, opened.state
-    cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
-    settings = settings.model_copy(update={"cluster": cluster})
+    without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
+    settings = settings.with_values(cluster=without_learner)
     prompts = read_prompts(options.data)[: options.limit]
     check_retrieval(settings, prompts)
     with session(settings, "evaluate") as shares:

@@ -14,14 +14,14 @@ from cluster.commands.model_card import model_card
 from cluster.commands.policy_source import (
     CHECKPOINT,
     EXPORTED_SETTINGS,
-    READ_BY_AN_EXPORT,
     PolicySource,
     flags_of_a_policy,
     open_policy,
 )
 from cluster.output import print_out
-from cluster.settings.flags import by_name, split
+from cluster.settings.selection import read_by
 from cluster.settings.tree import absolute
+from cluster.settings.values import by_name, split
 from rollout.config import Section
 from rollout.errors import DISK_REMEDY, CheckpointError, SettingsError, writing
 from rollout.policy import adapters
@@ -37,7 +37,7 @@ class ExportOptions(Section):
 
 def export(argv: Sequence[str]) -> None:
     """A policy as a plain transformers folder: weights, tokenizer, generation config, and a model card."""
-    given = flags_of_a_policy("export", export.__doc__, ExportOptions, argv, READ_BY_AN_EXPORT)
+    given = flags_of_a_policy("export", export.__doc__, ExportOptions, argv)
     options, values = split(ExportOptions, given)
     target = absolute(options.to)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
@@ -82,6 +82,7 @@ def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:
     )
     policy.save(folder)
     policy.model.generation_config.save_pretrained(folder)  # a folder of adapters comes without
-    read = {name: value for name, value in by_name(opened.settings).items() if name in READ_BY_AN_EXPORT}
+    of_policy = read_by("export")
+    read = {name: value for name, value in by_name(opened.settings).items() if name in of_policy}
     (folder / EXPORTED_SETTINGS).write_text(yaml.safe_dump(read, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

@@ -9,23 +9,17 @@ import transformers
 from jinja2 import Environment, StrictUndefined
 
 from cluster.commands.policy_source import PolicySource
-from cluster.settings.changed import changed
-from cluster.settings.flags import by_name
+from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
+from cluster.settings.values import by_name
 from cluster.store.records import EVALUATION_COLUMNS, Row
 from cluster.store.run_folder import RunFolder, read_settings
 from cluster.training.inputs import is_demo
 from rollout.policy.base import Policy
 from rollout.policy.families import family_of
+from rollout.setting_tags import ModelCard, tagged
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
-OF_SECTIONS = ("policy.", "supervised.", "rollout.", "reward.", "learner.")
-OF_TRAINING = (*OF_SECTIONS, "seed", "data.query", "cluster.max_staleness", "patience")
-ALWAYS_TOLD = (
-    "seed data.query policy.path policy.n_context supervised.steps "
-    "rollout.group_size rollout.prompts_per_step rollout.temperature reward.f1 reward.rouge reward.bleu "
-    "learner.steps learner.lr learner.loss learner.eps_low learner.eps_high learner.kl_coef"
-).split()
 
 
 def model_card(policy: Policy, opened: PolicySource) -> str:
@@ -59,7 +53,7 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
 
 def _trained_with(opened: PolicySource) -> Settings:
     """The run's settings, whatever the export is told."""
-    return opened.settings if opened.state is None else read_settings(opened.folder / "config.yaml").resolved()
+    return opened.settings if opened.state is None else read_settings(opened.folder / "config.yaml").as_used()
 
 
 def _hub_name(path: str | None) -> str | None:
@@ -77,7 +71,8 @@ def _stages(settings: Settings, step: int) -> str:
 
 def _told(settings: Settings) -> list[tuple[str, str]]:
     """Settings of training as in config.yaml, in Markdown: those that are told always, and what is not the default."""
-    names = {*ALWAYS_TOLD, *(name for name in changed(settings) if name.startswith(OF_TRAINING))}
+    not_default = set(changed(settings))
+    names = {name for name, tag in tagged(Settings, ModelCard) if tag.always or name in not_default}
     told = {name: value for name, value in by_name(settings).items() if name in names}
     return [(name, _shown(name, value)) for name, value in told.items()]
 

@@ -1,27 +1,20 @@
 """A policy that a command was given: a run's checkpoint with its settings, or a plain model folder with those given now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-from cluster.settings.flags import Values, build, parse_flags, read_yaml
+from cluster.settings.flags import Flag, flags_of, parse_flags
+from cluster.settings.selection import read_by
 from cluster.settings.tree import Settings, absolute
+from cluster.settings.values import Values, build
+from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from rollout.config import Section
 from rollout.policy.loading import with_family_templates
+from rollout.setting_tags import Reader
 
-READ_BY_A_POLICY = (  # settings that change what a finished policy reads
-    "policy.dtype",
-    "policy.n_context",
-    "policy.max_passage_tokens",
-    "policy.system_prompt",
-    "policy.prompt_template",
-    "policy.passage_template",
-)
-
-READ_BY_AN_EXPORT = ("data.query", *(name for name in READ_BY_A_POLICY if name != "policy.dtype"), "rollout.max_new_tokens")
 EXPORTED_SETTINGS = "lapdog.yaml"
 CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
 ITS_OWN = "the checkpoint's"
@@ -39,15 +32,11 @@ class PolicySource:
 
 
 def flags_of_a_policy(
-    command: str,
-    about: str | None,
-    options: type[Section],
-    argv: Sequence[str],
-    only: tuple[str, ...],
-    others: Mapping[str, str] = MappingProxyType({}),
+    command: Reader, about: str | None, options: type[Section], argv: Sequence[str], beside: Sequence[Flag] = ()
 ) -> Values:
     """`parse_flags` of a command that opens a policy, whose help says where settings come from."""
-    return parse_flags(command, f"{about} {LEFT_OUT}", [options, Settings], argv, only, others=others, default=ITS_OWN)
+    settings = flags_of(Settings, only=read_by(command), default=ITS_OWN)
+    return parse_flags(command, f"{about} {LEFT_OUT}", argv, [*flags_of(options), *settings], beside)
 
 
 def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> PolicySource:
@@ -62,9 +51,9 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
         values = read_yaml(folder / "config.yaml", Settings) | values
     elif (folder / EXPORTED_SETTINGS).is_file():
         values = read_yaml(folder / EXPORTED_SETTINGS, Settings) | values
-    settings = build(Settings, values).resolved()
+    settings = build(Settings, values).as_used()
     if passages is not None:
-        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"passages": absolute(passages)})})
+        settings = settings.with_values(data=settings.data.with_values(passages=absolute(passages)))
     path = str(folder / "policy") if state is not None else str(folder)
-    settings = settings.model_copy(update={"policy": with_family_templates(path, settings.policy)})
+    settings = settings.with_values(policy=with_family_templates(path, settings.policy))
     return PolicySource(folder, path, state, settings)

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from cluster.output import print_err, print_out
 from cluster.report.page import write_report
-from cluster.settings.flags import build, parse_flags
+from cluster.settings.flags import flags_of, parse_flags
+from cluster.settings.values import build
 from cluster.store.run_folder import RunFolder, check_writable
 from rollout.config import Section
 from rollout.errors import SettingsError
@@ -20,7 +21,8 @@ class ReportOptions(Section):
 def report(argv: Sequence[str]) -> None:
     """RUN [RUN ...]: curves, held-out figures, sampled groups, incidents, settings; several runs are compared."""
     runs, flags = _runs_and_flags(argv)
-    options = build(ReportOptions, parse_flags("report RUN [RUN ...]", report.__doc__, [ReportOptions], flags))
+    given = parse_flags("report RUN [RUN ...]", report.__doc__, flags, flags_of(ReportOptions))
+    options = build(ReportOptions, given)
     if len(runs) > 1:
         runs = [run for run in dict.fromkeys(run.resolve() for run in runs) if _holds_a_run(run)]
     if not runs:

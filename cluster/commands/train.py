@@ -16,8 +16,10 @@ from cluster.actors.session import in_job, session
 from cluster.commands.dry_run import plan
 from cluster.output import print_err
 from cluster.settings import lapdog_flags
-from cluster.settings.flags import Values, build, parse_flags, read_yaml, split
+from cluster.settings.flags import Flag, flags_of, parse_flags
 from cluster.settings.tree import Settings
+from cluster.settings.values import Values, build, split
+from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder, choose_run_dir, read_settings
@@ -66,8 +68,9 @@ class TrainRequest:
 
 
 def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
-    switches = OUTPUT_MODES | lapdog_flags.SWITCHES_HELP
-    given = parse_flags("train", about, [TrainOptions, Settings], argv, ("",), switches, lapdog_flags.HELP)
+    output = [Flag(name, text, is_switch=True) for name, text in OUTPUT_MODES.items()]
+    known = [*flags_of(TrainOptions), *flags_of(Settings)]
+    given = parse_flags("train", about, argv, known, beside=[*output, *lapdog_flags.FLAGS])
     output_modes: list[OutputMode] = [output_mode for output_mode in ("quiet", "json") if given.pop(output_mode, False)]
     if len(output_modes) > 1:
         raise SettingsError("--quiet: does not go with --json; give one of them")
@@ -114,7 +117,7 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
     settings.check_changes_have_effect()
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
-    settings = settings.model_copy(update={"run_dir": path}).resolved()
+    settings = settings.with_values(run_dir=path).as_used()
     check_models_rewards_and_trackers(settings)
     policy = with_family_templates(settings.policy.path, settings.policy)
     settings = settings.model_copy(update={"policy": policy})
@@ -156,7 +159,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
     """Settings and inputs as `_new_settings` returns them, for a run that goes on: what config.yaml says, under what is said
     now; and its newest whole checkpoint, if there is one."""
     file = folder.path / "config.yaml"
-    before, settings = read_settings(file).resolved(), resumed_settings(read_yaml(file, Settings), values)
+    before, settings = read_settings(file).as_used(), resumed_settings(read_yaml(file, Settings), values)
     check_fixed(before, settings)
     settings.check_changes_have_effect()
     newest = checkpoint.newest(folder.checkpoints, print_err)
@@ -171,7 +174,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
 
 def resumed_settings(told: Values, values: Values) -> Settings:
     """What config.yaml says, under what is said now."""
-    return build(Settings, without_preset(told) | values).resolved()
+    return build(Settings, without_preset(told) | values).as_used()
 
 
 BuildActors = Callable[[str, Callable[[str], None]], ActorHandles]

@@ -9,9 +9,9 @@ from typing import Any
 from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, evenly, finite
 from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents, stages
 from cluster.report.groups import sampled_groups
-from cluster.settings.changed import changed
-from cluster.settings.flags import by_name
+from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
+from cluster.settings.values import by_name
 from cluster.store.records import EVALUATION_COLUMNS, Row, best_of, summary_rows
 from cluster.store.run_folder import RunFolder, read_settings
 
@@ -29,7 +29,7 @@ def report_data(paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "curves": [asdict(curve) for curve in (*CURVES, *extras) if curve.key in used],
         "columns": EVALUATION_COLUMNS,
-        "defaults": by_name(Settings().resolved()),
+        "defaults": by_name(Settings().as_used()),
         "incidents": INCIDENTS,
         "runs": runs,
     }

@@ -1,6 +1,7 @@
 """LAPDOG's and its GRPO patch's flags -> our settings; docs/from-lapdog.md tells of all the others."""
 
-from cluster.settings.flags import Values
+from cluster.settings.flags import Flag
+from cluster.settings.values import Values
 from rollout.errors import SettingsError
 
 
@@ -22,15 +23,15 @@ GOLD_SCORES: dict[str, Values] = {
     "f1rougebleudist": {"reward.mode": "lapdog"},
     "bleudist": {"reward.f1": 0.0, "reward.rouge": 0.0, "reward.bleu": 1.0},
 }
-SWITCHES_HELP = {name: _words(meaning) for name, meaning in SWITCHES.items()}
-HELP = {
-    **{name: f"the same as --{setting}" for name, setting in RENAMED.items()},
-    "gold_score_mode": "; ".join(f"{score}: {_words(meaning)}" for score, meaning in GOLD_SCORES.items()),
-}
+FLAGS = [
+    *(Flag(name, _words(meaning), is_switch=True) for name, meaning in SWITCHES.items()),
+    *(Flag(name, f"the same as --{setting}") for name, setting in RENAMED.items()),
+    Flag("gold_score_mode", "; ".join(f"{score}: {_words(meaning)}" for score, meaning in GOLD_SCORES.items())),
+]
 
 
 def translated(given: Values) -> Values:
-    """Flags with those of the seed under our names; our own name wins. Raises SettingsError for a score we do not pay."""
+    """Flags with LAPDOG's under our names; our own name wins. Raises SettingsError for a score we do not pay."""
     values: Values = {}
     for name, meaning in SWITCHES.items():
         values |= meaning if name in given else {}
@@ -40,4 +41,5 @@ def translated(given: Values) -> Values:
             known = " or ".join(GOLD_SCORES)
             raise SettingsError(f"gold_score_mode: {score!r} is no reward of responses; give {known}, see docs/from-lapdog.md")
         values |= GOLD_SCORES[score]
-    return values | {name: value for name, value in given.items() if name not in (*SWITCHES, *HELP)}
+    lapdogs = {flag.name for flag in FLAGS}
+    return values | {name: value for name, value in given.items() if name not in lapdogs}

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
-from cluster.settings.flags import fields
 from cluster.settings.tree import Settings
-from learner.config import PRESETS
+from cluster.settings.values import fields
+from learner.algorithm import CHOSEN_BY_PRESETS, PRESETS
 from reward.config import ExtraReward
 
 INTRODUCTION = """\
@@ -45,9 +45,9 @@ def page() -> str:
         parts += [f"\n## {TITLES.get(section, section.capitalize())}\n\n", _table(MEMBERS_HEADER, map(_row, members))]
         if section == "reward":
             parts += ["\n### One of `reward.extra`\n\n", _table(MEMBERS_HEADER, map(_row, fields(ExtraReward)))]
-    switches = list(PRESETS["grpo"])
-    rows = ([f"`{name}`", *(_default(preset[name]) for name in switches)] for name, preset in PRESETS.items())
-    return "".join([*parts, "\n## Presets of `learner.loss`\n\n", _table(["", *(f"`{name}`" for name in switches)], rows)])
+    header = ["", *(f"`{name}`" for name in CHOSEN_BY_PRESETS)]
+    rows = ([f"`{loss}`", *(_default(getattr(preset, name)) for name in CHOSEN_BY_PRESETS)] for loss, preset in PRESETS.items())
+    return "".join([*parts, "\n## Presets of `learner.loss`\n\n", _table(header, rows)])
 
 
 def _row(member: tuple[str, FieldInfo]) -> list[str]:

@@ -12,6 +12,7 @@ from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
 from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 from rollout.errors import SettingsError
+from rollout.setting_tags import Fixed, ModelCard, ReadBy
 
 STEPS_FROM_SCRATCH = 1000
 Seconds = Annotated[float, Field(gt=0)]
@@ -36,39 +37,44 @@ def names(listed: object) -> object:
 
 
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
+EVALUATION = ReadBy("evaluate")
 TrackerName = Literal["wandb", "mlflow"]
 Label = Annotated[str, AfterValidator(key_and_value)]
 
 
 class ClusterSettings(Section):
-    samplers: Positive | Literal["auto"] = Field(
+    samplers: Annotated[Positive | Literal["auto"], EVALUATION] = Field(
         2, description="SamplerActors; auto: as many as fit, following the nodes that join and leave"
     )
-    min_samplers: Positive = Field(1, description="with samplers auto: at least so many")
-    max_samplers: Positive | None = Field(None, description="with samplers auto: at most so many")
-    sampler_resource: str | None = Field(
+    min_samplers: Annotated[Positive, EVALUATION] = Field(1, description="with samplers auto: at least so many")
+    max_samplers: Annotated[Positive | None, EVALUATION] = Field(None, description="with samplers auto: at most so many")
+    sampler_resource: Annotated[str | None, EVALUATION] = Field(
         None, description="custom Ray resource of which each sampler takes 1, so that nodes decide how many they run"
     )
-    sampler_label: Label | None = Field(None, description="KEY=VALUE: samplers run only on nodes with this label")
-    rewards: Positive = Field(2, description="RewardActors")
-    max_staleness: NonNegative = Field(
+    sampler_label: Annotated[Label | None, EVALUATION] = Field(
+        None, description="KEY=VALUE: samplers run only on nodes with this label"
+    )
+    rewards: Annotated[Positive, EVALUATION] = Field(2, description="RewardActors")
+    max_staleness: Annotated[NonNegative, ModelCard()] = Field(
         0,
         description="updates that a response may lag behind; 0: on-policy, deterministic; 1: sampling and learning overlap",
     )
-    threads: Positive | None = Field(None, description="torch threads of an actor; default: 1 a sampler, all for the learner")
-    sampler_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for a sampler")
+    threads: Annotated[Positive | None, EVALUATION] = Field(
+        None, description="torch threads of an actor; default: 1 a sampler, all for the learner"
+    )
+    sampler_cpus: Annotated[Amount, EVALUATION] = Field(1.0, description="CPUs that Ray sets aside for a sampler")
     learner_cpus: Amount = Field(1.0, description="CPUs that Ray sets aside for the learner")
-    reward_cpus: Amount = Field(0.5, description="CPUs that Ray sets aside for a reward actor")
-    sampler_gpus: Amount | None = Field(
+    reward_cpus: Annotated[Amount, EVALUATION] = Field(0.5, description="CPUs that Ray sets aside for a reward actor")
+    sampler_gpus: Annotated[Amount | None, EVALUATION] = Field(
         None, description="GPUs of a sampler; default: an equal share of what the learner leaves, at most 1"
     )
     learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: 1, or half if there is only one")
-    start_deadline_s: Seconds = Field(300.0, description="seconds an actor may take to start")
-    call_deadline_s: Seconds = Field(900.0, description="seconds a call to an actor may take")
+    start_deadline_s: Annotated[Seconds, EVALUATION] = Field(300.0, description="seconds an actor may take to start")
+    call_deadline_s: Annotated[Seconds, EVALUATION] = Field(900.0, description="seconds a call to an actor may take")
     max_failed_prompts: NonNegative = Field(
         8, description="prompts that may fail, each three times by itself, before the run stops"
     )
-    dashboard_port: Annotated[int, Field(gt=0, lt=1 << 16)] | None = Field(
+    dashboard_port: Annotated[Annotated[int, Field(gt=0, lt=1 << 16)] | None, EVALUATION] = Field(
         None, description="dashboard port of a Ray started here; default: a free one"
     )
 
@@ -86,20 +92,26 @@ class ClusterSettings(Section):
 class Settings(Section):
     """Everything a run is told; frozen, validated before Ray starts, and written to config.yaml as used."""
 
-    run_dir: Path | None = Field(None, description="folder of the run; default runs/DATE-NAME; absolute inside a Ray job")
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = Field(0, description="seed of weights, order, sampling and demo")
-    data: DataSettings = DataSettings()
-    policy: PolicySettings = PolicySettings()
-    supervised: SupervisedSettings = SupervisedSettings()
-    rollout: RolloutSettings = RolloutSettings()
-    reward: RewardSettings = RewardSettings()
-    learner: LearnerSettings = LearnerSettings()
+    run_dir: Annotated[Path | None, Fixed()] = Field(
+        None, description="folder of the run; default runs/DATE-NAME; absolute inside a Ray job"
+    )
+    seed: Annotated[int, Field(ge=0, lt=1 << 63), Fixed(), ModelCard(always=True)] = Field(
+        0, description="seed of weights, order, sampling and demo"
+    )
+    data: Annotated[DataSettings, Fixed()] = DataSettings()
+    policy: Annotated[PolicySettings, Fixed(), ModelCard()] = PolicySettings()
+    supervised: Annotated[SupervisedSettings, ModelCard()] = SupervisedSettings()
+    rollout: Annotated[RolloutSettings, ModelCard()] = RolloutSettings()
+    reward: Annotated[RewardSettings, EVALUATION, ModelCard()] = RewardSettings()
+    learner: Annotated[LearnerSettings, ModelCard()] = LearnerSettings()
     cluster: ClusterSettings = ClusterSettings()
     eval_every: NonNegative = Field(200, description="steps between held-out evaluations; 0: only between and after the stages")
     eval_limit: Positive | None = Field(400, description="held-out examples to evaluate; null: all")
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints to keep, beside the best one")
-    patience: NonNegative = Field(0, description="stop after so many GRPO evaluations without a better reward; 0: never")
+    patience: Annotated[NonNegative, ModelCard()] = Field(
+        0, description="stop after so many evaluations of stage 2 without a better reward; 0: never"
+    )
     trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(names)] = Field(
         (), description="wandb, mlflow: where the run's numbers go beside TensorBoard's files"
     )
@@ -126,7 +138,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":
         if self.rollout.dynamic_sampling and not self.learner.compares_within_group():
-            loss, baseline = self.learner.loss, self.learner.switch("baseline")
+            loss, baseline = self.learner.loss, self.learner.algorithm().baseline
             cause = f"learner.loss {loss} and learner.baseline {baseline} learn from groups of equal rewards too"
             raise ValueError(f"rollout.dynamic_sampling: {cause}; set it to 0 or compare within groups")
         return self
@@ -187,17 +199,13 @@ class Settings(Section):
             return self.supervised.steps
         return 0 if self.policy.path is not None else STEPS_FROM_SCRATCH
 
-    def resolved(self) -> "Settings":
+    def as_used(self) -> "Settings":
         """The same settings with absolute paths and no default left open: what a run uses, wherever its actors run."""
-        data = {name: absolute(path) for name, path in self.data if isinstance(path, Path)}
-        reference_path = _absolute(self.learner.reference_path)
-        return self.model_copy(
-            update={
-                "data": self.data.model_copy(update=data),
-                "policy": self.policy.model_copy(update={"path": _absolute(self.policy.path)}),
-                "supervised": self.supervised.model_copy(update={"steps": self.supervised_steps}),
-                "learner": self.learner.resolved().model_copy(update={"reference_path": reference_path}),
-            }
+        return self.with_values(
+            data=self.data.with_values(**{name: absolute(path) for name, path in self.data if isinstance(path, Path)}),
+            policy=self.policy.with_values(path=_absolute(self.policy.path)),
+            supervised=self.supervised.with_values(steps=self.supervised_steps),
+            learner=self.learner.as_used().with_values(reference_path=_absolute(self.learner.reference_path)),
         )
 
     def stages(self) -> list[Stage]:

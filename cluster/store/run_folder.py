@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from cluster.settings.flags import build, dump, read_yaml
 from cluster.settings.tree import Settings, absolute
+from cluster.settings.values import build
+from cluster.settings.yaml_file import dump, read_yaml
 from cluster.store.checkpoint import MANIFEST, STATE
 from cluster.store.records import Row, json_line
 from rollout.errors import CheckpointError, SettingsError, first_line, writing

@@ -7,8 +7,9 @@ from cluster.settings.tree import Settings
 from cluster.store.checkpoint import RunState
 from cluster.training.inputs import Inputs
 from rollout.errors import DataError, SettingsError
+from rollout.setting_tags import Fixed, tagged
 
-FIXED = ("run_dir", "seed", "data", "policy")
+FIXED = tuple(dict.fromkeys(name.partition(".")[0] for name, _ in tagged(Settings, Fixed)))  # sections as a whole
 
 
 def check_fixed(before: Settings, settings: Settings, names: Sequence[str] = FIXED) -> None:

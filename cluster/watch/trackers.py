@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from cluster.settings.flags import by_name
 from cluster.settings.tree import Settings, TrackerName
+from cluster.settings.values import by_name
 from rollout.errors import SettingsError
 
 PROJECT = "lapdog"

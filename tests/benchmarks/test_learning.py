@@ -7,8 +7,9 @@ import pytest
 from benchmarks.learning import ARMS, PATCH, Arm, best_expected_reward, settings_of
 from benchmarks.learning_report import FIGURES, excludes_zero, paired, write_report
 from benchmarks.patch_reward import f1_rouge_bleu
-from cluster.settings.flags import build, dump
 from cluster.settings.tree import Settings
+from cluster.settings.values import build
+from cluster.settings.yaml_file import dump
 from rollout.types import Prompt
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -17,8 +17,9 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from cluster.commands.train import TrainOptions
-from cluster.settings.flags import build, parse_flags, split
+from cluster.settings.flags import flags_of, parse_flags
 from cluster.settings.tree import Settings
+from cluster.settings.values import build, split
 from tests.cluster.runs import ROOT
 
 FOLDER = ROOT / "examples" / "cluster"
@@ -220,7 +221,9 @@ def test_the_job_has_time_to_save(rayjob: dict[str, Any]) -> None:
 def settings_of(rayjob: dict[str, Any]) -> Settings:
     script, _, *flags = shlex.split(rayjob["spec"]["entrypoint"])
     assert (ROOT / Path(script).relative_to("/home/ray/lapdog-ray")).is_file()
-    return build(Settings, split(TrainOptions, parse_flags("train", None, [TrainOptions, Settings], flags))[1])
+    return build(
+        Settings, split(TrainOptions, parse_flags("train", None, flags, [*flags_of(TrainOptions), *flags_of(Settings)]))[1]
+    )
 
 
 def test_the_learner_of_the_job_fits_on_its_own_pod_alone(rayjob: dict[str, Any]) -> None:

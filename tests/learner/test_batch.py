@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from learner.algorithm import PRESETS
 from learner.batch import counted_lengths, micro_batches
 from learner.batch_advantages import sequence_kl
-from learner.config import PRESETS, LearnerSettings
+from learner.config import LearnerSettings
 from learner.learner import Learner
 from rollout.types import Group, Prompt, Response, Retrieval, Version
 from tests.learner.examples import RL, ROLLOUT, SUPERVISED, groups_of, new_learner

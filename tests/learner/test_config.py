@@ -4,76 +4,59 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.settings.tree import Settings
-from learner.config import PRESETS, LearnerSettings, without_preset
-from learner.loss import LossSwitches
+from learner.algorithm import CHOSEN_BY_PRESETS, PRESETS, Algorithm
+from learner.config import LearnerSettings, without_preset
 
-PRESET_SWITCHES = {
-    "grpo": LossSwitches(kl_coef=0.04),
-    "dapo": LossSwitches(aggregation="token", eps_high=0.28),
-    "dr_grpo": LossSwitches(aggregation="constant"),
-    "bnpo": LossSwitches(aggregation="token", kl_coef=0.04),
-    "cispo": LossSwitches(surrogate="cispo", aggregation="token", eps_low=1.0, eps_high=4.0),
-    "gspo": LossSwitches(importance="sequence", eps_low=3e-4, eps_high=4e-4),
-    "reinforce": LossSwitches(importance="none"),
-    "sft": LossSwitches(importance="none", aggregation="token"),
-}
-PRESET_ADVANTAGES = {name: ("group", "group") for name in PRESETS} | {
-    "dr_grpo": ("group", "none"),
-    "reinforce": ("none", "none"),
-    "sft": ("none", "none"),
+WITHOUT_RATIO = {"importance": "none", "baseline": "none", "scale_rewards": "none", "kl_coef": 0.0}
+OTHER_THAN_GRPO = {
+    "grpo": {},
+    "dapo": {"aggregation": "token", "eps_high": 0.28, "kl_coef": 0.0},
+    "dr_grpo": {"aggregation": "constant", "scale_rewards": "none", "kl_coef": 0.0},
+    "bnpo": {"aggregation": "token"},
+    "cispo": {"surrogate": "cispo", "aggregation": "token", "eps_low": 1.0, "eps_high": 4.0, "kl_coef": 0.0},
+    "gspo": {"importance": "sequence", "eps_low": 3e-4, "eps_high": 4e-4, "kl_coef": 0.0},
+    "reinforce": WITHOUT_RATIO,
+    "sft": WITHOUT_RATIO | {"aggregation": "token"},
 }
 
 
 @pytest.mark.parametrize("loss", PRESETS)
-def test_a_named_loss_sets_the_switches(loss):
+def test_a_named_loss_is_grpo_but_for_what_its_preset_chooses(loss):
     settings = LearnerSettings(loss=loss)
-    assert settings.loss_switches() == PRESET_SWITCHES[loss]
-    assert (settings.switch("baseline"), settings.switch("scale_rewards")) == PRESET_ADVANTAGES[loss]
+    assert settings.algorithm() == PRESETS[loss] == Algorithm(**OTHER_THAN_GRPO[loss])
     assert settings.needs_reference() == (loss in ("grpo", "bnpo"))
 
 
+def test_the_defaults_are_those_of_grpo():
+    grpo = PRESETS["grpo"]
+    assert (grpo.eps_low, grpo.eps_high, grpo.kl_coef, grpo.kl_estimator) == (0.2, 0.2, 0.04, "k3")
+    assert (grpo.importance, grpo.surrogate, grpo.aggregation) == ("token", "clip", "sequence")
+    assert (grpo.baseline, grpo.scale_rewards, grpo.passes, grpo.top_k_ratio) == ("group", "group", 1, 1.0)
+
+
 @pytest.mark.parametrize(
-    ("values", "switches"),
+    ("values", "algorithm"),
     [
-        ({"loss": "dapo", "eps_high": 0.5, "kl_coef": 0.1}, LossSwitches(eps_high=0.5, aggregation="token", kl_coef=0.1)),
-        ({"kl_coef": 0.0, "aggregation": "token"}, LossSwitches(aggregation="token")),
-        ({"loss": "reinforce", "importance": "token"}, LossSwitches()),
-        ({"kl_in": "reward"}, LossSwitches(kl_estimator="k1")),
-        (
-            {
-                "correction": "mask",
-                "correction_level": "sequence",
-                "correction_cap": 3.0,
-                "dual_clip": 4.0,
-                "entropy_coef": 0.1,
-            },
-            LossSwitches(
-                kl_coef=0.04,
-                correction="mask",
-                correction_level="sequence",
-                correction_cap=3.0,
-                dual_clip=4.0,
-                entropy_coef=0.1,
-            ),
-        ),
-        ({"kl_estimator": "k2", "kl_weighted": True}, LossSwitches(kl_coef=0.04, kl_estimator="k2", kl_weighted=True)),
+        ({"loss": "dapo", "eps_high": 0.5, "kl_coef": 0.1}, {"eps_high": 0.5, "aggregation": "token", "kl_coef": 0.1}),
+        ({"kl_coef": 0.0, "aggregation": "token"}, {"kl_coef": 0.0, "aggregation": "token"}),
+        ({"loss": "reinforce", "importance": "token"}, WITHOUT_RATIO | {"importance": "token"}),
+        ({"kl_in": "reward"}, {"kl_in": "reward", "kl_estimator": "k1"}),
+        ({"kl_in": "reward", "kl_estimator": "k3"}, {"kl_in": "reward", "kl_estimator": "k3"}),
+        ({"overlong_buffer": 3, "mask_truncated": True, "passes": 2},) * 2,
+        ({"correction": "mask", "correction_level": "sequence", "correction_cap": 3.0},) * 2,
+        ({"dual_clip": 4.0, "entropy_coef": 0.1, "kl_estimator": "k2", "kl_weighted": True},) * 2,
     ],
 )
-def test_a_switch_that_is_set_wins(values, switches):
-    assert LearnerSettings(**values).loss_switches() == switches
-
-
-def test_stage_1_is_cross_entropy_whatever_the_loss():
-    settings = LearnerSettings(loss="gspo", passes=3, entropy_coef=0.1, mask_truncated=True, weight_decay=0.3, token_budget=99)
-    assert settings.supervised() == LearnerSettings(loss="sft", weight_decay=0.3, token_budget=99)
+def test_a_switch_that_is_set_wins(values, algorithm):
+    assert LearnerSettings(**values).algorithm() == Algorithm(**algorithm)
 
 
 @pytest.mark.parametrize("loss", PRESETS)
 def test_settings_written_out_are_read_back_as_the_same(loss):
-    written = LearnerSettings(loss=loss).resolved()
-    assert LearnerSettings(**written.model_dump()).loss_switches() == LearnerSettings(loss=loss).loss_switches()
+    written = LearnerSettings(loss=loss).as_used()
+    assert LearnerSettings(**written.model_dump()).algorithm() == LearnerSettings(loss=loss).algorithm()
     assert not list(written.without_effect())
-    assert written.resolved() == written
+    assert written.as_used() == written
 
 
 @pytest.mark.parametrize(
@@ -128,12 +111,16 @@ def test_the_overlong_buffer_lies_within_the_longest_response():
 
 
 def test_switches_of_a_file_that_say_what_its_loss_says_follow_another_loss():
-    written = LearnerSettings(loss="dapo", eps_low=0.1, kl_coef=0.0).resolved().model_dump()
+    written = LearnerSettings(loss="dapo", eps_low=0.1, kl_coef=0.0).as_used().model_dump()
     kept = without_preset({f"learner.{name}": value for name, value in written.items()})
     assert kept["learner.eps_low"] == 0.1 and kept["learner.loss"] == "dapo" and kept["learner.lr"] == 1e-4
     assert not {"learner.aggregation", "learner.eps_high", "learner.kl_coef", "learner.baseline"} & set(kept)
     assert "learner.kl_estimator" not in without_preset({"learner.kl_in": "reward", "learner.kl_estimator": "k1"})
     assert "learner.kl_estimator" in without_preset({"learner.kl_in": "reward", "learner.kl_estimator": "k3"})
+
+
+def test_a_loss_that_is_no_name_is_left_to_validation():
+    assert without_preset({"learner.loss": ["grpo"], "learner.lr": 1.0}) == {"learner.loss": ["grpo"], "learner.lr": 1.0}
 
 
 def test_the_documented_presets_are_those_of_the_code():
@@ -145,5 +132,5 @@ def test_the_documented_presets_are_those_of_the_code():
     ]
     names = table[0][1:]
     assert {name: {row[0]: row[i + 1] for row in table[1:]} for i, name in enumerate(names)} == {
-        loss: {switch: str(value) for switch, value in preset.items()} for loss, preset in PRESETS.items()
+        loss: {name: str(getattr(preset, name)) for name in CHOSEN_BY_PRESETS} for loss, preset in PRESETS.items()
     }

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from learner.advantage import decoupled_advantages
+from learner.algorithm import PRESETS
 from learner.config import LearnerSettings, Stage
 from learner.learner import Learner
 from rollout.errors import CheckpointError, SettingsError
@@ -50,6 +51,14 @@ def test_supervised_loss_falls_on_a_repeated_batch():
     losses = [learner.update(groups, step)[0].loss for step in range(1, 9)]
     assert all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_stage_1_is_cross_entropy_whatever_the_loss():
+    of_stage_2 = {"loss": "gspo", "kl_coef": 0.1, "passes": 3, "entropy_coef": 0.1, "mask_truncated": True}
+    learner = new_learner(SUPERVISED, **of_stage_2)
+    assert learner.algorithm == PRESETS["sft"]
+    learner.begin(RL)
+    assert learner.algorithm == learner.settings.algorithm() and learner.algorithm.passes == 3
 
 
 def test_supervised_loss_is_the_mean_cross_entropy_of_gold_tokens():
@@ -337,16 +346,16 @@ def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
     learner = new_learner(RL, kl_target=1e-9, kl_coef=0.5)
     groups = groups_of(learner)
     learner.update(groups, 1)
-    assert learner.kl_coef == pytest.approx(0.5 * 0.98)  # no KL yet
+    assert learner.algorithm.kl_coef == pytest.approx(0.5 * 0.98)  # no KL yet
     learner.update(groups, 2)
-    assert learner.kl_coef == pytest.approx(0.5 * 0.98 * 1.02)
+    assert learner.algorithm.kl_coef == pytest.approx(0.5 * 0.98 * 1.02)
     learner.save(tmp_path)
     restored = Learner(tiny_policy(1), learner.settings, ROLLOUT, SETTINGS, {})
     restored.restore(tmp_path, RL)
-    assert restored.kl_coef == learner.kl_coef
+    assert restored.algorithm.kl_coef == learner.algorithm.kl_coef
     told_another = Learner(tiny_policy(1), LearnerSettings(kl_target=1e-9, kl_coef=0.9), ROLLOUT, SETTINGS, {})
     told_another.restore(tmp_path, RL)
-    assert told_another.kl_coef == 0.9
+    assert told_another.algorithm.kl_coef == 0.9
     (tmp_path / "learner.json").write_text("{}")
     with pytest.raises(CheckpointError, match="learner.json: cannot be read"):
         restored.restore(tmp_path, RL)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from learner.config import PRESETS
+from learner.algorithm import PRESETS
 from learner.loss import (
-    LossSwitches,
+    LossConfig,
     TokenStatistics,
     adapted_kl_coef,
     importance_ratio,
@@ -19,20 +19,15 @@ from learner.loss import (
 )
 
 ONE = torch.tensor([1.0])
-SWITCHES = {field.name for field in fields(LossSwitches)}
 # with everything on that a preset leaves off
 EVERYTHING = {"kl_coef": 0.1, "entropy_coef": 0.05, "correction": "truncate", "correction_cap": 1.1}
-
-
-def preset(name, **changes):
-    return replace(LossSwitches(**{key: value for key, value in PRESETS[name].items() if key in SWITCHES}), **changes)
 
 
 def logs(*rows):
     return torch.tensor(rows).log()
 
 
-def one_token(ratio, advantage, reference=None, entropy=None, **switches):
+def one_token(ratio, advantage, reference=None, entropy=None, **config):
     """Loss, its gradient and statistics of a single token of log-prob -1 that the sampler found 1 / ratio times as probable."""
     policy = torch.tensor([[-1.0]], requires_grad=True)
     value, statistics = policy_loss(
@@ -41,7 +36,7 @@ def one_token(ratio, advantage, reference=None, entropy=None, **switches):
         torch.tensor([advantage]),
         ONE,
         torch.tensor([[True]]),
-        LossSwitches(**switches),
+        LossConfig(**config),
         reference_logprobs=None if reference is None else torch.tensor([[reference]]),
         entropy=None if entropy is None else torch.tensor([[entropy]]),
     )
@@ -105,9 +100,9 @@ def test_gspo_clips_the_ratio_of_the_sequence_normalised_by_its_length():
         importance_ratio((policy - sampler).detach().masked_fill(~RAGGED, 0.0), RAGGED, "sequence"),
         torch.tensor([[1.0] * 3, [1.5] * 3]),
     )
-    switches = LossSwitches(importance="sequence", eps_low=0.2, eps_high=0.3)
+    config = LossConfig(importance="sequence", eps_low=0.2, eps_high=0.3)
     weights = token_weights(RAGGED.sum(1), "sequence", 3)  # 1/6 and 1/2
-    value, statistics = policy_loss(policy, sampler, torch.tensor([3.0, 4.0]), weights, RAGGED, switches)
+    value, statistics = policy_loss(policy, sampler, torch.tensor([3.0, 4.0]), weights, RAGGED, config)
     assert value.item() == pytest.approx(-(3 * 1.0 + 4 * 1.3) / 2, rel=1e-6)
     assert statistics.clipped.tolist() == [0, 0, 0, 1]
     value.backward()  # tokens of ratios 2, 2 and 1/4 alike: d(sequence's ratio)/d(log-prob) = 1/3 of it
@@ -118,8 +113,8 @@ def test_gspo_clips_sequences_as_a_whole():
     # ratios of tokens 2 and 1, so of the sequence sqrt(2); 1 and 1/2, so sqrt(1/2): the tokens of ratio 1 are clipped too
     policy = logs([0.6, 0.6], [0.3, 0.3]).requires_grad_()
     sampler, mask = logs([0.3, 0.6], [0.3, 0.6]), torch.ones(2, 2, dtype=torch.bool)
-    switches = LossSwitches(importance="sequence")
-    value, statistics = policy_loss(policy, sampler, torch.tensor([1.0, -1.0]), torch.full((2,), 0.25), mask, switches)
+    config = LossConfig(importance="sequence")
+    value, statistics = policy_loss(policy, sampler, torch.tensor([1.0, -1.0]), torch.full((2,), 0.25), mask, config)
     assert value.item() == pytest.approx((-1.2 + 0.8) / 2, rel=1e-5)
     assert statistics.clipped.tolist() == [1, 1, 1, 1]
     value.backward()
@@ -156,6 +151,12 @@ def test_the_kl_is_added_and_weighted_by_the_ratio_on_demand(weighted, ratio, kl
     assert result[2].kl.tolist() == pytest.approx([kl], rel=1e-6)
 
 
+def test_a_kl_in_the_reward_is_measured_and_not_added():
+    value, gradient, statistics = one_token(0.9, 1.0, reference=0.0, kl_coef=0.5, kl_in="reward", kl_estimator="k1")
+    assert (value, gradient) == pytest.approx((-0.9, -0.9), rel=1e-6)
+    assert statistics.kl.tolist() == [-1.0]
+
+
 def test_the_entropy_bonus_is_taken_from_the_loss():
     value, _, statistics = one_token(1.0, 2.0, entropy=3.0, entropy_coef=0.1)
     assert value == pytest.approx(-2 - 0.1 * 3, rel=1e-6)
@@ -186,7 +187,7 @@ def test_token_weights(aggregation, expected):
 def test_a_batch_that_is_masked_as_a_whole_has_loss_zero(aggregation):
     weights = token_weights(torch.tensor([0, 0]), aggregation, 3)
     policy = torch.zeros(2, 3, requires_grad=True)
-    value, statistics = policy_loss(policy, policy.detach(), torch.ones(2), weights, torch.zeros(2, 3).bool(), LossSwitches())
+    value, statistics = policy_loss(policy, policy.detach(), torch.ones(2), weights, torch.zeros(2, 3).bool(), LossConfig())
     value.backward()
     assert value == 0 and (policy.grad == 0).all() and statistics.clipped.shape == (0,)
 
@@ -202,7 +203,7 @@ def test_a_batch_that_is_masked_as_a_whole_has_loss_zero(aggregation):
 def test_aggregations_weigh_a_long_a_short_and_a_masked_response(aggregation, value):
     mask = torch.cat([RAGGED, torch.zeros(1, 3, dtype=torch.bool)])
     weights, zeros = token_weights(mask.sum(1), aggregation, 10), torch.zeros(3, 3)
-    result, _ = policy_loss(zeros, zeros, torch.tensor([3.0, 5.0, 7.0]), weights, mask, LossSwitches())
+    result, _ = policy_loss(zeros, zeros, torch.tensor([3.0, 5.0, 7.0]), weights, mask, LossConfig())
     assert float(result) == pytest.approx(value, rel=1e-6)
 
 
@@ -217,8 +218,8 @@ def test_aggregations_weigh_a_long_a_short_and_a_masked_response(aggregation, va
 )
 def test_corrections_bound_the_weights_of_tokens_or_of_their_product(correction, level, expected, bound):
     log_ratio = logs([4.0, 1.2, 0.5], [0.5, 1.0, 1.0])  # 0 where masked
-    switches = LossSwitches(correction=correction, correction_level=level, correction_cap=2.0)
-    weights, above = off_policy_correction(log_ratio, RAGGED, switches)
+    config = LossConfig(correction=correction, correction_level=level, correction_cap=2.0)
+    weights, above = off_policy_correction(log_ratio, RAGGED, config)
     torch.testing.assert_close(weights, torch.tensor(expected))
     assert above.int().tolist() == bound
 
@@ -231,7 +232,7 @@ def test_a_correction_weighs_the_surrogate_and_neither_kl_nor_entropy():
         torch.tensor([3.0]),
         ONE,
         torch.tensor([[True]]),
-        LossSwitches(correction="truncate", correction_cap=2.0, kl_coef=0.5, entropy_coef=0.25),
+        LossConfig(correction="truncate", correction_cap=2.0, kl_coef=0.5, entropy_coef=0.25),
         reference_logprobs=torch.tensor([[0.0]]),
         proximal_logprobs=torch.tensor([[-1.0]]) - math.log(1.1),
         entropy=torch.tensor([[3.0]]),
@@ -253,9 +254,9 @@ def test_the_sft_loss_is_cross_entropy():
     rng = torch.Generator().manual_seed(0)
     logits, targets = torch.randn(2, 3, 5, generator=rng), torch.randint(5, (2, 3), generator=rng)
     policy = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    switches = preset("sft")
-    weights = token_weights(RAGGED.sum(1), switches.aggregation, 3)
-    value, _ = policy_loss(policy, torch.zeros(2, 3), torch.ones(2), weights, RAGGED, switches)
+    config = PRESETS["sft"]
+    weights = token_weights(RAGGED.sum(1), config.aggregation, 3)
+    value, _ = policy_loss(policy, torch.zeros(2, 3), torch.ones(2), weights, RAGGED, config)
     torch.testing.assert_close(value, torch.nn.functional.cross_entropy(logits[RAGGED], targets[RAGGED]))
 
 
@@ -263,10 +264,8 @@ def test_equal_weights_have_ratio_one_no_kl_and_no_clipping():
     logprobs, mask = -torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(3, 4, dtype=torch.bool)
     weights, advantages = token_weights(mask.sum(1), "sequence", 4), torch.tensor([1.0, -1.0, 0.5])
     for importance, estimator in itertools.product(("token", "sequence"), ("k1", "k2", "k3")):
-        switches = LossSwitches(
-            importance=importance, kl_coef=0.04, kl_estimator=estimator, correction="mask", correction_cap=1
-        )
-        result = policy_loss(logprobs, logprobs, advantages, weights, mask, switches, reference_logprobs=logprobs)
+        config = LossConfig(importance=importance, kl_coef=0.04, kl_estimator=estimator, correction="mask", correction_cap=1)
+        result = policy_loss(logprobs, logprobs, advantages, weights, mask, config, reference_logprobs=logprobs)
         assert float(result[0]) == pytest.approx(-0.5 / 3, rel=1e-6)  # each token's ratio and correction is 1
         for statistic in ("log_ratio", "clipped", "corrected", "kl"):
             assert getattr(result[1], statistic).tolist() == [0] * 12
@@ -280,7 +279,7 @@ def test_statistics_are_concatenated_in_order():
     assert all(getattr(both, field.name).tolist() == [1, 2, 3] for field in fields(TokenStatistics))
 
 
-def slow_loss(policy, frozen, tensors, lengths, switches, max_length):
+def slow_loss(policy, frozen, tensors, lengths, config, max_length):
     """Loss and [log_ratio, clipped, corrected, kl, entropy] of each token in plain floats; `frozen` is the policy as it stands
     where no gradient flows."""
     sampler, proximal, reference, entropy, advantages = tensors
@@ -288,38 +287,36 @@ def slow_loss(policy, frozen, tensors, lengths, switches, max_length):
     for n, length in enumerate(lengths):
         weight = {"sequence": len(lengths) * length, "token": sum(lengths), "constant": len(lengths) * max_length}
         mean_log_ratio = mean_frozen = log_correction = 0.0
-        behind = sampler if switches.correction == "none" else frozen if proximal is None else proximal
+        old = sampler if config.correction == "none" else frozen if proximal is None else proximal
         for t in range(length):
-            mean_log_ratio += (policy[n][t] - behind[n][t]) / length
-            mean_frozen += (frozen[n][t] - behind[n][t]) / length
-            log_correction += behind[n][t] - sampler[n][t]
+            mean_log_ratio += (policy[n][t] - old[n][t]) / length
+            mean_frozen += (frozen[n][t] - old[n][t]) / length
+            log_correction += old[n][t] - sampler[n][t]
         for t in range(length):
-            whole = switches.importance == "sequence"
-            ratio = math.exp(mean_log_ratio if whole else policy[n][t] - behind[n][t])
-            frozen_ratio = math.exp(mean_frozen if whole else frozen[n][t] - behind[n][t])
-            low, high, a = 1 - switches.eps_low, 1 + switches.eps_high, advantages[n]
-            if switches.importance == "none":
+            whole = config.importance == "sequence"
+            ratio = math.exp(mean_log_ratio if whole else policy[n][t] - old[n][t])
+            frozen_ratio = math.exp(mean_frozen if whole else frozen[n][t] - old[n][t])
+            low, high, a = 1 - config.eps_low, 1 + config.eps_high, advantages[n]
+            if config.importance == "none":
                 objective, clipped = a * policy[n][t], False
-            elif switches.surrogate == "cispo":
+            elif config.surrogate == "cispo":
                 objective, clipped = min(max(frozen_ratio, low), high) * a * policy[n][t], not low <= ratio <= high
             else:
                 objective = min(ratio * a, min(max(ratio, low), high) * a)
-                if switches.dual_clip and a < 0:
-                    objective = max(objective, switches.dual_clip * a)
+                if config.dual_clip and a < 0:
+                    objective = max(objective, config.dual_clip * a)
                 clipped = objective != ratio * a
             correction, bound = 1.0, False
-            if switches.correction != "none":
-                correction = math.exp(
-                    log_correction if switches.correction_level == "sequence" else behind[n][t] - sampler[n][t]
-                )
-                bound = correction > switches.correction_cap
+            if config.correction != "none":
+                correction = math.exp(log_correction if config.correction_level == "sequence" else old[n][t] - sampler[n][t])
+                bound = correction > config.correction_cap
                 if bound:
-                    correction = switches.correction_cap if switches.correction == "truncate" else 0.0
+                    correction = config.correction_cap if config.correction == "truncate" else 0.0
             d = reference[n][t] - policy[n][t]
-            kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - d - 1}[switches.kl_estimator]
-            kl *= math.exp(policy[n][t] - sampler[n][t]) if switches.kl_weighted else 1
-            bonus = switches.entropy_coef * entropy[n][t]
-            total += (-correction * objective + switches.kl_coef * kl - bonus) / weight[switches.aggregation]
+            kl = {"k1": -d, "k2": d * d / 2, "k3": math.exp(d) - d - 1}[config.kl_estimator]
+            kl *= math.exp(policy[n][t] - sampler[n][t]) if config.kl_weighted else 1
+            bonus = config.entropy_coef * entropy[n][t]
+            total += (-correction * objective + config.kl_coef * kl - bonus) / weight[config.aggregation]
             statistics.append([policy[n][t] - sampler[n][t], clipped, bound, kl, entropy[n][t]])
     return total, statistics
 
@@ -340,7 +337,7 @@ def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, 
         sampler, entropy, direction = -rng.exponential(1.0, (6, 4)), rng.random((6, 4)), rng.normal(size=(6, 4))
         proximal, reference = sampler + rng.normal(0, 0.5, (6, 4)), sampler + rng.normal(0, 0.4, (6, 4))
         policy = proximal + rng.normal(0, 0.4, (6, 4))
-        switches = LossSwitches(
+        config = LossConfig(
             **{"importance": importance, "surrogate": surrogate, "eps_low": 0.1, "eps_high": 0.3, "dual_clip": dual_clip},
             **{"aggregation": aggregation, "kl_coef": 0.7, "kl_estimator": estimator, "kl_weighted": kl_weighted},
             **{"entropy_coef": entropy_coef, "correction": correction, "correction_level": level, "correction_cap": 1.3},
@@ -352,7 +349,7 @@ def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, 
             torch.from_numpy(advantages),
             token_weights(torch.tensor(lengths), aggregation, 4).double(),
             torch.from_numpy(mask),
-            switches,
+            config,
             reference_logprobs=torch.from_numpy(reference),
             proximal_logprobs=torch.from_numpy(proximal) if decoupled else None,
             entropy=torch.from_numpy(entropy),
@@ -361,8 +358,8 @@ def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, 
         known = [sampler, proximal if decoupled else None, reference, entropy, advantages]
         known = [None if x is None else x.tolist() for x in known]
 
-        def slow(step, known=known, policy=policy, direction=direction, lengths=lengths, switches=switches):
-            return slow_loss((policy + step * direction).tolist(), policy.tolist(), known, lengths, switches, 4)
+        def slow(step, known=known, policy=policy, direction=direction, lengths=lengths, config=config):
+            return slow_loss((policy + step * direction).tolist(), policy.tolist(), known, lengths, config, 4)
 
         total, tokens = slow(0.0)
         assert value.item() == pytest.approx(total, rel=1e-6, abs=1e-7)
@@ -387,11 +384,11 @@ def random_batch(lengths=(4, 2, 1), width=4, seed=0):
     return tensors, torch.randn(len(lengths), generator=rng), torch.arange(width) < torch.tensor(lengths)[:, None]
 
 
-def with_gradient(tensors, advantages, weights, mask, switches):
+def with_gradient(tensors, advantages, weights, mask, config):
     """Loss, gradients with respect to policy and entropy, statistics."""
     learned = {name: tensors[name].clone().requires_grad_() for name in ("policy_logprobs", "entropy")}
     rest = {name: tensor for name, tensor in tensors.items() if name not in learned}
-    value, statistics = policy_loss(advantages=advantages, weights=weights, mask=mask, switches=switches, **learned, **rest)
+    value, statistics = policy_loss(advantages=advantages, weights=weights, mask=mask, config=config, **learned, **rest)
     value.backward()
     return value.detach(), learned["policy_logprobs"].grad, learned["entropy"].grad, statistics
 
@@ -402,15 +399,15 @@ def test_at_the_sampling_policy_every_loss_has_the_gradient_of_minus_advantage_t
     tensors, advantages, mask = random_batch()
     same = tensors["sampler_logprobs"]
     tensors |= {"policy_logprobs": same, "reference_logprobs": same, "proximal_logprobs": same}
-    switches = preset(name, correction=correction)
-    weights = token_weights(mask.sum(1), switches.aggregation, 4)
-    _, gradient, _, _ = with_gradient(tensors, advantages, weights, mask, switches)
+    config = replace(PRESETS[name], correction=correction)
+    weights = token_weights(mask.sum(1), config.aggregation, 4)
+    _, gradient, _, _ = with_gradient(tensors, advantages, weights, mask, config)
     torch.testing.assert_close(gradient, -(advantages * weights)[:, None] * mask)
 
 
 def test_clipped_tokens_have_no_gradient_and_the_others_that_of_the_ratio():
     tensors, advantages, mask = random_batch(lengths=(6,) * 8, width=6)
-    _, gradient, _, statistics = with_gradient(tensors, advantages, torch.ones(8), mask, LossSwitches())
+    _, gradient, _, statistics = with_gradient(tensors, advantages, torch.ones(8), mask, LossConfig(kl_coef=0.0))
     clipped = statistics.clipped.view(8, 6).bool()
     ratio = (tensors["policy_logprobs"] - tensors["sampler_logprobs"]).exp()
     assert 0 < clipped.sum() < 48
@@ -421,14 +418,14 @@ def test_clipped_tokens_have_no_gradient_and_the_others_that_of_the_ratio():
 @pytest.mark.parametrize("correction", ["truncate", "mask"])
 def test_correction_weights_carry_no_gradient(correction, level):
     tensors, advantages, mask = random_batch(lengths=(4, 2, 1, 3, 4, 4))
-    del tensors["proximal_logprobs"]  # the policy itself then stands behind: the correction is made of what is learned
-    switches = LossSwitches(correction=correction, correction_level=level, correction_cap=1.05)
-    _, gradient, _, _ = with_gradient(tensors, advantages, torch.ones(6), mask, switches)
+    del tensors["proximal_logprobs"]  # the policy itself is then the old one: the correction is made of what is learned
+    config = LossConfig(kl_coef=0.0, correction=correction, correction_level=level, correction_cap=1.05)
+    _, gradient, _, _ = with_gradient(tensors, advantages, torch.ones(6), mask, config)
     log_ratio = (tensors["policy_logprobs"] - tensors["sampler_logprobs"]).masked_fill(~mask, 0.0)
-    weight, above = off_policy_correction(log_ratio, mask, switches)
+    weight, above = off_policy_correction(log_ratio, mask, config)
     assert 0 < above[mask].sum() < mask.sum()  # some are bound, some are not
     torch.testing.assert_close(gradient, -weight * advantages[:, None] * mask)
-    assert not off_policy_correction(log_ratio.requires_grad_(), mask, switches)[0].requires_grad
+    assert not off_policy_correction(log_ratio.requires_grad_(), mask, config)[0].requires_grad
 
 
 @pytest.mark.parametrize("garbage", [0.0, 7.0, -300.0, 1e30, -1e30, math.inf, math.nan])
@@ -436,13 +433,13 @@ def test_correction_weights_carry_no_gradient(correction, level):
 def test_masked_positions_never_count(name, garbage):
     tensors, advantages, mask = random_batch()
     for level, kl_weighted in itertools.product(("token", "sequence"), (False, True)):
-        switches = preset(name, **EVERYTHING, correction_level=level, kl_weighted=kl_weighted)
-        weights = token_weights(mask.sum(1), switches.aggregation, 4)
-        plain = with_gradient(tensors, advantages, weights, mask, switches)
+        config = replace(PRESETS[name], **EVERYTHING, correction_level=level, kl_weighted=kl_weighted)
+        weights = token_weights(mask.sum(1), config.aggregation, 4)
+        plain = with_gradient(tensors, advantages, weights, mask, config)
         assert (plain[1][~mask] == 0).all() and (plain[2][~mask] == 0).all()
         for where in (*((one,) for one in tensors), tuple(tensors)):
             filled = tensors | {one: tensors[one].masked_fill(~mask, garbage) for one in where}
-            changed = with_gradient(filled, advantages, weights, mask, switches)
+            changed = with_gradient(filled, advantages, weights, mask, config)
             assert all(torch.equal(a, b) for a, b in zip(plain[:3], changed[:3], strict=True))
             for field in fields(TokenStatistics):
                 assert torch.equal(getattr(plain[3], field.name), getattr(changed[3], field.name))
@@ -452,15 +449,15 @@ def test_masked_positions_never_count(name, garbage):
 @pytest.mark.parametrize("name", PRESETS)
 def test_neither_padding_nor_micro_batches_change_loss_or_gradient(name, level):
     tensors, advantages, mask = random_batch(lengths=(4, 2, 1, 0, 3))
-    switches = preset(name, **EVERYTHING, correction_level=level)
-    weights = token_weights(mask.sum(1), switches.aggregation, 4)
-    whole = with_gradient(tensors, advantages, weights, mask, switches)
+    config = replace(PRESETS[name], **EVERYTHING, correction_level=level)
+    weights = token_weights(mask.sum(1), config.aggregation, 4)
+    whole = with_gradient(tensors, advantages, weights, mask, config)
 
     def pad(x, value):
         return torch.nn.functional.pad(x, (0, 3), value=value)
 
     padded = {key: pad(x, -9.0) for key, x in tensors.items()}
-    wide = with_gradient(padded, advantages, weights, pad(mask, False), switches)
+    wide = with_gradient(padded, advantages, weights, pad(mask, False), config)
     torch.testing.assert_close(wide[0], whole[0])
     torch.testing.assert_close(wide[1], pad(whole[1], 0.0))
 
@@ -468,14 +465,12 @@ def test_neither_padding_nor_micro_batches_change_loss_or_gradient(name, level):
     for rows in (torch.tensor([3, 1]), torch.tensor([2]), torch.tensor([0, 4])):  # out of order, and cut to their length
         width = int(mask[rows].sum(1).max())
         cut = {key: x[rows, :width] for key, x in tensors.items()}
-        parts.append((rows, with_gradient(cut, advantages[rows], weights[rows], mask[rows, :width], switches)))
+        parts.append((rows, with_gradient(cut, advantages[rows], weights[rows], mask[rows, :width], config)))
     torch.testing.assert_close(torch.stack([part[0] for _, part in parts]).sum(), whole[0])
     for rows, part in parts:
         torch.testing.assert_close(pad(part[1], 0.0)[:, :4], whole[1][rows])
     order = torch.cat([rows for rows, _ in parts])
     tokens = TokenStatistics.concatenated([part[3] for _, part in parts])
-    expected = with_gradient(
-        {k: x[order] for k, x in tensors.items()}, advantages[order], weights[order], mask[order], switches
-    )
+    expected = with_gradient({k: x[order] for k, x in tensors.items()}, advantages[order], weights[order], mask[order], config)
     for field in fields(TokenStatistics):
         torch.testing.assert_close(getattr(tokens, field.name), getattr(expected[3], field.name))

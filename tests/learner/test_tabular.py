@@ -1,18 +1,17 @@
 """The losses move a policy as they should: one that is a table of logits, all of whose responses can be enumerated."""
 
 import itertools
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from learner.advantage import group_advantages
-from learner.config import PRESETS
-from learner.loss import LossSwitches, adapted_kl_coef, kl_divergence, policy_loss, token_weights
+from learner.algorithm import PRESETS
+from learner.loss import LossConfig, adapted_kl_coef, kl_divergence, policy_loss, token_weights
 
 PROMPTS, GROUP, VOCABULARY, END = 3, 8, 3, 0
-SWITCHES = {field.name for field in fields(LossSwitches)}
-UNBOUNDED = LossSwitches(eps_low=1.0, eps_high=1e9, correction_cap=1e9)
+UNBOUNDED = LossConfig(eps_low=1.0, eps_high=1e9, correction_cap=1e9)
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def gradient(value, logits):
     return torch.autograd.grad(value, logits)[0]
 
 
-def expected_gradient(world, policy, sampler, switches, reference=None, proximal=None, advantages=None):
+def expected_gradient(world, policy, sampler, config, reference=None, proximal=None, advantages=None):
     """That of the loss's expectation over the sampler's responses, each token with weight 1."""
     learned = policy.clone().requires_grad_()
     value, _ = policy_loss(
@@ -89,14 +88,14 @@ def expected_gradient(world, policy, sampler, switches, reference=None, proximal
         torch.zeros_like(world.rewards) if advantages is None else advantages,
         world.probabilities(sampler),
         world.mask,
-        switches,
+        config,
         reference_logprobs=None if reference is None else world.logprobs(reference),
         proximal_logprobs=None if proximal is None else world.logprobs(proximal),
     )
     return gradient(value, learned)
 
 
-def train(world, logits, switches, advantages_of, steps, lr, reference=None, passes=2):
+def train(world, logits, config, advantages_of, steps, lr, reference=None, passes=2):
     """Stochastic gradient descent on drawn responses; advantages_of maps rows and log-probs to advantages."""
     generator, logits = torch.Generator().manual_seed(0), logits.clone().requires_grad_()
     lengths = world.mask.sum(-1)
@@ -104,12 +103,12 @@ def train(world, logits, switches, advantages_of, steps, lr, reference=None, pas
         rows = world.draw(logits, generator)
         sampler = world.logprobs(logits).detach()[rows]
         advantages = advantages_of(rows, sampler)
-        weights = token_weights(lengths[rows], switches.aggregation, 3)
+        weights = token_weights(lengths[rows], config.aggregation, 3)
         for _ in range(passes):
             known = None if reference is None else world.logprobs(reference)[rows]
             learned = world.logprobs(logits)[rows]
             mask = world.mask[rows]
-            value, _ = policy_loss(learned, sampler, advantages, weights, mask, switches, reference_logprobs=known)
+            value, _ = policy_loss(learned, sampler, advantages, weights, mask, config, reference_logprobs=known)
             logits.data -= lr * gradient(value, logits)
     return logits.detach()
 
@@ -125,23 +124,22 @@ def test_the_enumeration_is_complete():
         assert float(world.probabilities(world.random_logits(0)).sum()) == pytest.approx(1)
 
 
-LOSSES = {name: values for name, values in PRESETS.items() if name != "sft"}
-LOSSES["rloo"] = PRESETS["reinforce"] | {"baseline": "leave_one_out"}
+LOSSES = {name: preset for name, preset in PRESETS.items() if name != "sft"}
+LOSSES["rloo"] = replace(PRESETS["reinforce"], baseline="leave_one_out")
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_raises_the_expected_reward_and_lowers_it_with_flipped_advantages(name):
-    values = LOSSES[name]
-    switches = LossSwitches(**{key: value for key, value in values.items() if key in SWITCHES})
+    algorithm = LOSSES[name]
     uniform = torch.zeros_like(LONG.random_logits(0))
     start, reached = float(LONG.reward(uniform)), {}
     for sign in (1, -1):
 
         def advantages_of(rows, _, sign=sign):
             rewards = LONG.rewards[rows].view(PROMPTS, GROUP)
-            return sign * group_advantages(rewards, values["baseline"], values["scale_rewards"]).flatten()
+            return sign * group_advantages(rewards, algorithm.baseline, algorithm.scale_rewards).flatten()
 
-        reached[sign] = float(LONG.reward(train(LONG, uniform, switches, advantages_of, steps=30, lr=4.0, reference=uniform)))
+        reached[sign] = float(LONG.reward(train(LONG, uniform, algorithm, advantages_of, steps=30, lr=4.0, reference=uniform)))
     assert reached[-1] + 0.1 < start < reached[1] - 0.1
 
 
@@ -177,15 +175,15 @@ def test_stale_samples_teach_what_fresh_ones_would_only_if_they_are_corrected(ca
     for world, changes, decoupled in cases:
         policy, sampler = world.random_logits(POLICY), world.random_logits(SAMPLER)
         proximal = world.random_logits(PROXIMAL) if decoupled else None
-        switches = replace(UNBOUNDED, **changes)
-        found = expected_gradient(world, policy, sampler, switches, proximal=proximal, advantages=world.rewards)
+        config = replace(UNBOUNDED, **changes)
+        found = expected_gradient(world, policy, sampler, config, proximal=proximal, advantages=world.rewards)
         assert torch.allclose(found, expected_gain(world, policy), rtol=1e-9, atol=1e-12) == exact, changes
 
 
 @pytest.mark.parametrize("importance", ["token", "none"])
 def test_fresh_samples_need_no_correction(importance):
     policy = LONG.random_logits(POLICY)
-    found = expected_gradient(LONG, policy, policy, LossSwitches(importance=importance), advantages=LONG.rewards)
+    found = expected_gradient(LONG, policy, policy, LossConfig(importance=importance), advantages=LONG.rewards)
     torch.testing.assert_close(found, expected_gain(LONG, policy))
 
 
@@ -209,24 +207,24 @@ def kl_gradient(of, policy, reference, sampler):
 def test_each_kl_estimator_has_the_gradient_of_its_kl(estimator, weighted, of, kind, changes):
     policy, reference = LONG.random_logits(POLICY), LONG.random_logits(PROXIMAL)
     sampler = policy if kind == "sampling policy" else LONG.random_logits(SAMPLER)
-    switches = replace(UNBOUNDED, kl_coef=1.0, kl_estimator=estimator, kl_weighted=weighted, **changes)
-    found = expected_gradient(LONG, policy, sampler, switches, reference=reference)
+    config = replace(UNBOUNDED, kl_coef=1.0, kl_estimator=estimator, kl_weighted=weighted, **changes)
+    found = expected_gradient(LONG, policy, sampler, config, reference=reference)
     exact = weighted or kind == "sampling policy"  # stale samples mislead unless they are weighted
     assert torch.allclose(found, kl_gradient(of, policy, reference, sampler), rtol=1e-9, atol=1e-12) == exact
 
 
 def test_k1_as_a_loss_has_no_expected_gradient_at_the_sampling_policy():
     policy, reference = LONG.random_logits(POLICY), LONG.random_logits(PROXIMAL)
-    found = expected_gradient(LONG, policy, policy, LossSwitches(kl_coef=1.0, kl_estimator="k1"), reference=reference)
+    found = expected_gradient(LONG, policy, policy, LossConfig(kl_coef=1.0, kl_estimator="k1"), reference=reference)
     assert found.abs().max() < 1e-15
     assert kl_gradient("policy || reference", policy, reference, policy).abs().max() > 0.1
 
 
-def kl_after_training(switches, advantages_of):
+def kl_after_training(config, advantages_of):
     """KL(policy || reference) after 60 steps, over what it was."""
     reference = LONG.random_logits(0, spread=0.5)
     policy = reference + LONG.random_logits(1)
-    trained = train(LONG, policy, switches, advantages_of(reference), 60, lr=1.0, reference=reference, passes=1)
+    trained = train(LONG, policy, config, advantages_of(reference), 60, lr=1.0, reference=reference, passes=1)
     return float(LONG.kl(trained, reference) / LONG.kl(policy, reference))
 
 
@@ -235,8 +233,8 @@ def kl_after_training(switches, advantages_of):
     [("k3", False, True), ("k3", True, True), ("k2", False, True), ("k1", False, False)],
 )
 def test_the_kl_as_a_loss_pulls_the_policy_back_but_not_as_k1(estimator, weighted, pulls):
-    switches = LossSwitches(kl_coef=1.0, kl_estimator=estimator, kl_weighted=weighted)
-    share = kl_after_training(switches, lambda _: nothing)
+    config = LossConfig(kl_coef=1.0, kl_estimator=estimator, kl_weighted=weighted)
+    share = kl_after_training(config, lambda _: nothing)
     assert share < 0.3 if pulls else share > 0.9
 
 
@@ -248,19 +246,19 @@ def test_k1_taken_from_the_reward_pulls_the_policy_back():
 
         return of_rows
 
-    assert kl_after_training(LossSwitches(), advantages_of) < 0.3
+    assert kl_after_training(LossConfig(kl_coef=0.0), advantages_of) < 0.3
 
 
 def test_the_entropy_bonus_raises_the_entropy():
     logits = LONG.random_logits(0, spread=2.0).requires_grad_()
-    switches, entropies = LossSwitches(entropy_coef=1.0), []
+    config, entropies = LossConfig(entropy_coef=1.0), []
     for _ in range(10):
         learned, entropy = LONG.logprobs(logits), LONG.entropy(logits)
         chances = LONG.probabilities(logits).detach()
         visits = chances[:, None] * LONG.mask
         entropies.append(((visits * entropy).sum() / visits.sum()).item())
         zeros = nothing(LONG.rewards, None)
-        value, _ = policy_loss(learned, learned.detach(), zeros, chances, LONG.mask, switches, entropy=entropy)
+        value, _ = policy_loss(learned, learned.detach(), zeros, chances, LONG.mask, config, entropy=entropy)
         logits.data -= 1.0 * gradient(value, logits)
     assert all(after > before for before, after in itertools.pairwise(entropies))
     assert entropies[-1] > 1.3 * entropies[0]
@@ -271,8 +269,8 @@ def test_the_adaptive_coefficient_brings_the_kl_to_its_target(start):
     reference = SHORT.random_logits(0)
     policy, kl_coef, target = reference.clone(), start, 0.05
     for _ in range(400):
-        switches = LossSwitches(kl_coef=kl_coef, kl_weighted=True)
-        policy -= 1.0 * expected_gradient(SHORT, policy, policy, switches, reference=reference, advantages=SHORT.rewards)
+        config = LossConfig(kl_coef=kl_coef, kl_weighted=True)
+        policy -= 1.0 * expected_gradient(SHORT, policy, policy, config, reference=reference, advantages=SHORT.rewards)
         kl_coef = adapted_kl_coef(kl_coef, float(SHORT.kl(policy, reference)), target)
     assert float(SHORT.kl(policy, reference)) == pytest.approx(target, rel=0.05)
     assert SHORT.reward(policy) > SHORT.reward(reference) + 0.03

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from learner.advantage import decoupled_advantages, group_advantages
-from learner.loss import LossSwitches, policy_loss, token_weights
+from learner.loss import LossConfig, policy_loss, token_weights
 
 RECORDED = json.loads((Path(__file__).parent / "trl" / "agreement.json").read_text(encoding="utf-8"))
 INPUTS = {name: torch.tensor(value, dtype=torch.float64) for name, value in RECORDED["inputs"].items()}
@@ -39,12 +39,12 @@ def settings_of(case):
     return RECORDED["common"] | case["settings"]
 
 
-def our_switches(settings):
+def our_config(settings):
     cispo = settings.get("loss_type") == "cispo"
     mode = settings.get("vllm_importance_sampling_mode", "token_none")
     level, correction = mode.split("_")
     high = settings["epsilon"] if settings["epsilon_high"] is None else settings["epsilon_high"]
-    return LossSwitches(
+    return LossConfig(
         importance=settings.get("importance_sampling_level", "token"),
         surrogate="cispo" if cispo else "clip",
         eps_low=1.0 if cispo else settings["epsilon"],
@@ -62,22 +62,22 @@ def our_switches(settings):
 
 def our_loss(case):
     """Loss, its gradients with respect to log-probs and entropy, and the statistics."""
-    settings, switches = settings_of(case), our_switches(settings_of(case))
+    settings, config = settings_of(case), our_config(settings_of(case))
     mask = INPUTS["mask"].bool()
     if settings.get("mask_truncated_completions"):
         mask = mask & ~INPUTS["truncated"].bool()[:, None]
     policy, entropy = INPUTS["policy_logprobs"].clone().requires_grad_(), INPUTS["entropies"].clone().requires_grad_()
     old = policy.detach() if settings["num_iterations"] == 1 else INPUTS["old_logprobs"]
-    sampler = old if switches.correction == "none" else INPUTS["sampler_logprobs"]
+    sampler = old if config.correction == "none" else INPUTS["sampler_logprobs"]
     advantages = torch.tensor(case["advantages"], dtype=torch.float64) if "advantages" in case else INPUTS["advantages"]
     loss, statistics = policy_loss(
         policy,
         sampler,
         advantages,
-        token_weights(mask.sum(-1), switches.aggregation, settings["max_completion_length"]).double(),
+        token_weights(mask.sum(-1), config.aggregation, settings["max_completion_length"]).double(),
         mask,
-        switches,
-        reference_logprobs=INPUTS["reference_logprobs"] if switches.kl_coef else None,
+        config,
+        reference_logprobs=INPUTS["reference_logprobs"] if config.kl_coef else None,
         proximal_logprobs=old,
         entropy=entropy,
     )

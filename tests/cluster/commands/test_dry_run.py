@@ -19,8 +19,8 @@ from transformers import (
 
 from cluster.commands.dry_run import tokens
 from cluster.commands.memory_estimate import memory
-from cluster.settings.flags import build
 from cluster.settings.tree import Settings
+from cluster.settings.values import build
 from cluster.store.run_folder import read_settings
 from cluster.training.inputs import load_inputs
 from launch import main

@@ -18,12 +18,13 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from cluster.commands.export import export
-from cluster.commands.model_card import ALWAYS_TOLD, _code, _stages, _told
-from cluster.settings.flags import build
+from cluster.commands.model_card import _code, _stages, _told
 from cluster.settings.tree import Settings
+from cluster.settings.values import build
 from launch import main
 from rollout.config import LoraSettings
 from rollout.policy.loading import load_policy
+from rollout.setting_tags import ModelCard, tagged
 from tests.cluster.runs import rows
 from tests.rollout import tiny, tiny_causal
 from tests.rollout.tiny_causal import save_causal
@@ -71,7 +72,8 @@ def test_the_model_card_states_the_algorithm_whether_it_is_the_default_or_not(fi
     card = (tmp_path / "taken" / "README.md").read_text()
     told = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", card, re.M)
     values = dict(told)
-    assert set(ALWAYS_TOLD) < set(values) and len(told) == len(values)
+    always = {name for name, tag in tagged(Settings, ModelCard) if tag.always}
+    assert always < set(values) and len(told) == len(values)
     assert values["policy.path"] == "from scratch" and values["learner.loss"] == '`"grpo"`'
     assert values["learner.kl_coef"] == "`0.04`" and values["rollout.temperature"] == "`1.0`"
     assert values["policy.n_context"] == "`2`"  # that of training: the export reads one
@@ -95,7 +97,7 @@ def test_the_model_card_names_the_base_model_of_the_hub_and_says_that_the_demo_i
 
 
 def test_the_model_card_tells_other_losses_and_switches_without_effect() -> None:
-    settings = build(Settings, {"learner.loss": "reinforce", "learner.steps": 3, "supervised.steps": 5}).resolved()
+    settings = build(Settings, {"learner.loss": "reinforce", "learner.steps": 3, "supervised.steps": 5}).as_used()
     assert dict(_told(settings)).items() >= {"learner.eps_low": "no effect", "learner.kl_coef": "`0.0`"}.items()
     assert [_stages(settings, step) for step in (0, 2, 6)] == [
         "no step yet",

@@ -22,7 +22,7 @@ from cluster.report.curves import POINTS
 from cluster.report.data import EVALUATIONS, report_data
 from cluster.report.groups import GROUPS_PER_STEP, RESPONSES_PER_GROUP, STEPS_WITH_GROUPS
 from cluster.report.page import page, write_report
-from cluster.settings.changed import changed
+from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
 from cluster.store.run_folder import read_settings
 from launch import main

@@ -5,8 +5,9 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from cluster.commands.train import resumed_settings
-from cluster.settings.flags import build, dump, fields, read_yaml
 from cluster.settings.tree import Settings
+from cluster.settings.values import build, fields
+from cluster.settings.yaml_file import dump, read_yaml
 from launch import main
 from rollout.config import Section
 
@@ -34,9 +35,9 @@ def test_every_choice_can_be_given_and_comes_back_from_the_written_settings(name
     settings = build(Settings, NEEDED.get(name, {}) | {name: choice})
     expected = (choice,) if isinstance(value_of(settings, name), tuple) else choice
     assert value_of(settings, name) == expected
-    (tmp_path / "config.yaml").write_text(dump(settings.resolved()))
+    (tmp_path / "config.yaml").write_text(dump(settings.as_used()))
     again = build(Settings, read_yaml(tmp_path / "config.yaml", Settings))
-    assert again == settings.resolved() and value_of(again, name) == expected
+    assert again == settings.as_used() and value_of(again, name) == expected
 
 
 @pytest.mark.parametrize("text", ["null", "none", "None"])
@@ -84,6 +85,6 @@ def test_help_tells_where_a_setting_that_is_left_out_comes_from(
 )
 def test_a_resumed_run_uses_what_it_is_told(changed: dict[str, str], used: dict[str, object], tmp_path: Path) -> None:
     before = build(Settings, {"learner.dual_clip": 3.0} if "loss" in str(changed) or not changed else {})
-    (tmp_path / "config.yaml").write_text(dump(before.resolved()))
+    (tmp_path / "config.yaml").write_text(dump(before.as_used()))
     settings = resumed_settings(read_yaml(tmp_path / "config.yaml", Settings), changed)
     assert {name: getattr(settings.learner, name) for name in used} == used

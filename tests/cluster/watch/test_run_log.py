@@ -23,7 +23,7 @@ ROW = {"step": 7, "stage": "rl", "reward": 0.5}
 
 
 def run_log(folder: Path) -> RunLog:
-    settings = Settings(run_dir=folder).resolved()
+    settings = Settings(run_dir=folder).as_used()
     made = RunFolder.create(folder)
     made.write_settings(settings)
     return RunLog(settings, made, "quiet")

@@ -1,15 +1,22 @@
-"""Which settings of a run differ from the defaults."""
+"""Settings by what they are for: those that a command reads, and those of a run that differ from the defaults."""
 
-from cluster.settings.flags import by_name
 from cluster.settings.tree import Settings
+from cluster.settings.values import by_name
 from rollout.config import PolicySettings
 from rollout.policy.families import FAMILIES
 from rollout.policy.family_t5 import T5
+from rollout.setting_tags import ReadBy, Reader, tagged
+
+
+def read_by(reader: Reader) -> list[str]:
+    """Dotted names of what a command, with whatever options of its own, reads of a policy's settings."""
+    tags = tagged(Settings, ReadBy)
+    return [name for name, tag in tags if any(reader in (command, command.partition(" ")[0]) for command in tag.commands)]
 
 
 def changed(settings: Settings) -> list[str]:
-    """Their dotted names. A template that its model's family has by default is none of them."""
-    used, default = by_name(settings.resolved()), by_name(Settings().resolved())
+    """Dotted names of what differs from the defaults. A template that its model's family has by default does not."""
+    used, default = by_name(settings.as_used()), by_name(Settings().as_used())
     of_family = {f"policy.{name}" for name in T5.templates if _is_of_family(settings.policy, name)}
     return [name for name, value in used.items() if value != default[name] and name not in of_family]
 
