@@ -16,7 +16,8 @@ def best_constant_reply(prompts: Sequence[Prompt], seed: int, n_candidates: int 
     """The training answer that scores best by mean F1 + ROUGE-L when said to every example.
 
     Candidates are drawn from the distinct, not blank answers, then examples from the prompts, both without replacement by
-    one generator made from the seed; of equally good candidates the first drawn wins. Raises ValueError if all answers are blank.
+    one generator made from the seed; of equally good candidates the first drawn wins. Raises ValueError if all answers are
+    blank.
     """
     answers = list(dict.fromkeys(answer for prompt in prompts for answer in prompt.answers if answer.strip()))
     if not answers:

@@ -68,7 +68,7 @@ def evaluate(argv: Sequence[str]) -> None:
     settings, state = opened.settings, opened.state
     cluster = settings.cluster.model_copy(update={"learner_cpus": 0.0, "learner_gpus": 0.0})  # nobody learns here
     settings = settings.model_copy(update={"cluster": cluster})
-    prompts = read_prompts(options.data)[: options.limit]
+    prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
     check_retrieval(settings, prompts)
     with session(settings.cluster, "evaluate") as shares:
         figures, rows = asyncio.run(_figures_and_rows(settings, shares, opened.path, prompts, state))

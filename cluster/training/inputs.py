@@ -36,8 +36,9 @@ def load_inputs(settings: Settings) -> Inputs:
     data = settings.data
     if data.train is None:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
-    train = read_prompts(data.train)
-    valid = read_prompts(data.valid) if data.valid is not None else []
+    keep_extra = bool(settings.reward.extra)  # nobody else looks at them
+    train = read_prompts(data.train, keep_extra)
+    valid = read_prompts(data.valid, keep_extra) if data.valid is not None else []
     seen = {(prompt.question, prompt.answers) for prompt in train}
     if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
         print_err(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
