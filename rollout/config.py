@@ -4,10 +4,20 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+
+
+def whole_above_one(amount: float) -> float:
+    """Ray shares a CPU or GPU out in parts, but gives several of them whole only."""
+    if amount > 1 and amount != int(amount):
+        raise ValueError("above 1 it must be a whole number")
+    return amount
+
+
+Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
 
 
 class Section(BaseModel):

@@ -13,11 +13,24 @@ from cluster.actors.ports import ActorHandles
 from cluster.actors.session import Resources, Shares
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
-from reward.actor import RewardActor
+from reward.actor import RecordsActor
+from reward.actor import RewardActor as ScoringActor
 from rollout.actor import SamplerActor
+from rollout.types import Group, ScoreReport
 
 NODE = "ray.io/node-id"
 Say = Callable[[str], None]
+
+
+class RewardActor(ScoringActor, RecordsActor):
+    """Both in one, as long as records have no actor of their own."""
+
+    def ready(self) -> None:
+        ScoringActor.ready(self)
+        RecordsActor.ready(self)
+
+    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:  # type: ignore[override]
+        return super().score(len(groups), *groups)
 
 
 def ray_actors(settings: Settings, shares: Shares, run: str, policy_path: str, say: Say) -> ActorHandles:

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 
-from cluster.actors.factories import learner_arguments, reward_arguments, sampler_arguments
+from cluster.actors.factories import RewardActor, learner_arguments, reward_arguments, sampler_arguments
 from cluster.actors.pool import CALL_ATTEMPTS, Invoke
 from cluster.actors.ports import ActorHandles
 from cluster.settings.tree import Settings
 from cluster.training.rollout_client import Snapshot
 from learner.actor import LearnerActor
-from reward.actor import RewardActor
 from rollout.actor import SamplerActor
 from rollout.errors import RewardError, SettingsError
 from rollout.policy.weights import FlatWeights
@@ -62,7 +61,7 @@ class LocalSampler(SamplerActor):
 class LocalReward(RewardActor):
     """What a user's own reward raises keeps its traceback, which ends the run: it is what a debugger is asked for."""
 
-    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:
+    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:  # type: ignore[override]
         try:
             return super().score(*groups)
         except RewardError as error:

@@ -119,5 +119,5 @@ async def evaluate(
     groups = [group for made in answered for call in made for group in call]
     if failed and not groups:
         raise failed[0].error
-    (figures, rows), _ = await rewards.call(lambda actor: [actor.evaluate.remote(constant_reply, *groups)])
-    return figures, rows
+    evaluation, _ = await rewards.call(lambda actor: [actor.evaluate.remote(constant_reply, *groups)])
+    return evaluation.figures, evaluation.predictions

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.output import print_err
 from cluster.settings.tree import Settings
 from cluster.watch.trackers import check_installed
-from reward.scorer import Scorer
+from reward.extra import import_reward
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo
 from rollout.errors import DataError, SettingsError, writing
@@ -57,7 +57,8 @@ def check_models_rewards_and_trackers(settings: Settings) -> None:
     for path in (settings.policy.path, settings.learner.reference_path):
         if path is not None:
             check_policy(path)
-    Scorer(settings.reward)
+    for extra in settings.reward.extra:
+        import_reward(extra)
     check_installed(settings.trackers)
 
 
