@@ -26,7 +26,7 @@ from cluster.store.run_folder import read_settings
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
 from reward.metrics import bleu, f1, rouge_l
-from reward.scorer import Scorer
+from reward.scorer import MetricScorer, Scorer
 from rollout.data import demo
 from rollout.data.dataset import read_prompts
 from rollout.policy.loading import DTYPES, load_policy
@@ -195,9 +195,9 @@ def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
     prompts: Sequence[Prompt] = read_prompts(data / "valid.jsonl")
     calls = [prompts[i : i + PER_CALL] for i in range(0, len(prompts), PER_CALL)]
     groups = [group for call in calls for group in sampler.sample(call, "greedy", Version(0, step)).groups]
-    scorer = Scorer(RewardSettings())
-    figures = evaluate([scorer.score(group) for group in groups], None, scorer)
-    return {name: value for name, value in figures.items() if isinstance(value, float)}
+    scored = Scorer(RewardSettings()).score_all(groups)
+    evaluation = evaluate(scored, None, MetricScorer(RewardSettings()))
+    return {name: value for name, value in evaluation.figures.items() if isinstance(value, float)}
 
 
 def best_expected_reward(seed: int) -> float:

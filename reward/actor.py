@@ -1,31 +1,37 @@
-"""RewardActor: a Ray shell round Scorer and the evaluation."""
+"""Ray shells round what is pure: RewardActor scores, ExtraRewardActor measures one extra reward, RecordsActor keeps records."""
 
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+import numpy as np
 import ray
 
-from reward.config import RewardSettings
+from reward.config import ExtraReward, RewardSettings
 from reward.constant_reply import best_constant_reply
-from reward.evaluation import evaluate
-from reward.scorer import Scorer, reward_range
+from reward.evaluation import Evaluation, evaluate
+from reward.extra import LoadedReward
+from reward.scorer import Measured, MetricScorer, Scorer, reward_range
 from rollout.data.group_file import read_groups, write_groups
 from rollout.logs import log_what_is_done
 from rollout.types import Group, Prompt, ScoreReport
 
 
-class RewardActor:
+class _Alive:
+    def ping(self) -> tuple[str, int]:
+        """Node and process, if alive."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+
+class RewardActor(_Alive):
+    """Scores groups."""
+
     def __init__(self, name: str, settings: RewardSettings):
         self._name, self._settings = name, settings
 
     def __repr__(self) -> str:
         return f"Reward[{self._name}]"
-
-    def ping(self) -> tuple[str, int]:
-        """Node and process, if alive."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def ready(self) -> None:
         """Import the user's rewards. An error here reaches the driver as itself, one in __init__ would not."""
@@ -33,19 +39,63 @@ class RewardActor:
         self._scorer = Scorer(self._settings)
         self._log.info("%s: ready", self)
 
-    def score(self, *groups: Group) -> tuple[ScoreReport | Group, ...]:
-        """A report, then every group with its rewards."""
+    def score(self, n_groups: int, *groups_then_measured: Group | Measured) -> tuple[ScoreReport | Group, ...]:
+        """A report, then every group with its rewards.
+
+        The groups are followed by what ExtraRewardActors measured of them, one mapping from each: references, which Ray
+        resolves only where they are arguments by themselves.
+        """
         start = time.perf_counter()
-        scored = [self._scorer.score(group) for group in groups]
+        groups = cast(tuple[Group, ...], groups_then_measured[:n_groups])
+        scored = self._scorer.score_all(groups, cast(tuple[Measured, ...], groups_then_measured[n_groups:]))
         seconds = time.perf_counter() - start
-        self._log.info("scored %d groups in %.3f s", len(groups), seconds)
+        self._log.info("scored %d groups in %.3f s", n_groups, seconds)
         ranges = tuple(reward_range(group) for group in scored)
         return ScoreReport(reward_ranges=ranges, figures={"seconds_reward": seconds}), *scored
 
-    def evaluate(self, constant_reply: str | None, *groups: Group) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The figures of a file's greedy replies, scored before, and a row for every reply with its passages."""
+
+class ExtraRewardActor(_Alive):
+    """Measures one extra reward, in a pool of its own."""
+
+    def __init__(self, name: str, extra: ExtraReward):
+        self._name, self._extra = name, extra
+
+    def __repr__(self) -> str:
+        return f"Reward[{self._extra.short_name}/{self._name}]"
+
+    def ready(self) -> None:
+        """Import the user's reward and make its class. An error here reaches the driver as itself."""
+        self._log = log_what_is_done()
+        self._loaded = LoadedReward(self._extra)
+        self._log.info("%s: ready", self)
+
+    def measure(self, *groups: Group) -> tuple[ScoreReport, dict[str, list[np.ndarray]]]:
+        """A report without ranges, and the values by the name that they are logged under, float64 [G] for each group."""
+        start = time.perf_counter()
+        values = self._loaded.measure(groups)
+        seconds = time.perf_counter() - start
+        self._log.info("measured %d groups in %.3f s", len(groups), seconds)
+        return ScoreReport(reward_ranges=(), figures={"seconds_reward": seconds}), {self._extra.column: values}
+
+
+class RecordsActor(_Alive):
+    """Evaluates scored groups, searches the constant reply, and writes and reads group files; runs none of the user's code."""
+
+    def __init__(self, settings: RewardSettings):
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return "Records"
+
+    def ready(self) -> None:
+        self._log = log_what_is_done()
+        self._metrics = MetricScorer(self._settings)
+        self._log.info("%s: ready", self)
+
+    def evaluate(self, constant_reply: str | None, *groups: Group) -> Evaluation:
+        """Of a file's greedy replies, scored before."""
         self._log.info("evaluating %d replies", len(groups))
-        return evaluate(groups, constant_reply, self._scorer), [_prediction(group) for group in groups]
+        return evaluate(groups, constant_reply, self._metrics)
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
         self._log.info("searching the best constant reply among the answers to %d prompts", len(prompts))
@@ -57,16 +107,3 @@ class RewardActor:
     def read_groups(self, path: Path) -> tuple[None | Group, ...]:
         """None, then every group of a file."""
         return None, *read_groups(path)
-
-
-def _prediction(group: Group) -> dict[str, Any]:
-    return {
-        "id": group.prompt.id,
-        "question": group.prompt.question,
-        "answers": group.prompt.answers,
-        "prediction": group.responses[0].text,
-        "passages": [
-            {"id": passage.id, "title": passage.title, "text": passage.text, "score": score}
-            for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True)
-        ],
-    }

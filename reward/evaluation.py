@@ -1,19 +1,28 @@
-"""Greedy replies to a whole file -> the evaluation's figures."""
+"""Greedy replies to a whole file -> the evaluation's figures and a row for each reply."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from reward.metrics import best, corpus_bleu, exact_match, f1, rouge, rouge_l
-from reward.scorer import Scorer
+from reward.scorer import MetricScorer
 from rollout.types import Group
 
 RECALL_DEPTHS = (1, 5, 20)
 
 
-def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: Scorer) -> dict[str, Any]:
-    """Figures of N >= 1 scored groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """predictions: a row for every reply, with its passages."""
+
+    figures: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: MetricScorer) -> Evaluation:
+    """Of N >= 1 scored groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
 
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
@@ -24,7 +33,7 @@ def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: Scorer
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]
     rouges = [rouge(text, own) for text, own in zip(texts, answers, strict=True)]
-    return {
+    figures = {
         "examples": len(groups),
         "reward": _mean_reward(groups),
         "f1": _percent(best(f1, text, own) for text, own in zip(texts, answers, strict=True)),
@@ -38,6 +47,20 @@ def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: Scorer
         **{f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS},
         "constant_reply": None if constant_reply is None else _floor(constant_reply, groups, scorer),
     }
+    return Evaluation(figures=figures, predictions=[_prediction(group) for group in groups])
+
+
+def _prediction(group: Group) -> dict[str, Any]:
+    return {
+        "id": group.prompt.id,
+        "question": group.prompt.question,
+        "answers": group.prompt.answers,
+        "prediction": group.responses[0].text,
+        "passages": [
+            {"id": passage.id, "title": passage.title, "text": passage.text, "score": score}
+            for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True)
+        ],
+    }
 
 
 def _mean_reward(groups: Sequence[Group]) -> float | None:
@@ -45,7 +68,7 @@ def _mean_reward(groups: Sequence[Group]) -> float | None:
     return None if np.isnan(rewards).all() else float(np.nanmean(rewards))
 
 
-def _floor(text: str, groups: Sequence[Group], scorer: Scorer) -> dict[str, Any]:
+def _floor(text: str, groups: Sequence[Group], scorer: MetricScorer) -> dict[str, Any]:
     answers = [group.prompt.answers for group in groups]
     return {
         "text": text,

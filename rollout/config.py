@@ -4,7 +4,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from rollout.setting_tags import ModelCard, ReadBy
 
@@ -13,6 +13,16 @@ NonNegative = Annotated[int, Field(ge=0)]
 
 
 OF_A_POLICY = ReadBy("chat", "evaluate", "export")
+
+
+def whole_above_one(amount: float) -> float:
+    """Ray shares a CPU or GPU out in parts, but gives several of them whole only."""
+    if amount > 1 and amount != int(amount):
+        raise ValueError("above 1 it must be a whole number")
+    return amount
+
+
+Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
 
 
 class Section(BaseModel):

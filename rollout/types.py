@@ -1,7 +1,7 @@
 """The nouns that travel between actors. Axes: G responses of a prompt, K passages, L context tokens, T response tokens."""
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class Passage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One example: `passages` replaces retrieval where the data supplies it, `gold` (passage ids) only measures recall;
-    `attempt` counts the groups that were set aside in this epoch because their rewards were all equal."""
+    `attempt` counts the groups that were set aside in this epoch because their rewards were all equal; `extra` holds the
+    example's other columns as JSON has them, where a user's own reward may ask for them."""
 
     id: str
     question: str
@@ -42,6 +43,8 @@ class Prompt:
     gold: tuple[str, ...] = ()
     epoch: int = 0
     attempt: int = 0
+    # outside of repr, which tells whether a resumed run reads the same examples
+    extra: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     @property
     def key(self) -> PromptKey:

@@ -20,6 +20,7 @@ from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
 from reward.actor import ExtraRewardActor, RecordsActor, RewardActor
+from reward.config import ExtraReward
 from rollout.actor import SamplerActor
 
 NODE = "ray.io/node-id"
@@ -55,9 +56,9 @@ class Factory:
         for extra in reward.extra:
             if extra.own_pool:
                 share = {"CPU": self.shares.reward["CPU"], "GPU": extra.gpus}
-                label = extra.name.replace("/", "-")
-                spawn = self._spawn(label, ExtraRewardActor, share, lambda name, extra=extra: (name, extra))
-                own.append(Pool(extra.name, spawn, extra.actors or 1, self.policy, event))
+                role = f"reward-{extra.short_name}"
+                spawn = self._spawn(role, ExtraRewardActor, share, _named(extra))
+                own.append(Pool(f"reward actor of {extra.column}", spawn, extra.pool_size, self.policy, event))
         spawn = self._spawn("reward", RewardActor, self.shares.reward, lambda name: (name, reward))
         scorers = Pool("reward actor", spawn, self.settings.cluster.rewards, self.policy, event)
         return RewardPools(scorers, own, self.policy)
@@ -93,6 +94,10 @@ class Factory:
             return RayHandle(actor.remote(*arguments(name)))
 
         return spawn
+
+
+def _named(extra: ExtraReward) -> Callable[[str], tuple[Any, ...]]:
+    return lambda name: (name, extra)
 
 
 def sampler_arguments(name: str, settings: Settings, policy_path: str) -> tuple[Any, ...]:

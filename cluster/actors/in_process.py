@@ -7,17 +7,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cluster.actors.factories import learner_arguments, sampler_arguments
-from cluster.actors.ports import ActorHandles, Evaluation, GroupRef, SampledCall, ScoredCall, Snapshot, UpdateCall
+from cluster.actors.ports import ActorHandles, GroupRef, SampledCall, ScoredCall, Snapshot, UpdateCall
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
 from learner.config import Stage
 from reward.actor import ExtraRewardActor, RecordsActor, RewardActor
+from reward.evaluation import Evaluation
 from rollout.actor import SamplerActor
 from rollout.errors import RewardError, SettingsError
 from rollout.types import Mode, Prompt, Version
@@ -136,7 +138,7 @@ def check_in_process(settings: Settings) -> None:
 def in_process_actors(settings: Settings, policy_path: str) -> ActorHandles:
     logging.getLogger("lapdog").disabled = True  # the terminal is the run's
     reward = settings.reward
-    own = [InProcess(lambda extra=extra: ExtraRewardActor("0", extra)) for extra in reward.extra if extra.own_pool]
+    own = [InProcess(partial(ExtraRewardActor, "0", extra)) for extra in reward.extra if extra.own_pool]
     return ActorHandles(
         samplers=InProcessSampler(lambda: _Sampler(*sampler_arguments("0", settings, policy_path))),
         rewards=InProcessRewards(lambda: RewardActor("0", reward), own),

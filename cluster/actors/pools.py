@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.pool import Pool
-from cluster.actors.ports import Evaluation, GroupRef, SampledCall, ScoredCall, Snapshot
+from cluster.actors.ports import GroupRef, SampledCall, ScoredCall, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
+from reward.evaluation import Evaluation
 from rollout.types import Mode, Prompt
 
 

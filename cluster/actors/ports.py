@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from learner.advantage import SAME_REWARD
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
+from reward.evaluation import Evaluation
 from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
 
 
@@ -56,14 +57,6 @@ class UpdateCall:
 
     metrics: UpdateMetrics
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """figures: as `reward.evaluation` computes them. predictions: a row for every reply with its passages."""
-
-    figures: dict[str, Any]
-    predictions: list[dict[str, Any]]
 
 
 class Port(Protocol):

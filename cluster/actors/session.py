@@ -117,7 +117,7 @@ def _of_extra_rewards(settings: Settings) -> tuple[Resources, ...]:
     """Of each actor that an extra reward has for itself."""
     own = [extra for extra in settings.reward.extra if extra.own_pool]
     cpus = settings.cluster.reward_cpus
-    return tuple({"CPU": cpus, "GPU": float(extra.gpus)} for extra in own for _ in range(extra.actors or 1))
+    return tuple({"CPU": cpus, "GPU": float(extra.gpus)} for extra in own for _ in range(extra.pool_size))
 
 
 def _shares(settings: Settings) -> Shares:

@@ -54,7 +54,7 @@ def _actors(settings: Settings) -> Iterator[str]:
     wanted = [
         ("sampler", cluster.fewest_samplers, cluster.sampler_cpus, cluster.sampler_gpus),
         ("reward actor", cluster.rewards, cluster.reward_cpus, 0.0),
-        *((extra.name, extra.actors or 1, cluster.reward_cpus, extra.gpus) for extra in own),
+        *((extra.column, extra.pool_size, cluster.reward_cpus, extra.gpus) for extra in own),
         ("records actor", 1, 0.0, 0.0),
         ("learner", 1, cluster.learner_cpus, cluster.learner_gpus),
     ]

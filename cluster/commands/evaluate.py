@@ -9,7 +9,6 @@ from pydantic import Field
 
 from cluster.actors.autoscaler import start_what_fits
 from cluster.actors.factories import Factory
-from cluster.actors.ports import Evaluation
 from cluster.actors.session import Shares, session
 from cluster.actors.snapshots import SnapshotStore
 from cluster.commands.policy_source import CHECKPOINT, flags_of_a_policy, open_policy
@@ -21,6 +20,7 @@ from cluster.store.run_folder import check_writable
 from cluster.training.held_out import Evaluator
 from cluster.training.inputs import check_retrieval
 from cluster.watch.terminal import evaluation_table
+from reward.evaluation import Evaluation
 from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
 from rollout.errors import DISK_REMEDY, writing
@@ -48,7 +48,7 @@ def evaluate(argv: Sequence[str]) -> None:
     settings, state = opened.settings, opened.state
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
     settings = settings.with_values(cluster=without_learner)
-    prompts = read_prompts(options.data)[: options.limit]
+    prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
     check_retrieval(settings, prompts)
     with session(settings, "evaluate") as shares:
         evaluation = asyncio.run(_evaluated(settings, shares, opened.path, prompts, state))

@@ -60,7 +60,7 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return "none" if value == () else f"`{value}`"
+    return "none" if value in ((), {}) else f"`{value}`"
 
 
 def _takes(field: FieldInfo) -> str:
@@ -81,6 +81,8 @@ def _kinds(annotation: Any, metadata: Sequence[Any]) -> Iterator[str]:
         yield ", ".join(f"`{choice}`" for choice in get_args(annotation))
     elif origin is tuple:
         yield "a list"
+    elif origin is dict:
+        yield "a mapping"
     else:
         bounds = [f"{BOUNDS[type(bound)]} {_bound(bound)}" for bound in _bounds(metadata)]
         yield " ".join([TYPES[annotation], ", ".join(bounds)]).strip()

@@ -10,19 +10,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from learner.advantage import kept_count
 from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
-from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
+from rollout.config import Amount, DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 from rollout.errors import SettingsError
 from rollout.setting_tags import Fixed, ModelCard, ReadBy
 
 STEPS_FROM_SCRATCH = 1000
 Seconds = Annotated[float, Field(gt=0)]
-
-
-def whole_above_one(amount: float) -> float:
-    """Ray shares a CPU or GPU out in parts, but gives several of them whole only."""
-    if amount > 1 and amount != int(amount):
-        raise ValueError("above 1 it must be a whole number")
-    return amount
 
 
 def key_and_value(label: str) -> str:
@@ -36,7 +29,6 @@ def names(listed: object) -> object:
     return [name.strip() for name in listed.split(",")] if isinstance(listed, str) else listed
 
 
-Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
 EVALUATION = ReadBy("evaluate")
 TrackerName = Literal["wandb", "mlflow"]
 Label = Annotated[str, AfterValidator(key_and_value)]

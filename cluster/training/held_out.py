@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.actors.errors import InputsLost
-from cluster.actors.ports import ActorHandles, Evaluation, RecordsPort, RewardPort, SamplerPort
+from cluster.actors.ports import ActorHandles, RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import cancel_quietly
@@ -15,6 +15,7 @@ from cluster.store.records import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
 from cluster.training.rollout_client import Outcome, RolloutClient
+from reward.evaluation import Evaluation
 from rollout.types import Prompt
 
 PROMPTS_PER_CALL = 32

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.output import print_err
 from cluster.settings.tree import Settings
 from cluster.watch.trackers import check_installed
-from reward.scorer import Scorer
+from reward.extra import import_reward
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo
 from rollout.errors import DataError, SettingsError, writing
@@ -37,8 +37,9 @@ def load_inputs(settings: Settings) -> Inputs:
     data = settings.data
     if data.train is None:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
-    train = read_prompts(data.train)
-    valid = read_prompts(data.valid) if data.valid is not None else []
+    keep_extra = bool(settings.reward.extra)  # nobody else looks at them
+    train = read_prompts(data.train, keep_extra)
+    valid = read_prompts(data.valid, keep_extra) if data.valid is not None else []
     seen = {(prompt.question, prompt.answers) for prompt in train}
     if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
         print_err(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
@@ -57,7 +58,8 @@ def check_models_rewards_and_trackers(settings: Settings) -> None:
     for path in (settings.policy.path, settings.learner.reference_path):
         if path is not None:
             check_policy(path)
-    Scorer(settings.reward)
+    for extra in settings.reward.extra:
+        import_reward(extra)
     check_installed(settings.trackers)
 
 

@@ -1,5 +1,7 @@
 """Example files (jsonl, parquet) -> prompts, and the seeded order in which a run takes them."""
 
+import base64
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rollout.errors import DataError
 from rollout.types import Passage, Prompt
@@ -36,7 +38,7 @@ class PassageRow(Line):
 
 
 class ExampleRow(Line):
-    """One line of an example file; other columns are ignored."""
+    """One line of an example file."""
 
     question: Text
     answers: Annotated[list[Text], Field(min_length=1)]
@@ -45,21 +47,35 @@ class ExampleRow(Line):
     gold: list[str] = []
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+class FullExampleRow(ExampleRow):
+    """The same with all its other columns."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def read_prompts(path: Path, keep_extra: bool = False) -> list[Prompt]:
     """Read a .jsonl or .parquet file of examples; an example without an id is named after its line.
 
-    Raises DataError naming file and line for what cannot be read, is malformed, comes twice, or is empty.
+    keep_extra: whether columns that are not ours become the prompt's `extra`, without nulls; what JSON lacks (times, decimals)
+    becomes text. Raises DataError naming file and line for what cannot be read, is malformed, comes twice, or is empty.
     """
     prompts: list[Prompt] = []
     lines: dict[str, int] = {}
-    for line, row in read_rows(path, ExampleRow):
+    for line, row in read_rows(path, FullExampleRow if keep_extra else ExampleRow):
         id = row.id if row.id is not None else f"line-{line}"
         if id in lines:
             raise DataError.at(path, line, f"id {id!r} stands on line {lines[id]} already; give every example its own")
         lines[id] = line
         passages = tuple(p.passage() for p in row.passages) if row.passages is not None else None
         prompts.append(
-            Prompt(id=id, question=row.question, answers=tuple(row.answers), passages=passages, gold=tuple(row.gold))
+            Prompt(
+                id=id,
+                question=row.question,
+                answers=tuple(row.answers),
+                passages=passages,
+                gold=tuple(row.gold),
+                extra=json.loads(json.dumps(row.model_extra or {}, default=_text)),
+            )
         )
     if not prompts:
         raise DataError(f"{path}: holds no example; give a file with at least one line")
@@ -67,14 +83,15 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def read_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
-    """Yield (line number, validated row) of a .jsonl or .parquet file; rows of parquet are numbered from 1."""
+    """Yield (line number, validated row) of a .jsonl or .parquet file; rows of parquet are numbered from 1, and of its columns
+    only those are read that `kind` has."""
     _check_file(path)
     rows: Iterator[tuple[int, str]] | Iterator[tuple[int, dict[str, Any]]]
     match path.suffix:
         case ".jsonl":
             rows = text_lines(path)
         case ".parquet":
-            rows = _parquet_rows(path)
+            rows = _parquet_rows(path, kind)
         case other:
             raise DataError(f"{path}: ends in {other!r}; give a .jsonl or a .parquet file")
     for line, value in rows:
@@ -102,16 +119,25 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path}: {'is a folder; name a file' if path.is_dir() else 'no such file; check the path'}")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is no parquet file ({str(error).splitlines()[0]}); write it anew") from error
+def _parquet_rows(path: Path, kind: type[BaseModel]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with the columns that `kind` takes, a batch of them in memory at a time."""
+    own = list(kind.model_fields)
     number = 0
-    for batch in table.to_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(columns=None if kind.model_config.get("extra") == "allow" else own):
+            for i, column in enumerate(batch.schema):
+                if column.name not in own and pa.types.is_temporal(column.type):  # Python has no nanoseconds
+                    batch = batch.set_column(i, column.name, batch.column(i).cast(pa.string()))
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: is no parquet file ({str(error).splitlines()[0]}); write it anew") from error
+
+
+def _text(value: Any) -> str:
+    """What JSON lacks, as text: bytes in base64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -1,3 +1,5 @@
+from datetime import date
+
 import pytest
 from pydantic import ValidationError
 
@@ -39,9 +41,40 @@ def test_function_must_look_like_module_and_function(name):
 
 
 def test_extra_names_must_be_distinct():
-    with pytest.raises(ValidationError, match="rename"):
+    with pytest.raises(ValidationError, match="as 'extra/length': give 'two:length' a name of its own"):
         RewardSettings(extra=(ExtraReward(function="one:length"), ExtraReward(function="two:length")))
+    one, other = ExtraReward(function="one:length", args={"limit": 3}), ExtraReward(function="one:length", name="longer")
+    assert list(RewardSettings(f1=0, rouge=0, bleu=0, extra=(one, other)).weights()) == ["extra/length", "extra/longer"]
 
 
 def test_an_extra_reward_never_takes_the_name_of_a_column_of_ours():
-    assert ExtraReward(function="my.rewards:reward").name == "extra/reward"
+    assert ExtraReward(function="my.rewards:reward").column == "extra/reward"
+
+
+@pytest.mark.parametrize(
+    ("values", "own_pool", "pool_size"),
+    [({}, False, 1), ({"gpus": 0.5}, True, 1), ({"actors": 3}, True, 3), ({"gpus": 1, "actors": 2}, True, 2)],
+)
+def test_a_reward_with_gpus_or_actors_has_a_pool_of_its_own(values, own_pool, pool_size):
+    extra = ExtraReward(function="module:function", **values)
+    assert (extra.own_pool, extra.pool_size) == (own_pool, pool_size)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"gpus": -1},
+        {"gpus": 1.5},
+        {"actors": 0},
+        {"concurrency": 0},
+        {"args": [1]},
+        {"args": {1: 2}},
+        {"args": {"day": date(2024, 1, 2)}},
+        {"name": "a b"},
+        {"name": ""},
+        {"arg": {}},
+    ],
+)
+def test_wrong_values_of_an_extra_reward_are_refused(values):
+    with pytest.raises(ValidationError):
+        ExtraReward.model_validate({"function": "module:function", **values})

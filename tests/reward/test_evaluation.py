@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,8 +9,8 @@ from sacrebleu.metrics import BLEU
 
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
-from reward.scorer import Scorer
-from rollout.types import Group
+from reward.scorer import MetricScorer, Scorer
+from rollout.types import Group, Passage, Retrieval
 from tests.reward.groups import make_group
 
 KEYS = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words
@@ -24,13 +25,13 @@ GROUPS = [
 STREAMS = [["d1 c1 b1 a1", "I am good!", "the dog runs in the park", "yes"], ["a1 b1 c1 x1 y1 z1", None, None, None]]
 
 
-def evaluated(groups: list[Group], constant_reply: str | None, scorer: Scorer | None = None) -> dict[str, Any]:
-    scorer = scorer or Scorer(RewardSettings())
-    return evaluate([scorer.score(group) for group in groups], constant_reply, scorer)
+def evaluated(groups: list[Group], constant_reply: str | None, settings: RewardSettings | None = None) -> dict[str, Any]:
+    settings = settings or RewardSettings()
+    return evaluate(Scorer(settings).score_all(groups), constant_reply, MetricScorer(settings)).figures
 
 
 def test_figures_of_a_worked_example():
-    result = evaluated(GROUPS, "i am good", Scorer(RewardSettings(bleu=0)))
+    result = evaluated(GROUPS, "i am good", RewardSettings(bleu=0))
     assert list(result) == KEYS
     assert result["examples"] == 4
     assert result["f1"] == pytest.approx(100 * (1 + 1 + 0 + 0) / 4)
@@ -54,7 +55,7 @@ def test_bleu_is_sacrebleus_corpus_bleu_over_ragged_references():
 
 
 def test_constant_reply_is_judged_as_if_said_to_everything():
-    result = evaluated(GROUPS, "i am good", Scorer(RewardSettings(f1=2, bleu=0)))["constant_reply"]
+    result = evaluated(GROUPS, "i am good", RewardSettings(f1=2, bleu=0))["constant_reply"]
     assert result == {
         "text": "i am good",
         "reward": pytest.approx(2 * 0.25 + 0.25),
@@ -68,7 +69,7 @@ def test_constant_reply_equals_a_policy_that_says_it():
     text = "the dog is good"
     same = [make_group([text], group.prompt.answers) for group in GROUPS]
     for mode in ("sum", "lapdog"):
-        result = evaluated(same, text, Scorer(RewardSettings(mode=mode)))
+        result = evaluated(same, text, RewardSettings(mode=mode))
         same_figures = {key: pytest.approx(result[key]) for key in ("reward", "f1", "rougeL", "bleu")}
         assert result["constant_reply"] == {"text": text} | same_figures
 
@@ -83,12 +84,26 @@ def test_the_reward_is_the_mean_of_those_that_apply(monkeypatch):
     answers = {"a1 b1 c1 d1": [1.0], "i am good": [None], "": [3.0]}
     module = SimpleNamespace(own=lambda prompt, passages, responses: answers[responses[0]])
     monkeypatch.setitem(sys.modules, "own_rewards", module)
-    scorer = Scorer(RewardSettings(f1=0, rouge=0, bleu=0, extra=({"function": "own_rewards:own"},)))
-    assert evaluated(GROUPS, None, scorer)["reward"] == 2
-    assert evaluated(GROUPS[1:3], None, scorer)["reward"] is None
-    assert evaluated(GROUPS, "i am good", scorer)["constant_reply"]["reward"] is None  # unknown, not dearly found out
+    own = RewardSettings(f1=0, rouge=0, bleu=0, extra=({"function": "own_rewards:own"},))
+    assert evaluated(GROUPS, None, own)["reward"] == 2
+    assert evaluated(GROUPS[1:3], None, own)["reward"] is None
+    assert evaluated(GROUPS, "i am good", own)["constant_reply"]["reward"] is None  # unknown, not dearly found out
 
 
 def test_replies_without_words_have_no_diversity():
     result = evaluated([make_group([""], ("yes",))], None)
     assert result["distinct1"] == result["distinct2"] == result["mean_words"] == result["bleu"] == 0
+
+
+def test_a_prediction_tells_the_reply_and_what_was_read():
+    read = Retrieval(passages=(Passage(id="p1", title="t", text="at home"),), scores=(0.5,))
+    group = replace(make_group(["home"], ("at home", "home")), retrieval=read)
+    assert evaluate(Scorer(RewardSettings()).score_all([group]), None, MetricScorer(RewardSettings())).predictions == [
+        {
+            "id": "q17",
+            "question": "?",
+            "answers": ("at home", "home"),
+            "prediction": "home",
+            "passages": [{"id": "p1", "title": "t", "text": "at home", "score": 0.5}],
+        }
+    ]

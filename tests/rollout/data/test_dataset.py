@@ -1,4 +1,7 @@
 import json
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +73,45 @@ def test_a_passage_without_title_has_an_empty_one_in_both_formats(tmp_path):
     from_jsonl = read_prompts(jsonl(tmp_path / "a.jsonl", row))
     assert [p.title for p in from_jsonl[0].passages] == ["t", ""]
     assert read_prompts(parquet(tmp_path / "a.parquet", row)) == from_jsonl
+
+
+def test_other_columns_are_kept_where_they_are_asked_for_alike_in_both_formats(tmp_path):
+    rows = [{**GOOD, "limit": 3, "tags": ["a", None], "by": {"name": "Ünï", "age": None}}, {**GOOD, "score": 0.1}]
+    columns = dict.fromkeys(key for row in rows for key in row)
+    filled = [{key: row.get(key) for key in columns} for row in rows]
+    for path in (jsonl(tmp_path / "a.jsonl", *rows), parquet(tmp_path / "a.parquet", *filled)):
+        first, second = read_prompts(path, keep_extra=True)
+        assert first.extra == {"limit": 3, "tags": ["a", None], "by": {"name": "Ünï", "age": None}}
+        assert second.extra == {"score": 0.1}
+        assert [prompt.extra for prompt in read_prompts(path)] == [{}, {}]
+        assert read_prompts(path) == [replace(prompt, extra={}) for prompt in (first, second)]
+
+
+def test_what_json_lacks_becomes_text(tmp_path):
+    nanoseconds = pa.array([1], pa.timestamp("ns"))
+    row = {**GOOD, "at": datetime(2024, 1, 2, 3, 4, 5), "price": Decimal("1.50"), "nested": {"on": datetime(2024, 1, 2)}}
+    table = pa.Table.from_pylist([{**row, "bytes": b"\xff\x00"}]).append_column("ns", nanoseconds)
+    pq.write_table(table, tmp_path / "a.parquet")
+    (prompt,) = read_prompts(tmp_path / "a.parquet", keep_extra=True)
+    assert prompt.extra == {
+        "at": "2024-01-02 03:04:05.000000",
+        "price": "1.50",
+        "nested": {"on": "2024-01-02 00:00:00"},
+        "bytes": "/wA=",
+        "ns": "1970-01-01 00:00:00.000000001",
+    }
+
+
+def test_columns_that_are_not_kept_are_not_read(tmp_path):
+    table = pa.Table.from_pylist([GOOD]).append_column("at", pa.array([1], pa.timestamp("ns")))  # Python has no such time
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read_prompts(tmp_path / "a.parquet") == [Prompt(id="line-1", question="who ?", answers=("me", "i do"))]
+
+
+def test_extra_columns_leave_repr_and_hash_of_a_prompt_alone():
+    plain = Prompt(id="1", question="?", answers=("!",))
+    full = replace(plain, extra={"tags": ["a"]})
+    assert repr(full) == repr(plain) and hash(full) == hash(plain) and full != plain
 
 
 def test_ids_default_to_the_line_and_blank_lines_count(tmp_path):

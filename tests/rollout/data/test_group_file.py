@@ -8,7 +8,8 @@ from rollout.errors import CheckpointError
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
 
 PASSAGE = Passage(id="p-1", title="Ünï \u2028 <b>", text='"quoted"\n')
-PROMPT = Prompt(id="1", question="q ?", answers=("a", "b"), passages=(PASSAGE,), gold=("p-1",), epoch=3, attempt=1)
+EXTRA = {"limit": 0.1 + 0.2, "big": 1 << 70, "tags": ["Ü\u2028", None, True], "by": {"name": "x", "none": {}}}
+PROMPT = Prompt(id="1", question="q ?", answers=("a", "b"), passages=(PASSAGE,), gold=("p-1",), epoch=3, attempt=1, extra=EXTRA)
 RESPONSE = Response(
     text="x\ty",
     token_ids=np.array([5, 1], np.int32),
