@@ -12,7 +12,8 @@ from cluster.commands.policy_source import PolicySource
 from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
 from cluster.settings.values import by_name
-from cluster.store.records import EVALUATION_COLUMNS, Row
+from cluster.store.metrics import EVALUATION_COLUMNS
+from cluster.store.records import Row
 from cluster.store.run_folder import RunFolder, read_settings
 from cluster.training.inputs import is_demo
 from rollout.policy.base import Policy

@@ -1,56 +1,16 @@
 """Figures and incidents over the steps, as few points however many steps there were."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from cluster.report.bounded import largest, mean
+from cluster.store.metrics import SECTIONS, columns
 from cluster.store.records import Row
 
 POINTS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A figure of metrics.jsonl over the steps; `key` as there."""
-
-    key: str
-    title: str
-    about: str
-    section: str
-    exact: bool = False  # not to be smoothed
-    largest: bool = False  # of several steps that are one point, their mean otherwise
-
-
-CURVES = (
-    Curve("reward", "Reward", "mean over all responses of a step", "Reward"),
-    Curve("reward_std", "Spread within a group", "standard deviation: what GRPO learns from", "Reward"),
-    Curve("f1", "F1", "part of the reward, 0 to 1", "Reward"),
-    Curve("rougeL", "ROUGE-L", "part of the reward, 0 to 1", "Reward"),
-    Curve("bleu", "BLEU", "part of the reward, 0 to 1", "Reward"),
-    Curve("zero_variance", "Groups without spread", "share whose rewards are all equal: they teach nothing", "Reward"),
-    Curve("kl", "KL to the reference", "nats a token", "Policy"),
-    Curve("entropy", "Entropy", "nats a token", "Policy"),
-    Curve("clip_fraction", "Clipped tokens", "share whose ratio was clipped", "Policy"),
-    Curve("ratio_max", "Largest ratio", "policy / sampler over all tokens", "Policy", largest=True),
-    Curve("kl_to_sampler", "KL to the sampler", "nats a token since the responses were drawn", "Policy"),
-    Curve("truncated", "Cut responses", "share cut at rollout.max_new_tokens; in stage 1 of the gold answers", "Policy"),
-    Curve("loss", "Loss", "what was minimised", "Optimiser"),
-    Curve("grad_norm", "Gradient norm", "before clipping", "Optimiser", largest=True),
-    Curve("lr", "Learning rate", "as used", "Optimiser", exact=True),
-    Curve("staleness_mean", "Staleness", "versions published between sampling and training", "Throughput"),
-    Curve("tokens_per_s", "Response tokens", "a second, over the wall time of the step", "Throughput"),
-    Curve("groups_per_s", "Groups", "a second, over the wall time of the step", "Throughput"),
-    Curve("seconds_step", "Step", "seconds of wall time", "Seconds"),
-    Curve("seconds_sample", "Sampling", "seconds, summed over the samplers", "Seconds"),
-    Curve("seconds_reward", "Scoring", "seconds, summed over the reward actors", "Seconds"),
-    Curve("seconds_update", "Update", "seconds of the learner", "Seconds"),
-    Curve("seconds_sync", "Taking weights", "seconds, summed over the samplers", "Seconds"),
-    Curve("peak_memory_mb", "Learner's memory", "MB: of the GPU where there is one, else resident", "Throughput", exact=True),
-    Curve("peak_memory_mb_sampler", "Samplers' memory", "MB of the one that held most, likewise", "Throughput", exact=True),
-)
-OF_RESPONSES = ("zero_variance", "staleness_mean", "seconds_reward", "seconds_sync")  # 0 where none are drawn
 INCIDENTS = {
     "restarts": "actors replaced",
     "requeued": "prompts sampled again",
@@ -59,16 +19,34 @@ INCIDENTS = {
 }
 
 
+def charts(keys: Iterable[str]) -> list[dict[str, Any]]:
+    """Of the figures of metrics.jsonl with these keys: what stands above each chart, section by section."""
+    wanted = set(keys)
+    found = [
+        {
+            "key": metric.name,
+            "title": metric.chart.title,
+            "about": f"{metric.meaning}, in {metric.unit}" if metric.unit else metric.meaning,
+            "section": metric.chart.section,
+            "exact": metric.chart.exact,
+        }
+        for metric in columns(sorted(wanted))
+        if metric.chart is not None and metric.name in wanted
+    ]
+    return sorted(found, key=lambda chart: SECTIONS.index(chart["section"]))
+
+
 def curves(rows: Sequence[Row]) -> dict[str, Any]:
     """About `POINTS` points at most: each the mean, or the largest, of as many steps of one stage, at the last of them."""
     size, parts = _parts(rows)
-    of_several = {curve.key: largest for curve in CURVES if curve.largest}
-    keys = {curve.key for curve in CURVES} | {key for row in rows for key in row if key.startswith("extra/")}
+    keys = sorted({key for row in rows for key in row})
     return {
         "size": size,
         "steps": [part[-1]["step"] for part in parts],
         "values": {
-            key: [of_several.get(key, mean)(_value(row, key) for row in part) for part in parts] for key in sorted(keys)
+            metric.name: [(largest if metric.chart.largest else mean)(map(metric.value, part)) for part in parts]
+            for metric in columns(keys)
+            if metric.chart is not None
         },
     }
 
@@ -102,7 +80,3 @@ def _parts(rows: Sequence[Row]) -> tuple[int, list[Sequence[Row]]]:
     size = -(-len(rows) // POINTS) or 1
     stages = [list(own) for _, own in groupby(rows, key=lambda row: row.get("stage"))]
     return size, [own[i : i + size] for own in stages for i in range(0, len(own), size)]
-
-
-def _value(row: Row, key: str) -> float | None:
-    return None if key in OF_RESPONSES and row.get("reward") is None else row.get(key)

@@ -2,17 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, evenly, finite
-from cluster.report.curves import CURVES, INCIDENTS, Curve, curves, incidents, stages
+from cluster.report.curves import INCIDENTS, charts, curves, incidents, stages
 from cluster.report.groups import sampled_groups
 from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
 from cluster.settings.values import by_name
-from cluster.store.records import EVALUATION_COLUMNS, Row, best_of, summary_rows
+from cluster.store.metrics import EVALUATION_COLUMNS
+from cluster.store.records import Row, best_of, summary_rows
 from cluster.store.run_folder import RunFolder, read_settings
 
 EVALUATIONS = 200
@@ -25,9 +25,8 @@ def report_data(paths: Sequence[Path]) -> dict[str, Any]:
     names = distinct_names([folder.path for folder in folders])
     runs = [_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     used = {key for run in runs for key, values in run["curves"]["values"].items() if any(v is not None for v in values)}
-    extras = [Curve(key, key, "your own reward", "Reward") for key in sorted(used) if key.startswith("extra/")]
     return {
-        "curves": [asdict(curve) for curve in (*CURVES, *extras) if curve.key in used],
+        "curves": charts(used),
         "columns": EVALUATION_COLUMNS,
         "defaults": by_name(Settings().as_used()),
         "incidents": INCIDENTS,

@@ -8,7 +8,6 @@ from itertools import pairwise
 from typing import Any
 
 Row = dict[str, Any]
-EVALUATION_COLUMNS = ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct2", "unique_replies", "recall@5")
 SHOWN_EVALUATIONS = 12
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.output import print_err
 from cluster.settings.tree import Settings
-from cluster.watch.trackers import check_installed
+from cluster.watch.trackers.services import check_installed
 from reward.extra import import_reward
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo

@@ -1,18 +1,14 @@
 """What the dashboard's list of jobs tells of a submitted job: run, model and data as metadata, how far it is as its message."""
 
 import asyncio
-import json
-import os
 import time
 from collections.abc import Callable
-from typing import Any
 
-import ray
-
-from cluster.actors.session import JOB_CONFIG
+from cluster.actors.job_info import JobInfo
 from cluster.actors.tasks import cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
+from cluster.watch.monitor import Ending, Monitor
 
 SECONDS_BETWEEN_MESSAGES = 5.0
 
@@ -26,56 +22,48 @@ def job_metadata(settings: Settings) -> dict[str, str]:
     }
 
 
-class JobEntry:
-    def __init__(self, settings: Settings, say: Callable[[str], None]):
-        self._metadata, self._say = job_metadata(settings), say
-        self._entry: tuple[Any, str] | None = None
-        self._last = float("-inf")
-        self._untold: tuple[Row, int] | None = None
+class JobEntry(Monitor):
+    """One that cannot be written is an event, after which it is left alone."""
+
+    def __init__(
+        self, settings: Settings, last_step: int, event: Callable[[str], None], own: Callable[[], JobInfo] = JobInfo.own
+    ):
+        self._metadata, self._last_step, self._event, self._own = job_metadata(settings), last_step, event, own
+        self._info: JobInfo | None = None
+        self._written_at = float("-inf")
+        self._unwritten: Row | None = None
         self._writing: asyncio.Task[None] | None = None
 
-    def step(self, row: Row, last_step: int) -> None:
-        """`row` is a line of metrics.jsonl."""
-        self._untold = row, last_step
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_MESSAGES:
-            self._tell()
+    def step(self, row: Row) -> None:
+        self._unwritten = row
+        if time.monotonic() - self._written_at >= SECONDS_BETWEEN_MESSAGES:
+            self._write_on()
 
-    async def finish(self) -> None:
-        """The last step, too, is told."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)
-        self._tell()
-        if self._writing is not None:
-            await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)
+    async def finish(self, ending: Ending) -> None:
+        """The last step is written, too."""
+        await self._written()
+        self._write_on()
+        await self._written()
 
     def close(self) -> None:
         if self._writing is not None:
             cancel_quietly(self._writing)
 
-    def _tell(self) -> None:
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)
+
+    def _write_on(self) -> None:
         free = self._writing is None or (self._writing.done() and not self._writing.exception())
-        if not free or self._untold is None:
+        if not free or self._unwritten is None:
             return
-        self._last = time.monotonic()
-        self._writing = asyncio.create_task(self._write(*self._untold))
-        self._untold = None
-        log_failure(self._writing, "the dashboard's list of jobs no longer tells the step", self._say)
+        self._written_at = time.monotonic()
+        self._writing = asyncio.create_task(self._write(self._unwritten))
+        self._unwritten = None
+        log_failure(self._writing, "the dashboard's list of jobs no longer tells the step", self._event)
 
-    async def _write(self, row: Row, last_step: int) -> None:
-        client, id = self._entry = self._entry or _own_entry()
-        info = await client.get_info(id)
-        if info is None:
-            return
+    async def _write(self, row: Row) -> None:
+        self._info = self._info or self._own()
         reward = "" if row["reward"] is None else f", reward {row['reward']:.2f}"
-        info.message = f"{row['stage']} {row['step']}/{last_step}{reward}"  # the dashboard shows some thirty characters
-        info.metadata = (info.metadata or {}) | self._metadata | {"step": str(row["step"])}
-        await client.put_info(id, info)
-
-
-def _own_entry() -> tuple[Any, str]:
-    """Client and id. Ray has no public call for a job to describe itself, so this is where its own job supervisor writes."""
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-    from ray.dashboard.modules.job.common import JobInfoStorageClient
-
-    id = json.loads(os.environ[JOB_CONFIG])["metadata"]["job_submission_id"]
-    return JobInfoStorageClient(GcsClient(address=ray.get_runtime_context().gcs_address)), id
+        message = f"{row['stage']} {row['step']}/{self._last_step}{reward}"  # the dashboard shows some thirty characters
+        await self._info.describe(message, self._metadata | {"step": str(row["step"])})

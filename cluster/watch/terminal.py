@@ -8,45 +8,63 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from cluster.output import print_out
-from cluster.store.records import EVALUATION_COLUMNS, Row, json_line, summary_rows
+from cluster.store.metrics import EVALUATION_COLUMNS
+from cluster.store.records import Row, best_of, json_line, summary_rows
+from cluster.store.run_folder import RunFolder
+from cluster.watch.monitor import Ending, Monitor
 
 OutputMode = Literal["lines", "quiet", "json"]
 
 
-class Terminal:
+class Terminal(Monitor):
     """quiet: nothing but the end. json: one object a line, of metrics.jsonl or evaluations.jsonl or {"event": text}."""
 
-    def __init__(self, total_steps: int, output_mode: OutputMode = "lines"):
-        self.output_mode, self._total_steps = output_mode, total_steps
+    def __init__(self, folder: RunFolder, last_step: int, output_mode: OutputMode = "lines"):
+        self._folder, self._last_step, self._output_mode = folder, last_step, output_mode
         self.output_lost: OSError | None = None
         self._bar: tqdm[Any] | None = None
 
-    def event(self, text: str) -> None:
-        self._write(text, {"event": text})
+    async def start(self) -> None:
+        self._say(f"run folder: {self._folder.path}")
+
+    def event(self, row: Row) -> None:
+        self._say(row["text"])
 
     def step(self, row: Row) -> None:
         self._write(step_line(row, _width()), row)
         if self._bar is None:
-            watched = self.output_mode == "lines" and sys.stderr.isatty()
-            start = {"total": self._total_steps, "initial": row["step"] - 1, "unit": "step"}
+            watched = self._output_mode == "lines" and sys.stderr.isatty()
+            start = {"total": self._last_step, "initial": row["step"] - 1, "unit": "step"}
             self._bar = tqdm(**start, disable=not watched, leave=False, dynamic_ncols=True, mininterval=0)
         self._bar.update(row["step"] - self._bar.n)
 
-    def evaluation(self, row: Row) -> None:
+    async def evaluation(self, row: Row) -> None:
         self._write(evaluation_line(row, _width()), row)
 
-    def finish(self, text: str, row: Row) -> None:
-        """The last word, which is said in every output_mode."""
+    async def finish(self, ending: Ending) -> None:
+        """Say in every mode what the run achieved, and where everything lies."""
         self.close()
-        self._print(json_line(row) if self.output_mode == "json" else text)
+        folder, evaluations = self._folder, self._folder.evaluation_rows()
+        best = best_of(evaluations).step
+        policy = folder.checkpoints / ("best" if best else "latest") / "policy"
+        lines = [f"stopped at step {ending.step}: {ending.stop_reason}"] if ending.stop_reason else []
+        lines += [evaluation_table(evaluations)] if evaluations else []
+        lines += [f"report:       {folder.report}", f"run folder:   {folder.path}"]
+        lines += [f"best policy:  {policy} (step {best})" if best else f"last policy:  {policy}"]
+        lines += [f"go on with:   {ending.resume}"] if ending.stop_reason else []
+        row = {"run_dir": str(folder.path), "step": ending.step, "stopped": ending.stop_reason, "best_step": best}
+        self._print(json_line(row) if self._output_mode == "json" else "\n".join(lines))
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
+    def _say(self, text: str) -> None:
+        self._write(text, {"event": text})
+
     def _write(self, line: str, row: Row) -> None:
-        if self.output_mode != "quiet":
-            self._print(json_line(row) if self.output_mode == "json" else line)
+        if self._output_mode != "quiet":
+            self._print(json_line(row) if self._output_mode == "json" else line)
 
     def _print(self, text: str) -> None:
         try:

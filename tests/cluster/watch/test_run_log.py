@@ -1,7 +1,8 @@
-"""What only shows a run never ends it."""
+"""Everybody who listens is told, and what only shows a run never ends it."""
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,17 +10,21 @@ from typing import Any
 import pytest
 
 from cluster.actors.in_process import LocalLearner, LocalPool
+from cluster.actors.job_info import JobInfo
 from cluster.actors.session import JOB_CONFIG
 from cluster.commands.train import train_request, training
 from cluster.settings.tree import Settings
 from cluster.store.run_folder import RunFolder
 from cluster.watch.job_entry import JobEntry
-from cluster.watch.monitor import Monitor
+from cluster.watch.monitor import Ending, Monitor
+from cluster.watch.prometheus import Prometheus
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import Terminal
+from cluster.watch.trackers.monitor import Trackers
 from tests.cluster.runs import rows
 
 ROW = {"step": 7, "stage": "rl", "reward": 0.5}
+ENDING = Ending(10, None, finished=True, resume="")
 
 
 def run_log(folder: Path) -> RunLog:
@@ -29,11 +34,11 @@ def run_log(folder: Path) -> RunLog:
     return RunLog(settings, made, "quiet")
 
 
-def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = run_log(tmp_path / "run")
     (tmp_path / "run" / "report.html").mkdir()
     told.rewind(3)
-    asyncio.run(told.finish(3, None, interrupted=False))
+    await told.finish(3, None, interrupted=False)
     [event] = rows(tmp_path / "run" / "events.jsonl")
     assert event["step"] == 3 and "report.html was not written (CheckpointError: " in event["text"]
     assert "run folder:" in capsys.readouterr().out
@@ -48,12 +53,12 @@ def test_what_fails_to_close_keeps_nothing_else_open(
         closed.append(type(part))
         raise RuntimeError("stuck")
 
-    for part in (LocalPool, LocalLearner, Monitor, Terminal):
+    for part in (LocalPool, LocalLearner, Trackers, Prometheus, Terminal):
         monkeypatch.setattr(part, "close", failing)
     flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
     with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):
         pass
-    assert closed == [LocalPool, LocalPool, LocalLearner, Terminal, Monitor]
+    assert closed == [LocalPool, LocalPool, LocalLearner, Trackers, Prometheus, Terminal]
 
 
 class Storage:
@@ -73,29 +78,28 @@ class Storage:
         self.info = info
 
 
-async def said_of_two_steps() -> list[str]:
+async def said_of_two_steps(own: Callable[[], JobInfo]) -> list[str]:
     said: list[str] = []
-    entry = JobEntry(Settings(), said.append)
+    entry = JobEntry(Settings(), 10, said.append, own)
     for step in (7, 8):
-        entry.step(ROW | {"step": step}, 10)
+        entry.step(ROW | {"step": step})
         for _ in range(5):
             await asyncio.sleep(0)
     entry.close()
     return said
 
 
-def test_a_run_goes_on_where_its_job_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_goes_on_where_its_job_cannot_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": {}}))
     expected = "the dashboard's list of jobs no longer tells the step: KeyError: 'job_submission_id'"
-    assert asyncio.run(said_of_two_steps()) == [expected]
+    assert await said_of_two_steps(JobInfo.own) == [expected]
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.watch.job_entry.SECONDS_BETWEEN_MESSAGES", 0.0)
     storage = Storage(answers)
-    monkeypatch.setattr("cluster.watch.job_entry._own_entry", lambda: (storage, "raysubmit_1"))
-    said = asyncio.run(said_of_two_steps())
+    said = await said_of_two_steps(lambda: JobInfo(storage, "raysubmit_1"))
     if answers:
         assert storage.info.message == "rl 8/10, reward 0.50" and said == []
         assert storage.info.metadata["mine"] == "kept" and storage.info.metadata["step"] == "8"
@@ -104,15 +108,30 @@ def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: 
         assert said == ["the dashboard's list of jobs no longer tells the step: TimeoutError: the head is slow"]
 
 
-def test_the_list_of_jobs_ends_with_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_list_of_jobs_ends_with_the_last_step() -> None:
     storage = Storage(answers=True)
-    monkeypatch.setattr("cluster.watch.job_entry._own_entry", lambda: (storage, "raysubmit_1"))
-
-    async def concluded() -> None:
-        entry = JobEntry(Settings(), print)
-        for step in (8, 9, 10):  # at once, so that the first alone is told meanwhile
-            entry.step(ROW | {"step": step}, 10)
-        await entry.finish()
-
-    asyncio.run(concluded())
+    entry = JobEntry(Settings(), 10, print, lambda: JobInfo(storage, "raysubmit_1"))
+    for step in (8, 9, 10):  # at once, so that the first alone is told meanwhile
+        entry.step(ROW | {"step": step})
+    await entry.finish(ENDING)
     assert storage.info.message == "rl 10/10, reward 0.50" and storage.info.metadata["step"] == "10"
+
+
+async def test_monitors_are_told_in_order_and_of_the_end_in_the_opposite_one(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Listener(Monitor):
+        def __init__(self, name: str):
+            self.name = name
+
+        def event(self, row: dict[str, Any]) -> None:
+            told.append((self.name, row["text"]))
+
+        async def finish(self, ending: Ending) -> None:
+            told.append((self.name, f"finished: {ending.finished}"))
+
+    log = run_log(tmp_path / "run")
+    log._monitors = [Listener("first"), Listener("last")]
+    log.event("one")
+    await log.finish(3, "SIGTERM came", interrupted=True)
+    assert told == [("first", "one"), ("last", "one"), ("last", "finished: False"), ("first", "finished: False")]

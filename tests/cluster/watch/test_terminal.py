@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 import launch
-from cluster.store.records import EVALUATION_COLUMNS, summary_rows
+from cluster.store.metrics import EVALUATION_COLUMNS
+from cluster.store.records import summary_rows
+from cluster.store.run_folder import RunFolder
 from cluster.watch.terminal import Terminal, evaluation_line, evaluation_table, step_line
 from launch import main
 from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
@@ -45,19 +47,19 @@ def test_a_loss_that_rounds_to_zero_has_no_sign() -> None:
     assert "loss   0.0000" in step_line(STEP | {"loss": -1e-9})
 
 
-def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    Terminal(9, "json").step(STEP | {"loss": float("nan")})
+def test_json_has_no_nan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(RunFolder(tmp_path), 9, "json").step(STEP | {"loss": float("nan")})
     assert json.loads(capsys.readouterr().out)["loss"] is None
 
 
-def test_a_bar_stands_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_stands_on_a_terminal_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     for screen, shown in ((Screen(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", screen)
-        terminal = Terminal(9)
+        terminal = Terminal(RunFolder(tmp_path), 9)
         terminal.step(STEP)
         terminal.step(STEP | {"step": 4})
         terminal.close()
@@ -101,7 +103,7 @@ def test_a_quiet_run_says_how_it_ended_and_where_it_lies(
     run = train("--quiet", "--learner.steps", 1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["step", "stage", "reward"] and f"report:       {run / 'report.html'}" in lines
-    assert not any(line.startswith(("supervised", "      grpo", "  held-out")) for line in lines)
+    assert not any(line.startswith(("supervised", "        rl", "  held-out")) for line in lines)
 
 
 def test_a_run_that_speaks_json_says_what_it_writes(train: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """TensorBoard, Weights & Biases and MLflow hold what the run's files hold, and no secrets reach the run's folder."""
 
-import asyncio
 import json
 import os
 import pty
@@ -22,8 +21,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cluster.settings.tree import TrackerName
 from cluster.store.run_folder import read_settings
-from cluster.watch import trackers
-from cluster.watch.tracking import Background, TensorBoard, scalars, without_secrets
+from cluster.watch.trackers import services
+from cluster.watch.trackers.background import Background, without_secrets
+from cluster.watch.trackers.monitor import scalars
+from cluster.watch.trackers.services import TensorBoard, Tracker
 from launch import main
 from rollout.errors import SettingsError
 from tests.cluster.runs import DEADLINE_S, ROOT, rows
@@ -105,7 +106,7 @@ def test_tensorboard_shows_what_the_files_hold(finished_run: Path) -> None:
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """W&B and MLflow without a network; the address of MLflow's server."""
-    for package, install in trackers.INSTALL.items():
+    for package, install in services.INSTALL.items():
         pytest.importorskip(package, reason=f"{package} is missing: pip install {install}")
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
     environment = {"WANDB_MODE": "offline", "WANDB_API_KEY": SECRET}
@@ -119,7 +120,7 @@ def assert_no_secrets(folder: Path) -> None:
     assert not [file for file in folder.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 
 
-def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path, tmp_path: Path, database: str) -> None:
+async def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path, tmp_path: Path, database: str) -> None:
     settings, folder = read_settings(finished_run / "config.yaml"), tmp_path / "run"
     folder.mkdir()
     numbers = [(row["step"], scalars(row, "train/")) for row in rows(finished_run / "metrics.jsonl")]
@@ -127,7 +128,7 @@ def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path,
     async def tracked(name: TrackerName) -> str:
         id = None
         for part in (numbers[:6], numbers[6:]):
-            tracker = Background(name, trackers.TRACKERS[name](settings, folder), print)
+            tracker = Background(name, services.TRACKERS[name](settings, folder), print)
             id = await tracker.open(id)
             for step, values in part:
                 tracker.log(step, values)
@@ -136,9 +137,9 @@ def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run: Path,
         return id
 
     made = {name: points for name, points in of_files(finished_run).items() if name.startswith("train/")}
-    asyncio.run(tracked("wandb"))
+    await tracked("wandb")
     assert_same(of_wandb(folder / "wandb"), made)
-    assert_same(of_mlflow(database, asyncio.run(tracked("mlflow")), list(made)), made)
+    assert_same(of_mlflow(database, await tracked("mlflow"), list(made)), made)
     assert_no_secrets(folder)
 
 
@@ -146,7 +147,7 @@ def test_wandb_without_a_key_asks_nobody_for_one(finished_run: Path, tmp_path: P
     script = f"""import asyncio
 from pathlib import Path
 from cluster.store.run_folder import read_settings
-from cluster.watch.trackers import Wandb
+from cluster.watch.trackers.services import Wandb
 Wandb(read_settings(Path({str(finished_run / "config.yaml")!r})), Path({str(tmp_path)!r})).open(None)"""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | {"HOME": str(tmp_path)}
     ours, theirs = pty.openpty()
@@ -209,7 +210,7 @@ class MlflowServer(BaseHTTPRequestHandler):
 def test_a_server_of_mlflows_is_told_all_and_the_terminal_no_password(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("mlflow", reason=f"mlflow is missing: pip install {trackers.INSTALL['mlflow']}")
+    pytest.importorskip("mlflow", reason=f"mlflow is missing: pip install {services.INSTALL['mlflow']}")
     MlflowServer.metrics, MlflowServer.authorizations = {}, set()
     with ThreadingHTTPServer(("127.0.0.1", 0), MlflowServer) as server:
         threading.Thread(target=server.serve_forever).start()
@@ -244,7 +245,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_ray_starts(
     tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wandb").mkdir()  # as W&B leaves one where it is used; it is no package
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr(services, "find_spec", lambda name: None)
     monkeypatch.setattr("cluster.commands.train.session", None)
     assert main(["train", *tiny_flags, "--run_dir", str(tmp_path / "run"), "--trackers", "wandb"]) == 2
     assert capsys.readouterr().err == "error: trackers: wandb is not installed; pip install 'wandb>=0.31', or leave wandb out\n"
@@ -256,7 +257,7 @@ def end(tracker: Background, seconds: float = DEADLINE_S) -> None:
     tracker.wait(time.monotonic() + seconds)
 
 
-class Moody(trackers.Tracker):
+class Moody(Tracker):
     """A tracker whose server fails at the calls that it is told to fail at."""
 
     place = "https://me:word@host/runs"
@@ -293,17 +294,19 @@ async def used(tracker: Moody, said: list[str]) -> str:
         end(background)
 
 
-def test_what_is_sent_arrives_before_the_end() -> None:
+async def test_what_is_sent_arrives_before_the_end() -> None:
     tracker, said = Moody(), list[str]()
-    assert asyncio.run(used(tracker, said)) == "new" and tracker.logged == [0, 1, 2]
+    assert await used(tracker, said) == "new" and tracker.logged == [0, 1, 2]
     assert said == ["moody: https://***@host/runs"]
 
 
 @pytest.mark.parametrize("fails", [("log 1", "log 2"), ("close",)])
-def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tracker_that_fails_is_told_of_once_without_secrets(
+    fails: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     tracker, said = Moody(*fails), list[str]()
-    asyncio.run(used(tracker, said))
+    await used(tracker, said)
     met = "ConnectionError: cannot reach https://***@host/runs with key ***"
     assert said[1:] == [f"moody fails and is given up ({met}); a resume tries it again"]
     assert tracker.calls[-1] == fails[0]  # what was still to be sent is not tried
@@ -311,10 +314,10 @@ def test_a_tracker_that_fails_is_told_of_once_without_secrets(fails: tuple[str, 
 
 def test_trackers_that_take_nothing_hold_no_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
-    monkeypatch.setattr("cluster.watch.monitor.LONGEST_CLOSE_S", 0.2)
-    monkeypatch.setattr("cluster.watch.tracking.TensorBoard.log", lambda *_: free.wait())
+    monkeypatch.setattr("cluster.watch.trackers.monitor.LONGEST_CLOSE_S", 0.2)
+    monkeypatch.setattr(TensorBoard, "log", lambda *_: free.wait())
     monkeypatch.setattr(Moody, "log", lambda *_: free.wait())
-    monkeypatch.setitem(trackers.TRACKERS, "mlflow", lambda *_: Moody())
+    monkeypatch.setitem(services.TRACKERS, "mlflow", lambda *_: Moody())
     run = copy_as_of(finished_run, tmp_path / "run", 6)
     assert main(["train", "--local", "--resume", str(run), "--trackers", "mlflow"]) == 0
     free.set()
@@ -335,7 +338,7 @@ def test_a_run_that_is_stopped_by_a_signal_is_not_finished_to_its_tracker(
             return super().open(id)
 
     tracker = Signalling()
-    monkeypatch.setitem(trackers.TRACKERS, "mlflow", lambda *_: tracker)
+    monkeypatch.setitem(services.TRACKERS, "mlflow", lambda *_: tracker)
     run = copy_as_of(finished_run, tmp_path / "run", 6)
     assert main(["train", "--local", "--resume", str(run), "--trackers", "mlflow"]) == 0
     assert tracker.finished != is_stopped and rows(run / "metrics.jsonl")[-1]["step"] == (7 if is_stopped else 8)
@@ -343,8 +346,8 @@ def test_a_run_that_is_stopped_by_a_signal_is_not_finished_to_its_tracker(
 
 def test_a_tracker_that_does_not_open_keeps_nobody_from_leaving() -> None:
     script = """import asyncio, threading
-from cluster.watch.tracking import Background
-from cluster.watch.trackers import Tracker
+from cluster.watch.trackers.background import Background
+from cluster.watch.trackers.services import Tracker
 class Stuck(Tracker):
     def open(self, id):
         threading.Event().wait()
@@ -361,7 +364,8 @@ asyncio.run(interrupted())"""
 def test_a_full_disk_under_tensorboard_is_told_once(tmp_path: Path) -> None:
     script = f"""import asyncio, resource, signal, time
 from pathlib import Path
-from cluster.watch.tracking import Background, TensorBoard
+from cluster.watch.trackers.background import Background
+from cluster.watch.trackers.services import TensorBoard
 async def tracked():
     board = Background("tensorboard", TensorBoard(Path({str(tmp_path)!r})), print)
     await board.open(None)
@@ -419,11 +423,11 @@ def test_addresses_are_told_without_passwords_and_queries(monkeypatch: pytest.Mo
     assert without_secrets("postgresql://me:pa/ss@db.host/mlflow") == "postgresql://***@db.host/mlflow"
 
 
-def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(
+async def test_a_tracker_that_cannot_be_reached_at_the_start_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     with pytest.raises(SettingsError, match=re.escape("trackers: moody cannot be reached (ConnectionError: ")) as met:
-        asyncio.run(used(Moody("open"), []))
+        await used(Moody("open"), [])
     assert SECRET not in str(met.value) and "word" not in str(met.value)
     assert not caplog.records  # asyncio complains of exceptions that nobody looked at

@@ -1,12 +1,17 @@
-"""Weights & Biases and MLflow, where the settings name them; where and as whom their own environment variables say."""
+"""TensorBoard, Weights & Biases and MLflow; where and as whom the latter two are reached, their environment variables say."""
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from cluster.settings.tree import Settings, TrackerName
 from cluster.settings.values import by_name
@@ -39,6 +44,50 @@ class Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def close(self, finished: bool) -> None: ...
+
+
+class TensorBoard(Tracker):
+    """Event files in a folder; each call is on disk when it returns, or raises what it met, which SummaryWriter leaves to a
+    thread of its own and its traceback."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._events: RecordWriter | None = None
+        self._purged_from: int | None = None
+
+    def open(self, id: str | None) -> str:
+        """A folder needs none."""
+        return ""
+
+    def rewind(self, step: int) -> None:
+        self.close(finished=False)
+        self._purged_from = step + 1
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        if self._events is None:
+            self._begin()
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+        self._write(Event(step=step, summary=summary))
+
+    def close(self, finished: bool) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _begin(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        began = f"{time.time():017.6f}"  # files are read in the order of their names
+        file = self._folder / f"events.out.tfevents.{began}.{socket.gethostname()}.{os.getpid()}"
+        self._events = RecordWriter(file.open("wb"))
+        self._write(Event(file_version="brain.Event:2"))
+        if self._purged_from is not None:
+            self._write(Event(step=self._purged_from, session_log=SessionLog(status=SessionLog.START)))
+
+    def _write(self, event: Event) -> None:
+        assert self._events is not None
+        event.wall_time = time.time()
+        self._events.write(event.SerializeToString())
+        self._events.flush()
 
 
 class Wandb(Tracker):

@@ -1,0 +1,46 @@
+"""What a run leaves in its folder: lines of jsonl, and the report."""
+
+import asyncio
+from collections.abc import Callable
+
+from cluster.report.page import write_report
+from cluster.store.records import Row
+from cluster.store.run_folder import RunFolder
+from cluster.watch.monitor import Ending, Monitor
+from rollout.errors import first_line
+
+
+class Files(Monitor):
+    """metrics.jsonl and events.jsonl. Raises CheckpointError where they cannot be written."""
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+
+    def step(self, row: Row) -> None:
+        self._folder.append(self._folder.metrics, row)
+
+    def event(self, row: Row) -> None:
+        self._folder.append(self._folder.events, row)
+
+    def rewind(self, step: int) -> None:
+        self._folder.truncate(step)
+
+
+class Report(Monitor):
+    """report.html, in a thread of its own. One that cannot be written is an event."""
+
+    def __init__(self, folder: RunFolder, event: Callable[[str], None]):
+        self._folder, self._event = folder, event
+
+    async def evaluation(self, row: Row) -> None:
+        await self._write()
+
+    async def finish(self, ending: Ending) -> None:
+        await self._write()
+
+    async def _write(self) -> None:
+        written = asyncio.to_thread(write_report, [self._folder.path], self._folder.report)
+        [error] = await asyncio.gather(written, return_exceptions=True)
+        if isinstance(error, Exception):
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self._event(f"{self._folder.report} was not written ({reason}); the run goes on")

@@ -1,0 +1,105 @@
+"""What Prometheus sees of a run while it goes on, through Ray."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
+
+from ray.util.metrics import Counter, Gauge
+
+from cluster.actors.tasks import cancel_quietly, log_failure
+from cluster.store.failed_prompts import FailedPrompts
+from cluster.store.records import Row
+from cluster.watch.monitor import Ending, Monitor
+from cluster.watch.series import PREFIX, Value, all_series, is_counter, of_evaluation, of_step
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class Role(Protocol):
+    """Actors of one kind. restarts: how many were replaced. states: how many are starting, idle, busy."""
+
+    @property
+    def restarts(self) -> int: ...
+
+    @property
+    def states(self) -> Mapping[str, int]: ...
+
+
+class Gauges:
+    """The series of a run, exported through Ray by the driver alone: what actors count would outlive them on their node.
+
+    run: the label that tells this run's series from those of others on the same cluster.
+    """
+
+    def __init__(self, run: str):
+        self._metrics: dict[str, Gauge | Counter] = {}
+        for series in all_series():
+            kind = Counter if is_counter(series.name) else Gauge
+            metric = kind(PREFIX + series.name, series.meaning, (*series.labels, "run"))
+            self._metrics[series.name] = metric.set_default_tags({"run": run})
+
+    def show(self, values: Iterable[Value]) -> None:
+        """Set gauges, add to counters; what has no value, or none that is finite, is left as it was."""
+        for name, labels, value in values:
+            if value is None or not math.isfinite(value):
+                continue
+            metric = self._metrics[name]
+            if isinstance(metric, Gauge):
+                metric.set(value, labels)
+            else:
+                metric._record(value, labels)  # inc() refuses 0, without which a first increase goes unseen
+
+
+class Prometheus(Monitor):
+    """queues: prompts by the queue they are in, as of now. That queues and actors are no longer looked at is an event."""
+
+    def __init__(
+        self,
+        run: str,
+        roles: Mapping[str, Role],
+        queues: Callable[[], Mapping[str, int]],
+        failed_prompts: FailedPrompts,
+        event: Callable[[str], None],
+    ):
+        self._gauges, self._roles, self._queues = Gauges(run), roles, queues
+        self._failed_prompts, self._event = failed_prompts, event
+        self._counted = dict.fromkeys(roles, 0)  # restarts
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._looking = asyncio.create_task(self._look())
+        log_failure(self._looking, "queues and actors are no longer exported", self._event)
+        self._gauges.show([("last_step_timestamp_seconds", {}, time.time()), ("ends_total", {}, 0)])
+
+    def step(self, row: Row) -> None:
+        self._gauges.show(of_step(row))
+        self._gauges.show(self._now())
+
+    async def evaluation(self, row: Row) -> None:
+        self._gauges.show(of_evaluation(row))
+
+    def phase(self, name: str, seconds: float) -> None:
+        self._gauges.show([("phase_seconds_total", {"phase": name}, seconds)])
+
+    async def finish(self, ending: Ending) -> None:
+        self._gauges.show([("ends_total", {}, 1)])
+
+    def close(self) -> None:
+        if self._looking is not None:
+            cancel_quietly(self._looking)
+
+    async def _look(self) -> None:
+        while True:
+            self._gauges.show(self._now())
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _now(self) -> Iterator[Value]:
+        for role, actors in self._roles.items():
+            restarts = max(0, actors.restarts)
+            yield "restarts_total", {"role": role}, restarts - self._counted[role]
+            self._counted[role] = restarts
+            yield from (("actors", {"role": role, "state": state}, count) for state, count in actors.states.items())
+        yield from (("queue_prompts", {"queue": queue}, count) for queue, count in self._queues().items())
+        yield from (("failed_prompts", {"file": file}, len(self._failed_prompts.ids(file))) for file in ("train", "valid"))

@@ -1,0 +1,72 @@
+"""A run's numbers on their way to TensorBoard and to the trackers that the settings name."""
+
+import contextlib
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from cluster.settings.tree import Settings
+from cluster.store.records import Row
+from cluster.store.run_folder import RunFolder
+from cluster.watch.monitor import Ending, Monitor
+from cluster.watch.trackers.background import Background
+from cluster.watch.trackers.services import TRACKERS, TensorBoard, Tracker
+
+LONGEST_CLOSE_S = 60.0
+LONGEST_CLOSE_OF_A_BROKEN_RUN_S = 2.0
+
+
+class Trackers(Monitor):
+    """One that cannot be reached at the start raises SettingsError; one that fails later is an event, and given up."""
+
+    def __init__(self, settings: Settings, folder: RunFolder, event: Callable[[str], None]):
+        self._folder, self._has_ids = folder, bool(settings.trackers)
+        trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
+        trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}
+        self._trackers = [Background(name, tracker, event) for name, tracker in trackers.items()]
+        self._finished, self._longest_close_s = False, LONGEST_CLOSE_OF_A_BROKEN_RUN_S
+
+    async def start(self) -> None:
+        ids = self._folder.tracker_ids() if self._has_ids else {}
+        for tracker in self._trackers:
+            if id := await tracker.open(ids.get(tracker.name)):
+                ids[tracker.name] = id
+                self._folder.write_tracker_ids(ids)
+
+    def rewind(self, step: int) -> None:
+        for tracker in self._trackers:
+            tracker.rewind(step)
+
+    def step(self, row: Row) -> None:
+        self._log(row["step"], scalars(row, "train/"))
+
+    async def evaluation(self, row: Row) -> None:
+        self._log(row["step"], scalars(row, "held_out/"))
+
+    async def finish(self, ending: Ending) -> None:
+        self._finished, self._longest_close_s = ending.finished, LONGEST_CLOSE_S
+
+    def close(self) -> None:
+        """Wait until all have all, but no longer than a run may be held."""
+        deadline = time.monotonic() + self._longest_close_s
+        with contextlib.ExitStack() as parts:  # the last first
+            for tracker in self._trackers:
+                parts.callback(tracker.wait, deadline)
+            for tracker in self._trackers:
+                parts.callback(tracker.end, self._finished)
+
+    def _log(self, step: int, numbers: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.log(step, numbers)
+
+
+def scalars(row: Row, prefix: str) -> dict[str, float]:
+    """A row's finite numbers but step and time, under names that every tracker takes: train/kl, held_out/recall_at_1."""
+    found: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            found |= scalars(dict(value), f"{prefix}{key}/")
+        elif isinstance(value, int | float) and math.isfinite(value) and key not in ("step", "time"):
+            found[re.sub(r"[^\w/. -]", "_", f"{prefix}{key}".replace("@", "_at_"))] = float(value)
+    return found
