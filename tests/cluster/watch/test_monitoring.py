@@ -1,12 +1,17 @@
 """A run as Prometheus sees it, and what Grafana asks Prometheus for."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ import ray
 import requests
 import yaml
 
-from cluster.watch.series import SERIES, table
+from cluster.watch.series import all_series, table
 from tests.cluster.head import free_ports
 from tests.cluster.runs import DEADLINE_S, ROOT, Process
 
@@ -108,16 +113,39 @@ def alerts() -> list[dict[str, Any]]:
     return list(group["rules"])
 
 
+@contextlib.contextmanager
+def ended_after(seen: Callable[[], None]) -> Iterator[None]:
+    """A run in this process is stopped by a signal once `seen` returns or raises, however long a step or a scrape takes."""
+    running = threading.Event()
+
+    def end() -> None:
+        try:
+            seen()
+        finally:
+            if running.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as pool:
+        running.set()
+        ended = pool.submit(end)
+        try:
+            yield
+        finally:
+            running.clear()
+    ended.result()
+
+
 @needs_prometheus
 def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
     prometheus: Prometheus, train: Callable[..., Path], tmp_path: Path
 ) -> None:
     node = next(node for node in ray.nodes() if node["Alive"])
     prometheus.targets.write_text(json.dumps([{"targets": [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"]}]))
-    train("--run_dir", tmp_path / "watched")
     documented = re.findall(r"\| `(sum by .+)` \|", PAGE.read_text())
     assert len(documented) == 4
-    prometheus.await_series(expressions("watched") + [asked.replace("[5m]", "[30s]") for asked in documented])
+    asked = expressions("watched") + [each.replace("[5m]", "[30s]") for each in documented]
+    with ended_after(lambda: prometheus.await_series(asked)):
+        train("--run_dir", tmp_path / "watched", "--learner.steps", 1_000_000)
     lost, resumed, ended = annotations("watched")
     prometheus.await_series([ended])
     assert prometheus.query(lost) == prometheus.query(resumed) == []
@@ -125,7 +153,7 @@ def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
 
 def test_the_dashboard_shows_every_series() -> None:
     shown = set(re.findall(r"ray_lapdog_(\w+)", "\n".join([*expressions(""), *annotations("")])))
-    assert shown == {series.name for series in SERIES}
+    assert shown == {series.name for series in all_series()}
 
 
 @needs_prometheus
@@ -216,7 +244,7 @@ def test_alerts_tell_a_run_that_is_ill_from_one_that_is_well() -> None:
 
 def test_alerts_ask_for_series_that_there_are() -> None:
     asked = {name for rule in alerts() for name in re.findall(r"ray_lapdog_(\w+)", rule["expr"])}
-    assert asked and asked <= {series.name for series in SERIES}
+    assert asked and asked <= {series.name for series in all_series()}
 
 
 def test_panels_have_titles_descriptions_units_and_do_not_overlap() -> None:
