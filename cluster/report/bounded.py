@@ -1,7 +1,7 @@
 """What keeps a report small and readable by JSON: no NaN, no infinity, no list or text without end."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,16 @@ LONGEST_NAME = 200
 TEXT_BUDGET = 2_300_000  # characters of prompts, answers, passages and responses in a run
 
 
-def finite(value: Any) -> Any:
+def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tree of dicts and lists, its leaves changed."""
+    if isinstance(tree, dict):
+        return {key: mapped(one, change) for key, one in tree.items()}
+    return [mapped(one, change) for one in tree] if isinstance(tree, list) else change(tree)
+
+
+def finite(tree: Any) -> Any:
     """JSON knows neither NaN nor infinity: each becomes null, however deep."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
-    return [finite(one) for one in value] if isinstance(value, list) else value
+    return mapped(tree, lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
 
 
 def rounded(value: float | None) -> float | None:
@@ -36,6 +39,11 @@ def mean(values: Iterable[float | None]) -> float | None:
 def largest(values: Iterable[float | None]) -> float | None:
     """Of those that are known."""
     return rounded(max((value for value in values if value is not None), default=None))
+
+
+def total(values: Iterable[float | None]) -> float | None:
+    """None where nothing happened."""
+    return rounded(sum(value for value in values if value is not None)) or None
 
 
 def evenly(count: int, wanted: int) -> list[int]:
@@ -70,25 +78,10 @@ class Excerpt:
 def within_budget(tree: Any, budget: int) -> Any:
     """`tree` with texts in place of its excerpts: short ones whole, long ones cut, all alike, so that together they keep to
     `budget` characters."""
-    found: list[int] = []
-
-    def lengths(value: Any) -> None:
-        if isinstance(value, Excerpt):
-            found.append(len(value.head))
-        elif isinstance(value, dict | list):
-            for one in value.values() if isinstance(value, dict) else value:
-                lengths(one)
-
-    def written(value: Any) -> Any:
-        if isinstance(value, Excerpt):
-            return cut(value.head, limit, value.length)
-        if isinstance(value, dict):
-            return {key: written(one) for key, one in value.items()}
-        return [written(one) for one in value] if isinstance(value, list) else value
-
-    lengths(tree)
-    limit = fair_limit(found, budget)
-    return written(tree)
+    lengths: list[int] = []
+    mapped(tree, lambda leaf: lengths.append(len(leaf.head)) if isinstance(leaf, Excerpt) else None)
+    limit = fair_limit(lengths, budget)
+    return mapped(tree, lambda leaf: cut(leaf.head, limit, leaf.length) if isinstance(leaf, Excerpt) else leaf)
 
 
 def fair_limit(lengths: Sequence[int], budget: int) -> int:

@@ -1,12 +1,12 @@
 """What a report shows of runs, as plain data that JSON can hold: bounded in size however long a run was."""
 
-from collections import Counter
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.report.bounded import LONGEST_LINE, LONGEST_NAME, cut, evenly, finite
-from cluster.report.curves import INCIDENTS, charts, curves, incidents, stages
+from cluster.report.bounded import LONGEST_LINE, cut, evenly, finite
+from cluster.report.curves import charts, curves, stages, with_incidents
 from cluster.report.groups import sampled_groups
 from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
@@ -29,24 +29,16 @@ def report_data(paths: Sequence[Path]) -> dict[str, Any]:
         "curves": charts(used),
         "columns": EVALUATION_COLUMNS,
         "defaults": by_name(Settings().as_used()),
-        "incidents": INCIDENTS,
         "runs": runs,
     }
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Each folder's own name, with as many of those above it as tell it from the others."""
-    depths = [1] * len(paths)
-    while True:
-        names = [str(Path(*path.parts[-depth:])) for path, depth in zip(paths, depths, strict=True)]
-        taken = Counter(names)
-        deeper = [
-            depth + (taken[name] > 1 and depth < len(path.parts))
-            for path, depth, name in zip(paths, depths, names, strict=True)
-        ]
-        if deeper == depths:
-            return names
-        depths = deeper
+    """Each folder's own name; where two are the same, of all with the folders above, up to the one that holds all."""
+    if len({path.name for path in paths}) == len(paths):
+        return [path.name for path in paths]
+    shared = os.path.commonpath([path.parent for path in paths])
+    return [str(path.relative_to(shared)) for path in paths]
 
 
 def _run(folder: RunFolder, name: str) -> dict[str, Any]:
@@ -63,15 +55,12 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
         "stages": stages(metrics),
         "steps": metrics[-1]["step"] if metrics else 0,
         "seconds": sum(row.get("seconds_step") or 0 for row in metrics),
-        "incidents": incidents(metrics),
-        "curves": curves(metrics),
+        "curves": curves(with_incidents(metrics, failed)),
         "evaluations": [_with_short_reply(row) for row in shown],
         "evaluated": len(evaluations),
         "summary_rows": [row["step"] for row in summary_rows(evaluations)],
         "best": best_of(evaluations).step,
-        "failed_prompts": [[row["step"], cut(str(row.get("id")), LONGEST_NAME)] for row in failed[:EVENTS]],
         "failed": len({(row.get("file"), row.get("id")) for row in failed}),
-        "failures": len(failed),
         "events": [{**_only(row, "time", "step"), "text": cut(str(row.get("text")), LONGEST_LINE)} for row in events[-EVENTS:]],
         "all_events": len(events),
         **sampled_groups(folder.sample_logs()),

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 from cluster.store.records import Row
 
-Section = Literal["Reward", "Policy", "Optimiser", "Throughput", "Seconds"]
+Section = Literal["Reward", "Policy", "Optimiser", "Throughput", "Seconds", "Incidents"]
+Exports = tuple[tuple[str, dict[str, str]], ...]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 OWN = "extra/"  # begins the names of a user's own rewards
 OF_SAMPLED = "null where gold answers are trained on"
@@ -15,24 +16,21 @@ OF_SAMPLED = "null where gold answers are trained on"
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One of the report's. exact: not smoothed. largest: of several steps that are one point, their mean otherwise."""
+    """One of the report's. exact: not smoothed. over_steps: what becomes of several steps that are one point."""
 
     section: Section
     title: str
     exact: bool = False
-    largest: bool = False
+    over_steps: Literal["mean", "max", "sum"] = "mean"
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+def incidents(title: str) -> Chart:
+    return Chart("Incidents", title, exact=True, over_steps="sum")
+
+
+def to(series: str, **labels: str) -> Exports:
     """Where Prometheus sees a figure: a series, a counter if its name ends in _total, else a gauge; labels beside `run`."""
-
-    series: str
-    labels: dict[str, str]
-
-
-def to(series: str, **labels: str) -> tuple[Export, ...]:
-    return (Export(series, labels),)
+    return ((series, labels),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Metric:
     name: str
     meaning: str
     chart: Chart | None = None
-    exports: tuple[Export, ...] = ()
+    exports: Exports = ()
     unit: str = ""
     note: str = ""
     over_calls: Literal["sum", "mean", "min", "max"] | None = None
@@ -91,9 +89,9 @@ METRICS = (
            exports=to("policy_to_sampler_ratio", quantile="0.01")),
     Metric("ratio_p50", "its median", exports=to("policy_to_sampler_ratio", quantile="0.5")),
     Metric("ratio_p99", "its 99th percentile", exports=to("policy_to_sampler_ratio", quantile="0.99")),
-    Metric("ratio_max", "largest probability ratio policy / sampler of a token", Chart("Policy", "Largest ratio", largest=True),
-           to("policy_to_sampler_ratio", quantile="1")),
-    Metric("grad_norm", "gradient norm before clipping", Chart("Optimiser", "Gradient norm", largest=True), to("grad_norm"),
+    Metric("ratio_max", "largest probability ratio policy / sampler of a token",
+           Chart("Policy", "Largest ratio", over_steps="max"), to("policy_to_sampler_ratio", quantile="1")),
+    Metric("grad_norm", "gradient norm before clipping", Chart("Optimiser", "Gradient norm", over_steps="max"), to("grad_norm"),
            note="the largest of several `learner.passes`"),
     Metric("lr", "learning rate as used", Chart("Optimiser", "Learning rate", exact=True), to("learning_rate")),
     Metric("staleness_mean", "mean age of the batch's responses between sampling and training",
@@ -129,9 +127,10 @@ METRICS = (
            unit="bytes", over_calls="sum"),
     Metric("seconds_step", "wall time of the step", Chart("Seconds", "Step"), to("phase_seconds_total", phase="step"),
            unit="seconds"),
-    Metric("skipped", "updates left out because loss or gradient was not finite", exports=to("skipped_updates_total"),
-           note="0 or 1: that pass over the batch and those after it"),
-    Metric("requeued", "groups too old to be trained on; their prompts were queued again", exports=to("requeued_groups_total")),
+    Metric("skipped", "updates left out because loss or gradient was not finite", incidents("Steps skipped"),
+           to("skipped_updates_total"), note="0 or 1: that pass over the batch and those after it"),
+    Metric("requeued", "groups too old to be trained on; their prompts were queued again", incidents("Prompts sampled again"),
+           to("requeued_groups_total")),
     Metric("padding_update", "share of the tokens that the learner computed that are padding",
            exports=to("padding_ratio", role="learner"), note="contexts and responses"),
     Metric("padding_sample", "share of the tokens that samplers computed that are padding",
@@ -141,7 +140,7 @@ METRICS = (
     Metric("peak_memory_mb_sampler", "peak memory of the sampler that held most: of its GPU if it has one, else resident",
            Chart("Throughput", "Samplers' memory", exact=True), to("peak_memory_bytes", role="sampler"), unit="MB",
            over_calls="max"),
-    Metric("restarts", "actors that were replaced"),
+    Metric("restarts", "actors that were replaced", incidents("Actors replaced")),
 )
 # fmt: on
 

@@ -55,9 +55,9 @@ def is_counter(series: str) -> bool:
 
 def all_series() -> list[Series]:
     found = {
-        export.series: Series(export.series, MEANINGS.get(export.series, metric.meaning), tuple(export.labels))
+        name: Series(name, MEANINGS.get(name, metric.meaning), tuple(labels))
         for metric in columns(["extra/NAME"])
-        for export in metric.exports
+        for name, labels in metric.exports
     }
     return [*found.values(), *OF_NO_METRIC]
 
@@ -67,9 +67,9 @@ def of_step(row: Row) -> Iterator[Value]:
     yield "steps_total", {}, 1.0
     for metric in columns(row):
         unit = BASE_UNITS.get(metric.unit, 1)
-        for export in metric.exports:
-            value = metric.value(row) or 0 if is_counter(export.series) else row[metric.name]
-            yield export.series, export.labels, None if value is None else value * unit
+        for series, labels in metric.exports:
+            value = metric.value(row) or 0 if is_counter(series) else row[metric.name]
+            yield series, labels, None if value is None else value * unit
 
 
 def of_evaluation(row: Row) -> Iterator[Value]:

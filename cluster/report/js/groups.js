@@ -73,14 +73,9 @@ function chosen(everything, control) {
   const order = ORDERS[control.order.value][1];
   return order ? found.sort(order) : found;
 }
-const HAYSTACKS = new Map();
 function haystack(group) {
-  if (!HAYSTACKS.has(group)) {
-    const texts = [group.question, group.answers, group.responses.map((one) => one.response),
-      group.passages.map((one) => RUNS[group.run].passages[one.text])];
-    HAYSTACKS.set(group, texts.flat(Infinity).join("\n").toLowerCase());
-  }
-  return HAYSTACKS.get(group);
+  const passages = group.passages.map((one) => RUNS[group.run].passages[one.text]);
+  return [group.question, group.answers, group.responses.map((one) => one.response), passages].flat(Infinity).join("\n").toLowerCase();
 }
 // At an end a button stays where the focus is, and says that it leads nowhere.
 function pages(draw, turned) {

@@ -22,7 +22,7 @@ function head(top) {
     ["Held-out reward", peak ? `${formatted(first.reward)} → ${formatted(peak.reward)}` : "–",
       peak ? `${isKnown(floor?.reward) ? `constant reply ${formatted(floor.reward)}; ` : ""}best at step ${peak.step.toLocaleString("en")}` : ""],
     ["Held-out F1", peak ? `${formatted(first.f1)} → ${formatted(peak.f1)}` : "–", floor ? `constant reply ${formatted(floor.f1)}` : ""],
-    ["Actors replaced", total(run.incidents.restarts.map(([, , times]) => times)).toLocaleString("en"),
+    ["Actors replaced", total(known(run.curves.values.restarts)).toLocaleString("en"),
       run.failed ? `${count(run.failed, "prompt")} failed` : ""],
   ];
   add(top, element("dl", { class: "facts" }, facts.map(([name, value, aside]) =>
@@ -82,14 +82,15 @@ function shown(run) {
 }
 
 // ---- curves of training -----------------------------------------------------------------------------------------------------
-const VIEWS = { grpo: "GRPO", supervised: "supervised steps", all: "all steps" };
+const VIEWS = { rl: "GRPO", supervised: "supervised steps", all: "all steps" };
 
 function curves(place) {
-  if (!DATA.curves.length) { add(place, soft("No step has been finished yet.")); return; }
+  const trained = DATA.curves.filter((curve) => curve.section !== "Incidents");
+  if (!trained.length) { add(place, soft("No step has been finished yet.")); return; }
   const stages = ["rl", "supervised"].filter((stage) => RUNS.some((run) => stepsIn(run, stage).length));
   const view = element("select", {}, [...stages, ...(stages.length > 1 ? ["all"] : [])].map((name) => element("option", { value: name }, VIEWS[name])));
   const charts = element("div");
-  const draw = () => { charts.replaceChildren(); add(charts, chartsOf(view.value)); };
+  const draw = () => { charts.replaceChildren(); add(charts, chartsOf(view.value, trained)); };
   view.addEventListener("input", draw);
   const [, size] = bounds(RUNS.map((run) => run.curves.size));
   add(place, [soft(size > 1 ? `A point stands for up to ${size} steps: their mean, or the largest where the largest matters. ` : "",
@@ -104,7 +105,7 @@ function stepsIn(run, view) {
   return [...run.curves.steps.keys()].filter((i) => run.curves.steps[i] >= first && run.curves.steps[i] <= last);
 }
 // All charts have the same steps. Where runs begin a stage at different steps, they are counted from there.
-function chartsOf(view) {
+function chartsOf(view, wanted) {
   const starts = new Set(RUNS.map((run) => (stepsIn(run, view).length && view !== "all" ? run.stages[view][0] : null)).filter(isKnown));
   const runs = RUNS.map((run) => {
     const [places, before] = [stepsIn(run, view), starts.size > 1 && run.stages[view] ? run.stages[view][0] - 1 : 0];
@@ -112,8 +113,8 @@ function chartsOf(view) {
   });
   const domain = bounds(runs.flatMap((one) => one.steps));
   const shown = (curve) => runs.map(({ run, places, steps, border }) =>
-    ({ steps, border, exact: curve.exact, values: places.map((i) => (run.curves.values[curve.key] ?? [])[i] ?? null) }));
-  const drawn = DATA.curves.filter((curve) => shown(curve).some((one) => known(one.values).length));
+    ({ steps, border, exact: curve.exact, dots: curve.section === "Incidents", values: places.map((i) => (run.curves.values[curve.key] ?? [])[i] ?? null) }));
+  const drawn = wanted.filter((curve) => shown(curve).some((one) => known(one.values).length));
   return [starts.size > 1 ? soft("Steps are counted from the beginning of the stage, which the runs began at different steps.") : null,
     [...new Set(drawn.map((curve) => curve.section))].map((name) => [element("h3", {}, name), element("div", { class: "charts" },
       drawn.filter((curve) => curve.section === name).map((curve) => chart(curve.title, curve.about, shown(curve), domain)))])];

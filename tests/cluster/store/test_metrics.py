@@ -95,7 +95,7 @@ def test_a_figure_of_a_step_that_no_metric_is_named_after_is_refused() -> None:
 
 
 def test_a_new_metric_is_one_line_of_the_table_and_one_figure_where_it_arises(monkeypatch: pytest.MonkeyPatch) -> None:
-    chart = Chart("Throughput", "Cache hits", largest=True)
+    chart = Chart("Throughput", "Cache hits", over_steps="max")
     new = Metric("cache_hits", "contexts found in the cache", chart, to("cache_hits_total"), unit="contexts", over_calls="sum")
     monkeypatch.setattr(metrics, "METRICS", (*METRICS, new))
     row = row_of((ONE[0] | {"cache_hits": 4}, ONE[1]), (OTHER[0] | {"cache_hits": 3}, OTHER[1]))
