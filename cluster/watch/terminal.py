@@ -25,10 +25,10 @@ class Terminal(Monitor):
         self._bar: tqdm[Any] | None = None
 
     async def start(self) -> None:
-        self._say(f"run folder: {self._folder.path}")
+        self.event({"text": f"run folder: {self._folder.path}"})
 
     def event(self, row: Row) -> None:
-        self._say(row["text"])
+        self._write(row["text"], {"event": row["text"]})
 
     def step(self, row: Row) -> None:
         self._write(step_line(row, _width()), row)
@@ -58,9 +58,6 @@ class Terminal(Monitor):
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-    def _say(self, text: str) -> None:
-        self._write(text, {"event": text})
 
     def _write(self, line: str, row: Row) -> None:
         if self._output_mode != "quiet":

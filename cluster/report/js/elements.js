@@ -3,7 +3,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const RUNS = DATA.runs;
 const COMPARED = RUNS.length > 1;
-const SVG = new Set(["svg", "g", "path", "line", "text", "circle", "rect", "title"]);
+const SVG = new Set(["svg", "path", "line", "text", "circle"]);
 const COLOURS = 8;
 const DASHES = [null, "7 3", "2 3", "9 3 2 3"]; // from the 9th run on colours come again, with another pattern of the line
 
