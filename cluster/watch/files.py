@@ -1,8 +1,8 @@
 """What a run leaves in its folder: lines of jsonl, and the report."""
 
 import asyncio
-from collections.abc import Callable
 
+from cluster.actors.tasks import Event
 from cluster.report.page import write_report
 from cluster.store.records import Row
 from cluster.store.run_folder import RunFolder
@@ -29,7 +29,7 @@ class Files(Monitor):
 class Report(Monitor):
     """report.html, in a thread of its own. One that cannot be written is an event."""
 
-    def __init__(self, folder: RunFolder, event: Callable[[str], None]):
+    def __init__(self, folder: RunFolder, event: Event):
         self._folder, self._event = folder, event
 
     async def evaluation(self, row: Row) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from cluster.actors.job_info import JobInfo
-from cluster.actors.tasks import cancel_quietly, log_failure
+from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
 from cluster.watch.monitor import Ending, Monitor
@@ -25,9 +25,7 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 class JobEntry(Monitor):
     """One that cannot be written is an event, after which it is left alone."""
 
-    def __init__(
-        self, settings: Settings, last_step: int, event: Callable[[str], None], own: Callable[[], JobInfo] = JobInfo.own
-    ):
+    def __init__(self, settings: Settings, last_step: int, event: Event, own: Callable[[], JobInfo] = JobInfo.own):
         self._metadata, self._last_step, self._event, self._own = job_metadata(settings), last_step, event, own
         self._info: JobInfo | None = None
         self._written_at = float("-inf")

@@ -4,27 +4,17 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.actors.tasks import cancel_quietly, log_failure
+from cluster.actors.ports import Port
+from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.records import Row
 from cluster.watch.monitor import Ending, Monitor
 from cluster.watch.series import PREFIX, Value, all_series, is_counter, of_evaluation, of_step
 
 SECONDS_BETWEEN_LOOKS = 2.0
-
-
-class Role(Protocol):
-    """Actors of one kind. restarts: how many were replaced. states: how many are starting, idle, busy."""
-
-    @property
-    def restarts(self) -> int: ...
-
-    @property
-    def states(self) -> Mapping[str, int]: ...
 
 
 class Gauges:
@@ -58,10 +48,10 @@ class Prometheus(Monitor):
     def __init__(
         self,
         run: str,
-        roles: Mapping[str, Role],
+        roles: Mapping[str, Port],
         queues: Callable[[], Mapping[str, int]],
         failed_prompts: FailedPrompts,
-        event: Callable[[str], None],
+        event: Event,
     ):
         self._gauges, self._roles, self._queues = Gauges(run), roles, queues
         self._failed_prompts, self._event = failed_prompts, event

@@ -15,7 +15,7 @@ from cluster.store.run_folder import RunFolder
 from cluster.watch.files import Files, Report
 from cluster.watch.job_entry import JobEntry
 from cluster.watch.monitor import Ending, Monitor
-from cluster.watch.prometheus import Prometheus, Role
+from cluster.watch.prometheus import Prometheus
 from cluster.watch.terminal import OutputMode, Terminal
 from cluster.watch.trackers.monitor import Trackers
 
@@ -45,8 +45,8 @@ class RunLog:
 
     def watch(self, handles: ActorHandles, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         """Look at a run's actors and queues, too."""
-        roles: dict[str, Role] = {"sampler": handles.samplers, "reward": handles.rewards, "learner": handles.learner}
-        self._monitors.append(Prometheus(self._folder.path.name, roles, queues, failed_prompts, self.event))
+        run = self._folder.path.name
+        self._monitors.append(Prometheus(run, handles.roles, queues, failed_prompts, self.event))
         self._monitors.append(Trackers(self._settings, self._folder, self.event))
         if handles.nodes is None:
             self._resume.insert(3, "--local")

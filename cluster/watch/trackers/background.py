@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 
+from cluster.actors.tasks import Event
 from cluster.watch.trackers.services import Tracker
 from rollout.errors import SettingsError, first_line
 
@@ -22,7 +23,7 @@ class Background:
     """A tracker in a thread of its own, which keeps nobody waiting, not even the end of Python. One that fails is told of once
     and given up: a run outlives its tracker's server."""
 
-    def __init__(self, name: str, tracker: Tracker, event: Callable[[str], None]):
+    def __init__(self, name: str, tracker: Tracker, event: Event):
         self.name = name
         self._tracker, self._event = tracker, event
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None ends them

@@ -4,8 +4,9 @@ import contextlib
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
 from cluster.store.run_folder import RunFolder
@@ -20,7 +21,7 @@ LONGEST_CLOSE_OF_A_BROKEN_RUN_S = 2.0
 class Trackers(Monitor):
     """One that cannot be reached at the start raises SettingsError; one that fails later is an event, and given up."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, event: Callable[[str], None]):
+    def __init__(self, settings: Settings, folder: RunFolder, event: Event):
         self._folder, self._has_ids = folder, bool(settings.trackers)
         trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
         trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}

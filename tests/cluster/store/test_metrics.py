@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.actors.ports import GroupRef
 from cluster.report.curves import charts, curves
 from cluster.settings.tree import Settings
 from cluster.store import metrics
-from cluster.store.checkpoint import TrainState
+from cluster.store.checkpoint import RunState
 from cluster.store.metrics import EVALUATION_COLUMNS, HELD_OUT, METRICS, Chart, Metric, metrics_line, tables, to
 from cluster.store.records import Row
 from cluster.training.pipeline import Batch
-from cluster.training.rollout_client import GroupRef, ScoredCall
+from cluster.training.rollout_client import Rollout
 from cluster.training.step_record import metrics_row
 from cluster.watch.series import all_series, of_step, table
 from learner.update_metrics import UpdateMetrics
@@ -48,7 +49,7 @@ def batch_of(*calls: tuple[dict[str, float], dict[str, float]]) -> Batch:
     prompts = [Prompt(id=f"q{i}", question="", answers=("a",), epoch=i) for i in range(len(calls))]
     groups = [GroupRef(prompt, None, Version(0, 0), 1.0) for prompt in prompts]
     made = [
-        ScoredCall(
+        Rollout(
             (group,),
             SampleReport(version=Version(0, 0), figures=sampled),
             ScoreReport(reward_ranges=(1.0,), figures=scored),
@@ -60,7 +61,7 @@ def batch_of(*calls: tuple[dict[str, float], dict[str, float]]) -> Batch:
 
 def row_of(*calls: tuple[dict[str, float], dict[str, float]]) -> Row:
     stage = Settings().stages()[-1]
-    return metrics_row(TrainState(step=5), stage, batch_of(*calls), UPDATE, seconds_update=1.0, seconds_step=4.0, restarts=2)
+    return metrics_row(RunState(step=5), stage, batch_of(*calls), UPDATE, seconds_update=1.0, seconds_step=4.0, restarts=2)
 
 
 ONE = (SAMPLED | {"seconds_sample": 1.0, "top_p_mass": 0.9, "padding_sample": 0.25}, {"seconds_reward": 2.0})
