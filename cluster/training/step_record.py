@@ -3,6 +3,7 @@
 import time
 from dataclasses import fields
 
+from cluster.actors.ports import UpdateCall
 from cluster.store.checkpoint import RunState
 from cluster.store.metrics import metrics_line
 from cluster.store.records import Row
@@ -12,15 +13,7 @@ from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS as REWARD_PARTS
 
 
-def metrics_row(
-    state: RunState,
-    stage: Stage,
-    batch: Batch,
-    update: UpdateMetrics,
-    seconds_update: float,
-    seconds_step: float,
-    restarts: int = 0,
-) -> Row:
+def metrics_row(state: RunState, stage: Stage, batch: Batch, update: UpdateCall, seconds_step: float, restarts: int) -> Row:
     """Keys as in docs/run-folder.md. restarts: actors that were replaced since the last row."""
     once = {
         "step": state.step,
@@ -33,14 +26,14 @@ def metrics_row(
         "filtered": batch.filtered,
         "requeued": batch.requeued,
         "trained_groups": len(batch.groups),
-        "tokens_per_s": update.response_tokens / seconds_step,
+        "tokens_per_s": update.metrics.response_tokens / seconds_step,
         "groups_per_s": len(batch.groups) / seconds_step,
-        "seconds_update": seconds_update,
+        "seconds_update": update.seconds,
         "seconds_step": seconds_step,
         "restarts": restarts,
     }
     reports = [report for call in batch.rollouts for report in (call.sampled, call.scored) if report is not None]
-    return metrics_line(once | _of_update(update), [report.figures for report in reports])
+    return metrics_line(once | _of_update(update.metrics), [report.figures for report in reports])
 
 
 def _of_update(update: UpdateMetrics) -> Row:

@@ -250,9 +250,8 @@ class Trainer:
 
     def _record(self, stage: Stage, batch: Batch, update: UpdateCall) -> None:
         seconds, self._step_started = time.perf_counter() - (self._step_started or 0.0), None
-        row = metrics_row(self.state, stage, batch, update.metrics, update.seconds, seconds)
         restarts, self._restarts_recorded = self.actors.restarts - self._restarts_recorded, self.actors.restarts
-        self.run_log.step(row | {"restarts": restarts})
+        self.run_log.step(metrics_row(self.state, stage, batch, update, seconds, restarts))
         if update.metrics.skipped:
             ids = ", ".join(key.id for key in update.metrics.skipped_prompts)
             self.run_log.event(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")

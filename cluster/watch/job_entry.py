@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable
 
 from cluster.actors.job_info import JobInfo
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
 from cluster.watch.monitor import Ending, Monitor
-
-SECONDS_BETWEEN_MESSAGES = 5.0
 
 
 def job_metadata(settings: Settings) -> dict[str, str]:
@@ -25,8 +24,11 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 class JobEntry(Monitor):
     """One that cannot be written is an event, after which it is left alone."""
 
-    def __init__(self, settings: Settings, last_step: int, event: Event, own: Callable[[], JobInfo] = JobInfo.own):
+    def __init__(
+        self, settings: Settings, last_step: int, event: Event, policy: RetryPolicy, own: Callable[[], JobInfo] = JobInfo.own
+    ):
         self._metadata, self._last_step, self._event, self._own = job_metadata(settings), last_step, event, own
+        self._pause_s = policy.message_s
         self._info: JobInfo | None = None
         self._written_at = float("-inf")
         self._unwritten: Row | None = None
@@ -34,7 +36,7 @@ class JobEntry(Monitor):
 
     def step(self, row: Row) -> None:
         self._unwritten = row
-        if time.monotonic() - self._written_at >= SECONDS_BETWEEN_MESSAGES:
+        if time.monotonic() - self._written_at >= self._pause_s:
             self._write_on()
 
     async def finish(self, ending: Ending) -> None:
@@ -49,7 +51,7 @@ class JobEntry(Monitor):
 
     async def _written(self) -> None:
         if self._writing is not None:
-            await asyncio.wait([self._writing], timeout=SECONDS_BETWEEN_MESSAGES)
+            await asyncio.wait([self._writing], timeout=self._pause_s)
 
     def _write_on(self) -> None:
         free = self._writing is None or (self._writing.done() and not self._writing.exception())

@@ -14,8 +14,6 @@ from cluster.store.records import Row
 from cluster.watch.monitor import Ending, Monitor
 from cluster.watch.series import PREFIX, Value, all_series, is_counter, of_evaluation, of_step
 
-SECONDS_BETWEEN_LOOKS = 2.0
-
 
 class Gauges:
     """The series of a run, exported through Ray by the driver alone: what actors count would outlive them on their node.
@@ -51,8 +49,10 @@ class Prometheus(Monitor):
         roles: Mapping[str, Port],
         queues: Callable[[], Mapping[str, int]],
         failed_prompts: FailedPrompts,
+        look_s: float,
         event: Event,
     ):
+        self._look_s = look_s
         self._gauges, self._roles, self._queues = Gauges(run), roles, queues
         self._failed_prompts, self._event = failed_prompts, event
         self._counted = dict.fromkeys(roles, 0)  # restarts
@@ -83,7 +83,7 @@ class Prometheus(Monitor):
     async def _look(self) -> None:
         while True:
             self._gauges.show(self._now())
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            await asyncio.sleep(self._look_s)
 
     def _now(self) -> Iterator[Value]:
         for role, actors in self._roles.items():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from cluster.actors.ports import ActorHandles
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import in_job
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
@@ -45,13 +46,13 @@ class RunLog:
 
     def watch(self, handles: ActorHandles, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         """Look at a run's actors and queues, too."""
-        run = self._folder.path.name
-        self._monitors.append(Prometheus(run, handles.roles, queues, failed_prompts, self.event))
+        run, policy = self._folder.path.name, RetryPolicy.of(self._settings.cluster)
+        self._monitors.append(Prometheus(run, handles.roles, queues, failed_prompts, policy.look_s, self.event))
         self._monitors.append(Trackers(self._settings, self._folder, self.event))
         if handles.nodes is None:
             self._resume.insert(3, "--local")
         elif in_job():
-            self._monitors.append(JobEntry(self._settings, self._last_step, self.event))
+            self._monitors.append(JobEntry(self._settings, self._last_step, self.event, policy))
 
     async def start(self) -> None:
         """Raises SettingsError for a tracker that cannot be reached."""

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from cluster.store.records import Row
@@ -13,9 +14,6 @@ from cluster.store.run_folder import RunFolder
 from cluster.watch.monitor import Ending, Monitor
 from cluster.watch.trackers.background import Background
 from cluster.watch.trackers.services import TRACKERS, TensorBoard, Tracker
-
-LONGEST_CLOSE_S = 60.0
-LONGEST_CLOSE_OF_A_BROKEN_RUN_S = 2.0
 
 
 class Trackers(Monitor):
@@ -26,7 +24,8 @@ class Trackers(Monitor):
         trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
         trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}
         self._trackers = [Background(name, tracker, event) for name, tracker in trackers.items()]
-        self._finished, self._longest_close_s = False, LONGEST_CLOSE_OF_A_BROKEN_RUN_S
+        self._finished, self._policy = False, RetryPolicy.of(settings.cluster)
+        self._longest_close_s = self._policy.broken_close_s
 
     async def start(self) -> None:
         ids = self._folder.tracker_ids() if self._has_ids else {}
@@ -46,7 +45,7 @@ class Trackers(Monitor):
         self._log(row["step"], scalars(row, "held_out/"))
 
     async def finish(self, ending: Ending) -> None:
-        self._finished, self._longest_close_s = ending.finished, LONGEST_CLOSE_S
+        self._finished, self._longest_close_s = ending.finished, self._policy.tracker_close_s
 
     def close(self) -> None:
         """Wait until all have all, but no longer than a run may be held."""

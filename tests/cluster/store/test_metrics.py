@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.actors.ports import GroupRef
+from cluster.actors.ports import GroupRef, UpdateCall
 from cluster.report.curves import charts, curves
 from cluster.settings.tree import Settings
 from cluster.store import metrics
@@ -61,7 +61,7 @@ def batch_of(*calls: tuple[dict[str, float], dict[str, float]]) -> Batch:
 
 def row_of(*calls: tuple[dict[str, float], dict[str, float]]) -> Row:
     stage = Settings().stages()[-1]
-    return metrics_row(RunState(step=5), stage, batch_of(*calls), UPDATE, seconds_update=1.0, seconds_step=4.0, restarts=2)
+    return metrics_row(RunState(step=5), stage, batch_of(*calls), UpdateCall(UPDATE, 1.0), seconds_step=4.0, restarts=2)
 
 
 ONE = (SAMPLED | {"seconds_sample": 1.0, "top_p_mass": 0.9, "padding_sample": 0.25}, {"seconds_reward": 2.0})

@@ -11,6 +11,7 @@ import pytest
 
 from cluster.actors.in_process import LocalLearner, LocalPool
 from cluster.actors.job_info import JobInfo
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import JOB_CONFIG
 from cluster.commands.train import train_request, training
 from cluster.settings.tree import Settings
@@ -80,7 +81,7 @@ class Storage:
 
 async def said_of_two_steps(own: Callable[[], JobInfo]) -> list[str]:
     said: list[str] = []
-    entry = JobEntry(Settings(), 10, said.append, own)
+    entry = JobEntry(Settings(), 10, said.append, RetryPolicy(message_s=0), own)
     for step in (7, 8):
         entry.step(ROW | {"step": step})
         for _ in range(5):
@@ -96,8 +97,7 @@ async def test_a_run_goes_on_where_its_job_cannot_be_found(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.watch.job_entry.SECONDS_BETWEEN_MESSAGES", 0.0)
+async def test_the_list_of_jobs_is_written_beside_the_run(answers: bool) -> None:
     storage = Storage(answers)
     said = await said_of_two_steps(lambda: JobInfo(storage, "raysubmit_1"))
     if answers:
@@ -110,7 +110,7 @@ async def test_the_list_of_jobs_is_written_beside_the_run(answers: bool, monkeyp
 
 async def test_the_list_of_jobs_ends_with_the_last_step() -> None:
     storage = Storage(answers=True)
-    entry = JobEntry(Settings(), 10, print, lambda: JobInfo(storage, "raysubmit_1"))
+    entry = JobEntry(Settings(), 10, print, RetryPolicy(), lambda: JobInfo(storage, "raysubmit_1"))
     for step in (8, 9, 10):  # at once, so that the first alone is told meanwhile
         entry.step(ROW | {"step": step})
     await entry.finish(ENDING)

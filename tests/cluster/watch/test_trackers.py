@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cluster.actors.retry_policy import RetryPolicy
 from cluster.settings.tree import TrackerName
 from cluster.store.run_folder import read_settings
 from cluster.watch.trackers import services
@@ -314,7 +315,7 @@ async def test_a_tracker_that_fails_is_told_of_once_without_secrets(
 
 def test_trackers_that_take_nothing_hold_no_run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
-    monkeypatch.setattr("cluster.watch.trackers.monitor.LONGEST_CLOSE_S", 0.2)
+    monkeypatch.setattr(RetryPolicy, "of", lambda settings: RetryPolicy(tracker_close_s=0.2))
     monkeypatch.setattr(TensorBoard, "log", lambda *_: free.wait())
     monkeypatch.setattr(Moody, "log", lambda *_: free.wait())
     monkeypatch.setitem(services.TRACKERS, "mlflow", lambda *_: Moody())
