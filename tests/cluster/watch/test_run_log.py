@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.actors.in_process import LocalLearner, LocalPool
+from cluster.actors.in_process import InProcess, InProcessLearner, InProcessRecords, InProcessRewards, InProcessSampler
 from cluster.actors.job_info import JobInfo
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import JOB_CONFIG
@@ -54,12 +54,13 @@ def test_what_fails_to_close_keeps_nothing_else_open(
         closed.append(type(part))
         raise RuntimeError("stuck")
 
-    for part in (LocalPool, LocalLearner, Trackers, Prometheus, Terminal):
+    for part in (InProcess, Trackers, Prometheus, Terminal):
         monkeypatch.setattr(part, "close", failing)
     flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
     with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):
         pass
-    assert closed == [LocalPool, LocalPool, LocalLearner, Trackers, Prometheus, Terminal]
+    actors = [InProcessLearner, InProcessRecords, InProcessRewards, InProcessSampler]
+    assert closed == [*actors, Trackers, Prometheus, Terminal]
 
 
 class Storage:
