@@ -14,7 +14,10 @@ from tests.rollout.tiny_causal import causal_policy
 
 @pytest.fixture(params=["fid", "llama"])
 def policy(request, tmp_path):
-    return tiny_policy() if request.param == "fid" else causal_policy(tmp_path, request.param)
+    """Made by its own constructor: a copy would hide what is bound to the original."""
+    if request.param == "fid":
+        return FidPolicy(tiny_policy().model, tiny_policy().tokenizer, SETTINGS)
+    return causal_policy(tmp_path, request.param)
 
 
 def restored(distinct, places):
