@@ -37,7 +37,7 @@ def flags_of(model: type[BaseModel], only: Collection[str] | None = None, defaul
         value = default or ("none" if field.default == () else field.default)
         shown = "" if value is None or field.is_required() else f" [{value}]"
         if field.annotation is bool and "." not in name:
-            flags.append(Flag(name, f"{field.description}", is_switch=True, is_dashed=True))
+            flags.append(Flag(name, field.description or "", is_switch=True, is_dashed=True))
         else:
             flags.append(Flag(name, f"{field.description}{shown}"))
     return flags

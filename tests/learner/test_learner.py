@@ -27,6 +27,13 @@ def without_memory(metrics):
     return replace(metrics, peak_memory_mb=0.0)
 
 
+def restored_from(folder, of_stage, **settings):
+    """A learner that began with another policy."""
+    learner = Learner(tiny_policy(1), LearnerSettings(**settings), ROLLOUT, SETTINGS, {})
+    learner.restore(folder, of_stage)
+    return learner
+
+
 def test_learning_rate_rises_to_its_peak_and_falls_to_a_tenth():
     # steps 11 to 22: four of warm-up, the peak at 15, then 7 more down to 0.1
     rates = [stage().lr_at(step) for step in range(11, 23)]
@@ -201,8 +208,7 @@ def test_a_restored_learner_goes_on_bit_for_bit(of_stage, tmp_path):
     for step in (1, 2):
         learner.update(batches[step - 1], step)
     learner.save(tmp_path)
-    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path, of_stage)
+    restored = restored_from(tmp_path, of_stage)
     assert (restored.weights().values == learner.weights().values).all()
     for step in (3, 4):
         expected, advantages = learner.update(batches[step - 1], step)
@@ -216,8 +222,7 @@ def test_a_learner_saved_before_its_first_update_is_restored(tmp_path):
     learner = new_learner(RL)
     groups = groups_of(learner)
     learner.save(tmp_path)
-    restored = Learner(tiny_policy(1), LearnerSettings(), ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path, RL)
+    restored = restored_from(tmp_path, RL)
     assert without_memory(restored.update(groups, 1)[0]) == without_memory(learner.update(groups, 1)[0])
 
 
@@ -226,8 +231,7 @@ def test_a_restored_reference_does_not_need_the_folder_it_came_from(tmp_path):
     learner = new_learner(RL, reference_path=str(tmp_path / "reference"))
     learner.save(tmp_path / "saved")
     (tmp_path / "reference").rename(tmp_path / "gone")
-    restored = Learner(tiny_policy(), learner.settings, ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path / "saved", RL)
+    restored = restored_from(tmp_path / "saved", RL, reference_path=str(tmp_path / "reference"))
     assert (restored.reference.weights(torch.float32) == learner.reference.weights(torch.float32)).all()
 
 
@@ -350,12 +354,9 @@ def test_the_coefficient_is_adapted_saved_and_restored(tmp_path):
     learner.update(groups, 2)
     assert learner.algorithm.kl_coef == pytest.approx(0.5 * 0.98 * 1.02)
     learner.save(tmp_path)
-    restored = Learner(tiny_policy(1), learner.settings, ROLLOUT, SETTINGS, {})
-    restored.restore(tmp_path, RL)
+    restored = restored_from(tmp_path, RL, kl_target=1e-9, kl_coef=0.5)
     assert restored.algorithm.kl_coef == learner.algorithm.kl_coef
-    told_another = Learner(tiny_policy(1), LearnerSettings(kl_target=1e-9, kl_coef=0.9), ROLLOUT, SETTINGS, {})
-    told_another.restore(tmp_path, RL)
-    assert told_another.algorithm.kl_coef == 0.9
+    assert restored_from(tmp_path, RL, kl_target=1e-9, kl_coef=0.9).algorithm.kl_coef == 0.9
     (tmp_path / "learner.json").write_text("{}")
     with pytest.raises(CheckpointError, match="learner.json: cannot be read"):
         restored.restore(tmp_path, RL)
@@ -410,8 +411,7 @@ def test_rewards_may_be_normalised_one_by_one():
 
 
 def test_reinforce_needs_no_group():
-    learner = Learner(tiny_policy(), LearnerSettings(loss="reinforce", baseline="batch"), ROLLOUT, SETTINGS, {})
-    learner.begin(RL)
+    learner = new_learner(RL, loss="reinforce", baseline="batch")
     groups = [replace(g, responses=g.responses[:1], rewards=g.rewards[:1]) for g in groups_of(new_learner(RL))]
     groups = [replace(g, reward_parts={"f1": g.rewards}) for g in groups]
     metrics, advantages = learner.update(groups, 1)
@@ -431,8 +431,7 @@ def test_cut_responses_pay_their_kl_though_they_are_masked():
 
 
 def test_passes_from_the_first_that_is_not_finite_on_are_left_out():
-    learner = Learner(tiny_policy(), LearnerSettings(passes=3), ROLLOUT, SETTINGS, {})
-    learner.begin(replace(RL, lr=1e38))
+    learner = new_learner(replace(RL, lr=1e38), passes=3)
     metrics, _ = learner.update(groups_of(new_learner(RL)), 1)
     assert metrics.skipped == 1 and len(metrics.skipped_prompts) == 4
     assert {int(state["step"]) for state in learner.optimizer.state.values()} == {1}
