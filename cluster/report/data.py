@@ -55,6 +55,7 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
         "stages": stages(metrics),
         "steps": metrics[-1]["step"] if metrics else 0,
         "seconds": sum(row.get("seconds_step") or 0 for row in metrics),
+        "replaced": sum(row.get("restarts") or 0 for row in metrics),
         "curves": curves(with_incidents(metrics, failed)),
         "evaluations": [_with_short_reply(row) for row in shown],
         "evaluated": len(evaluations),

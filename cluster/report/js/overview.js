@@ -22,7 +22,7 @@ function head(top) {
     ["Held-out reward", peak ? `${formatted(first.reward)} → ${formatted(peak.reward)}` : "–",
       peak ? `${isKnown(floor?.reward) ? `constant reply ${formatted(floor.reward)}; ` : ""}best at step ${peak.step.toLocaleString("en")}` : ""],
     ["Held-out F1", peak ? `${formatted(first.f1)} → ${formatted(peak.f1)}` : "–", floor ? `constant reply ${formatted(floor.f1)}` : ""],
-    ["Actors replaced", total(known(run.curves.values.restarts)).toLocaleString("en"),
+    ["Actors replaced", run.replaced.toLocaleString("en"),
       run.failed ? `${count(run.failed, "prompt")} failed` : ""],
   ];
   add(top, element("dl", { class: "facts" }, facts.map(([name, value, aside]) =>
@@ -116,6 +116,6 @@ function chartsOf(view, wanted) {
     ({ steps, border, exact: curve.exact, dots: curve.section === "Incidents", values: places.map((i) => (run.curves.values[curve.key] ?? [])[i] ?? null) }));
   const drawn = wanted.filter((curve) => shown(curve).some((one) => known(one.values).length));
   return [starts.size > 1 ? soft("Steps are counted from the beginning of the stage, which the runs began at different steps.") : null,
-    [...new Set(drawn.map((curve) => curve.section))].map((name) => [element("h3", {}, name), element("div", { class: "charts" },
+    [...new Set(drawn.map((curve) => curve.section))].map((name) => [name === "Incidents" ? null : element("h3", {}, name), element("div", { class: "charts" },
       drawn.filter((curve) => curve.section === name).map((curve) => chart(curve.title, curve.about, shown(curve), domain)))])];
 }
