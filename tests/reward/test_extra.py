@@ -1,6 +1,7 @@
 import asyncio
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -164,6 +165,13 @@ def test_what_is_kept_open_between_calls_meets_the_same_loop(extra_of):
     loaded.measure(GROUPS)
     loaded.measure(GROUPS)
     assert len(loops) == 6 and len(set(loops)) == 1
+
+
+def test_threads_may_take_turns_in_measuring(extra_of):
+    loaded = LoadedReward(extra_of(lengths_later))
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as thread:
+            assert [row.tolist() for row in thread.submit(loaded.measure, GROUPS).result()] == LENGTHS
 
 
 def test_a_plain_function_may_run_a_loop_of_its_own_beside_awaited_ones(monkeypatch):
