@@ -75,7 +75,7 @@ def test_the_kl_of_a_response_is_summed_over_the_tokens_that_its_mask_counts():
     groups = [masked(GROUPS[1], [1, 0, 0, 1], [0, 1, 1, 1])]  # of log-probs -20 and -21
     [micro] = micro_batches(groups, counted_lengths(groups, mask_truncated=False), 1000, tiny_policy())
     reference = torch.tensor([[-20.5, 7.0, 7.0, -21.0], [7.0, -21.0, -22.0, -21.5]])
-    assert sequence_kl([micro], [reference], LearnerSettings(kl_estimator="k1")).tolist() == [0.5 + 1.0, 0.0 + 1.0 + 0.5]
+    assert sequence_kl([micro], [reference], "k1").tolist() == [0.5 + 1.0, 0.0 + 1.0 + 0.5]
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,8 @@ def test_the_settings_passages_are_opened_and_searched_with_their_query(passages
 
 
 def test_passages_of_one_id_are_both_kept_and_said(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("lapdog"), "propagate", True)  # off where an actor's log was set up before
+    for name, value in (("propagate", True), ("disabled", False)):  # otherwise where actors were in this process before
+        monkeypatch.setattr(logging.getLogger("lapdog"), name, value)
     file = tmp_path / "p.jsonl"
     file.write_text('{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n')
     corpus = Corpus.open(file, tmp_path / "cache")
