@@ -4,6 +4,7 @@ A group stays where it was made; the driver holds a `GroupRef` and passes it on.
 monitors show of its role.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,16 @@ class ActorHandles:
     @property
     def restarts(self) -> int:
         return sum(port.restarts for port in self.roles.values())
+
+    def start(self) -> None:
+        """All but the learner, which is awaited."""
+        for port in (self.samplers, self.rewards, self.records, self.nodes):
+            if port is not None:
+                port.start()
+
+    def close(self) -> None:
+        """The watch first: it would replace what is closed."""
+        with contextlib.ExitStack() as parts:  # the last first
+            for port in (self.samplers, self.rewards, self.records, self.learner, self.nodes):
+                if port is not None:
+                    parts.callback(port.close)

@@ -46,7 +46,7 @@ class Pipeline:
     were scored, are all equal (DAPO, arXiv:2503.14476). Their prompts are tried once more at the end of their epoch, and then
     trained on as they are.
 
-    failed: prompts that could not be answered and that nobody has taken note of; others take their place.
+    failed: prompts that could not be answered, until somebody takes note of them; others take their place.
     """
 
     client: RolloutClient
@@ -117,6 +117,10 @@ class Pipeline:
     def give_back(self, batch: Batch) -> None:
         """Have the groups of a batch that are lost made again: `batch()` then returns it as it was."""
         self._given_back = batch
+
+    def take_failed(self) -> list[FailedPrompt]:
+        failed, self.failed = self.failed, []
+        return failed
 
     def made_ahead(self) -> list[GroupRef]:
         """Groups that are finished and not yet trained on."""

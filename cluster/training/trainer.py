@@ -48,7 +48,7 @@ class Trainer:
         counts: dict[File, int] = {"train": len(inputs.train), "valid": len(inputs.valid)}
         self.failed_prompts = FailedPrompts(folder, settings.cluster.max_failed_prompts, counts, self.run_log.event)
         self.held_out = HeldOut(settings, inputs, folder, self.actors, self.snapshots)
-        self.run_log.watch(self.actors, self._queues, self.failed_prompts)
+        self.run_log.watch(self.actors, lambda: self.pipeline.queues if self.pipeline else {}, self.failed_prompts)
         self.state = RunState()
         self.stop: Stop | None = None
         self.pipeline: Pipeline | None = None
@@ -79,9 +79,7 @@ class Trainer:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
-        for port in (self.actors.samplers, self.actors.rewards, self.actors.records, self.actors.nodes):
-            if port is not None:
-                port.start()
+        self.actors.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():
             await self._start_learner()
@@ -131,7 +129,7 @@ class Trainer:
         self._step_started = self._step_started or time.perf_counter()  # a batch may have to be made again
         pipeline.admit()
         while (batch := await pipeline.batch()) is None:
-            self._leave_out_failed(self.state.step + 1)
+            self.failed_prompts.add("train", self.state.step + 1, pipeline.take_failed())
         return batch
 
     async def update(self, batch: Batch) -> None:
@@ -186,13 +184,10 @@ class Trainer:
         """End what this run started."""
         with contextlib.ExitStack() as parts:  # the last first
             parts.callback(self.run_log.close)
-            for port in self.actors.roles.values():
-                parts.callback(port.close)
+            parts.callback(self.actors.close)
             if self.pipeline is not None:
                 parts.callback(self.pipeline.cancel)
             parts.callback(self.held_out.close)
-            if self.actors.nodes is not None:
-                parts.callback(self.actors.nodes.close)
 
     def _pipeline(self) -> Pipeline:
         assert self.pipeline is not None, "begin() comes first"
@@ -202,9 +197,6 @@ class Trainer:
         """Of the last step, or the first."""
         stages = self.settings.stages()
         return next((stage for stage in stages if stage.name == self.state.stage), stages[0])
-
-    def _queues(self) -> dict[str, int]:
-        return self.pipeline.queues if self.pipeline is not None else {}
 
     async def _start_learner(self) -> None:
         await self.actors.learner.start()
@@ -235,7 +227,7 @@ class Trainer:
         pipeline = self._pipeline()
         self.state.constant_reply = await self.held_out.constant_reply()
         ready = pipeline_state.note_position(pipeline, self.state)
-        self._leave_out_failed(self.state.step)  # who resumes from here must not meet them again
+        self.failed_prompts.add("train", self.state.step, pipeline.take_failed())  # a resume must not meet them again
 
         async def write(folder: Path) -> None:
             await self.actors.learner.save(folder)
@@ -243,10 +235,6 @@ class Trainer:
 
         with self.run_log.timing("save"):
             await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
-
-    def _leave_out_failed(self, step: int) -> None:
-        failed, self._pipeline().failed = self._pipeline().failed, []
-        self.failed_prompts.add("train", step, failed)
 
     def _record(self, stage: Stage, batch: Batch, update: UpdateCall) -> None:
         seconds, self._step_started = time.perf_counter() - (self._step_started or 0.0), None
