@@ -150,12 +150,6 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _something_can_be_retrieved(self) -> "Settings":
-        if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
-            raise ValueError("data.train: data.valid and data.passages need training examples beside them; give data.train")
-        return self
-
-    @model_validator(mode="after")
     def _adapters_have_a_model(self) -> "Settings":
         lora = self.policy.lora
         if lora.rank and self.policy.path is None:
@@ -164,6 +158,8 @@ class Settings(Section):
 
     def check_changes_have_effect(self) -> None:
         """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
+        if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
+            raise SettingsError("data.train: data.valid and data.passages need training examples beside them; give data.train")
         for place, section, names, effective, cause in self._conditions():
             for name in names if not effective else ():
                 value, default = getattr(section, name), type(section).model_fields[name].default

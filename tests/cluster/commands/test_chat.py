@@ -15,8 +15,8 @@ import pytest
 
 from cluster.commands.chat import HELP
 from launch import main
-from rollout.sampler import Sampler
-from rollout.types import Group, Mode, Prompt, Version
+from rollout.sampler import SampledGroups, Sampler
+from rollout.types import Mode, Prompt, Version
 from tests.cluster.runs import ROOT, rows
 
 
@@ -44,13 +44,13 @@ def test_turns_are_kept_in_the_form_of_the_data(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[str] = []
-    groups = Sampler.groups
+    sample = Sampler.sample
 
-    def listening(self: Sampler, prompts: list[Prompt], mode: Mode, version: Version) -> list[Group]:
+    def listening(self: Sampler, prompts: list[Prompt], mode: Mode, version: Version) -> SampledGroups:
         asked.extend(prompt.question for prompt in prompts)
-        return groups(self, prompts, mode, version)
+        return sample(self, prompts, mode, version)
 
-    monkeypatch.setattr(Sampler, "groups", listening)
+    monkeypatch.setattr(Sampler, "sample", listening)
     typed = "hi there\n\nand you ?\n/reset\nhello\n/quit\nnever read\n"
     persona = ("--persona", "i own two cats.", "--history", 2)
     assert answered(monkeypatch, typed, "--checkpoint", finished_run, *persona) == 0
