@@ -47,7 +47,7 @@ def evaluate(argv: Sequence[str]) -> None:
     opened = open_policy(options.checkpoint, values, options.config, options.passages)
     settings, state = opened.settings, opened.state
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
-    settings = settings.with_values(cluster=without_learner)
+    settings = settings.model_copy(update={"cluster": without_learner})
     prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
     check_retrieval(settings, prompts)
     with session(settings, "evaluate") as shares:

@@ -52,8 +52,8 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     elif (folder / EXPORTED_SETTINGS).is_file():
         values = read_yaml(folder / EXPORTED_SETTINGS, Settings) | values
     settings = build(Settings, values).as_used()
-    if passages is not None:
-        settings = settings.with_values(data=settings.data.with_values(passages=absolute(passages)))
+    data = settings.data if passages is None else settings.data.with_values(passages=absolute(passages))
     path = str(folder / "policy") if state is not None else str(folder)
-    settings = settings.with_values(policy=with_family_templates(path, settings.policy))
-    return PolicySource(folder, path, state, settings)
+    policy = with_family_templates(path, settings.policy)
+    untrained = settings.model_copy(update={"data": data, "policy": policy})  # passages without training data are no mistake
+    return PolicySource(folder, path, state, untrained)

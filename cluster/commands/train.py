@@ -120,7 +120,7 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     settings = settings.with_values(run_dir=path).as_used()
     check_models_rewards_and_trackers(settings)
     policy = with_family_templates(settings.policy.path, settings.policy)
-    settings = settings.model_copy(update={"policy": policy})
+    settings = settings.with_values(policy=policy)
     if on_demo:
         return with_demo(settings, RunFolder(path).data), None
     return settings, load_inputs(settings)

@@ -80,7 +80,7 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
 
 def with_demo(settings: Settings, folder: Path) -> Settings:
     """The settings with the embedded demo's files, which `make_demo` writes."""
-    return settings.model_copy(update={"data": settings.data.model_copy(update=_demo_files(folder))})
+    return settings.with_values(data=settings.data.with_values(**_demo_files(folder)))
 
 
 def is_demo(settings: Settings, folder: Path) -> bool:
