@@ -6,7 +6,8 @@ function incidents(place) {
   if (happened.length) add(place, chartsOf("all", happened));
   for (const [i, run] of RUNS.entries()) {
     if (COMPARED) add(place, element("h3", { class: "name" }, named(i)));
-    add(place, run.events.length ? eventTable(run) : soft("No events: no actor was replaced and no prompt failed."));
+    if (run.events.length) add(place, eventTable(run));
+    else if (!happened.length) add(place, soft("None: no actor was replaced and no prompt failed."));
   }
 }
 function eventTable(run) {

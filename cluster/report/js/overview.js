@@ -112,8 +112,10 @@ function chartsOf(view, wanted) {
     return { run, places, steps: places.map((i) => run.curves.steps[i] - before), border: run.stages.rl && run.stages.rl[0] - before };
   });
   const domain = bounds(runs.flatMap((one) => one.steps));
-  const shown = (curve) => runs.map(({ run, places, steps, border }) =>
-    ({ steps, border, exact: curve.exact, dots: curve.section === "Incidents", values: places.map((i) => (run.curves.values[curve.key] ?? [])[i] ?? null) }));
+  const shown = (curve) => runs.map(({ run, places, steps, border }) => {
+    const values = places.map((i) => (run.curves.values[curve.key] ?? [])[i] ?? null);
+    return { steps, border, exact: curve.exact, values, ...(curve.section === "Incidents" ? { dots: true, floor: 0 } : {}) };
+  });
   const drawn = wanted.filter((curve) => shown(curve).some((one) => known(one.values).length));
   return [starts.size > 1 ? soft("Steps are counted from the beginning of the stage, which the runs began at different steps.") : null,
     [...new Set(drawn.map((curve) => curve.section))].map((name) => [name === "Incidents" ? null : element("h3", {}, name), element("div", { class: "charts" },
