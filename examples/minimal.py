@@ -1,6 +1,6 @@
 """The whole algorithm in one process, without Ray: what `launch.py train` does, one call after the other.
 
-    python -m examples.minimal
+python -m examples.minimal
 """
 
 import tempfile

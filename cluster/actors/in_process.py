@@ -4,8 +4,10 @@ Benchmarks and tests hand in objects of their own where these ports take an acto
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,32 +60,42 @@ class InProcessSampler(InProcess):
 
 
 class InProcessRewards(InProcess):
-    """own: actors of those extra rewards that would have a pool of their own."""
+    """In a thread of its own, where a user's reward may run an event loop. What it raises keeps its traceback, which ends the
+    run: it is what a debugger is asked for. own: actors of those extra rewards that would have a pool of their own."""
 
     def __init__(self, make: Callable[[], Any], own: Sequence[InProcess] = ()):
         super().__init__(make)
-        self._own = own
+        self._own, self._thread = own, ThreadPoolExecutor(1, "rewards")
 
     def start(self) -> None:
-        super().start()
-        for each in self._own:
-            each.start()
+        with users_traceback():
+            for start in (super().start, *(each.start for each in self._own)):
+                self._thread.submit(start).result()
 
     async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
-        """In a thread, where a user's reward may run an event loop. What it raises keeps its traceback, which ends the run: it
-        is what a debugger is asked for."""
-        try:
-            report, *scored = await asyncio.to_thread(self._score, [group.reference for group in groups])
-        except RewardError as error:
-            if error.__cause__ is None:  # it returned something else than numbers
-                raise
-            raise error.__cause__ from None
+        with users_traceback():
+            made = [group.reference for group in groups]
+            report, *scored = await asyncio.get_running_loop().run_in_executor(self._thread, self._score, made)
         parts = zip(groups, scored, report.reward_ranges, strict=True)
         return ScoredCall(tuple(replace(group, reference=new, reward_range=range) for group, new, range in parts), report)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _score(self, groups: Sequence[Any]) -> Any:
         measured = [each.actor.measure(*groups)[1] for each in self._own]
         return self.actor.score(len(groups), *groups, *measured)
+
+
+@contextlib.contextmanager
+def users_traceback() -> Iterator[None]:
+    """Raise what a user's reward raised in place of our line about it; where it returned something wrong, there is none."""
+    try:
+        yield
+    except RewardError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
 
 
 class InProcessRecords(InProcess):
