@@ -47,6 +47,7 @@ def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NO
 
     Raises ClusterError if it cannot be reached or is too small.
     """
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # a call's error is met at its first result, not at each
     if ray.is_initialized():  # the caller's own, as in a notebook
         yield _shares(settings)
         return
