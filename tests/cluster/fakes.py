@@ -11,8 +11,10 @@ from cluster.actors.pool import Pool
 
 
 class SimulatedTimeLoop(asyncio.SelectorEventLoop):
-    """Its time stands still while there is something to do, then jumps to the next timer. Raises RuntimeError where all wait for
-    ever."""
+    """Its time stands still while there is something to do, then jumps to the next timer.
+
+    Raises RuntimeError where there is none: all would wait for ever.
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -34,8 +36,8 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class FakeHandle:
-    """An actor that is a plain object. It answers at once, unless it `is_held`, and tells its name unless `answers` holds a function
-    of this method. error: what its methods raise, start_error: what `ready` does. Its references are futures."""
+    """An actor that is a plain object. It answers soon, unless it `is_held`, and tells its name unless `answers` holds a
+    function of this method. error: what its methods raise, start_error: what `ready` does. Its references are futures."""
 
     def __init__(self, name: str = "0", node: str = "node", **answers: Callable[..., Any]):
         self.name, self.node, self.answers = name, node, answers
@@ -72,33 +74,29 @@ class FakeHandle:
     def die(self) -> None:
         """As with its process: all calls meet it, those under way and those to come."""
         self.is_dead = True
-        self._end(lambda reference, answer: reference.set_exception(ActorDiedError()))
+        for reference in list(self.under_way):
+            _settle(reference, ActorDiedError())
 
     def answer(self) -> None:
         """Let go what it held back."""
         self.is_held, self.has_place, self.loads = False, True, True
         if not self.is_frozen:
-            self._end(_settle)
+            for reference, answer in list(self.under_way.items()):
+                _settle(reference, answer)
 
     def _reference(self, answer: Any, waits: bool) -> "asyncio.Future[Any]":
-        reference: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if self.is_dead:
-            _settle(reference, ActorDiedError())
-        elif waits or self.is_frozen:
-            self.under_way[reference] = answer
-            reference.add_done_callback(lambda ended: self.under_way.pop(ended, None))
-        else:
-            _settle(reference, answer)
+        loop = asyncio.get_running_loop()
+        reference: asyncio.Future[Any] = loop.create_future()
+        self.under_way[reference] = answer
+        reference.add_done_callback(lambda ended: self.under_way.pop(ended, None))
+        if self.is_dead or not (waits or self.is_frozen):
+            loop.call_soon(_settle, reference, ActorDiedError() if self.is_dead else answer)
         return reference
-
-    def _end(self, how: "Callable[[asyncio.Future[Any], Any], None]") -> None:
-        ended, self.under_way = self.under_way, {}
-        for reference, answer in ended.items():
-            if not reference.done():
-                how(reference, answer)
 
 
 def _settle(reference: "asyncio.Future[Any]", answer: Any) -> None:
+    if reference.done():
+        return
     if not isinstance(answer, Exception):
         reference.set_result(answer)
         return

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from cluster.actors.autoscaler import Autoscaler, samplers_that_fit
 from cluster.actors.learner_client import LearnerClient
 from cluster.actors.pool import Pool
@@ -11,6 +13,8 @@ from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import Shares
 from cluster.settings.tree import ClusterSettings
 from tests.cluster.fakes import FakeCluster, FakeHandle, work
+
+pytestmark = pytest.mark.simulated_time
 
 SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.0}, reward={"CPU": 0.5})
 POLICY = RetryPolicy(make_room_s=30)
@@ -25,7 +29,7 @@ def settings(**values: Any) -> ClusterSettings:
 
 
 class Followed:
-    """An autoscaler of one sampler, two reward actors and two of an extra reward's own, and a learner. events: told by it alone."""
+    """An autoscaler of a sampler, two reward actors, two of an extra reward's own, and a learner. events: told by it alone."""
 
     def __init__(self, learner: FakeHandle | None = None):
         self.events: list[str] = []

@@ -14,6 +14,8 @@ from rollout.errors import ClusterError, LapdogError, PolicyError
 from rollout.types import Version
 from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task
 
+pytestmark = pytest.mark.simulated_time
+
 
 async def started(handle: FakeHandle) -> LearnerClient:
     def spawn(name: str, *, avoid: Collection[str]) -> FakeHandle:

@@ -13,6 +13,8 @@ from cluster.actors.retry_policy import RetryPolicy
 from rollout.errors import ClusterError, DataError
 from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task, work
 
+pytestmark = pytest.mark.simulated_time
+
 
 def pool_of(cluster: FakeCluster, size: int, policy: RetryPolicy | None = None, slots: int = 1) -> Pool:
     """A pool of so many replicas, which it has begun to start."""
@@ -94,14 +96,27 @@ async def test_what_is_still_starting_goes_first() -> None:
     assert sorted([await work(pool), await work(pool)]) == ["0", "1"] and cluster.living == ["0", "1"]
 
 
-async def test_a_pool_resized_while_it_starts_ends_at_the_size_that_was_asked_for_last() -> None:
+@pytest.mark.parametrize("sizes", [(4, 1, 3), (4, 2, 1)])
+async def test_a_pool_resized_while_it_starts_ends_at_the_size_that_was_asked_for_last(sizes: tuple[int, ...]) -> None:
     cluster = FakeCluster()
     pool = pool_of(cluster, 2)
-    for size in (4, 1, 3):
+    for size in sizes:
         pool.resize(size)
-    await work(pool)
     await asyncio.sleep(1)
-    assert pool.states == {"starting": 0, "idle": 3, "busy": 0} and len(cluster.living) == 3
+    assert pool.states == {"starting": 0, "idle": sizes[-1], "busy": 0} and len(cluster.living) == sizes[-1]
+    assert await work(pool)
+
+
+async def test_a_busy_replica_that_was_to_go_is_not_replaced_if_it_is_lost() -> None:
+    cluster = FakeCluster(starts_held("0", "1"))
+    pool = await started(cluster, 2)
+    calls = begun(pool, 2)
+    await asyncio.sleep(1)
+    pool.resize(1)
+    cluster.handles[0].die()
+    await asyncio.sleep(1)
+    cluster.handles[1].answer()
+    assert await asyncio.gather(*calls) == ["1", "1"] and len(cluster.handles) == 2
 
 
 async def test_a_replacement_keeps_away_from_the_node_of_the_lost_replica_for_a_while() -> None:

@@ -22,6 +22,8 @@ POLICY = RetryPolicy()
 LONG_S = 1000 * POLICY.call_deadline_s  # for whatever is under way
 REFUSED, BROKEN, LOST = DataError("a.jsonl:3: is empty"), OSError("bad disk"), ObjectLostError("ab" * 28, None, "")
 MET = {"refused": raised_by_the_task(REFUSED), "broken": raised_by_the_task(BROKEN), "inputs lost": LOST}
+QUIET = 30
+TURNS = st.sampled_from([QUIET, 0, 1, 2])  # of the loop, before the next thing happens
 STARTS = ["dies", "dies loading", "finds no place", "freezes loading", "takes a while", "refuses"]
 
 
@@ -49,7 +51,7 @@ class PoolHistory(RuleBasedStateMachine):
         self.is_over = False
 
     def do(self, what: Callable[[], Any], turns: int = 0) -> Any:
-        """In the loop, which then takes so many turns."""
+        """In the loop, which then takes so many turns; after `QUIET` of them all waits for the next thing that happens."""
 
         async def run() -> Any:
             done = what()
@@ -57,12 +59,24 @@ class PoolHistory(RuleBasedStateMachine):
                 await asyncio.sleep(0)
             return done
 
-        return self.loop.run_until_complete(run())
+        done = self.loop.run_until_complete(run())
+        if turns == QUIET:
+            self.no_slot_is_wasted()
+        return done
+
+    def no_slot_is_wasted(self) -> None:
+        states = self.pool.states
+        if not states["starting"] and sum(states.values()) <= self.pool.size:
+            ready = [len(self.references(handle)) for handle in self.cluster.handles if not handle.kills]
+            waiting = sum(not call.task.done() for call in self.calls) - sum(ready)
+            assert waiting == 0 or min(ready) == self.slots, f"{waiting} calls wait while slots are free: {ready}"
 
     def prepare(self, handle: FakeHandle) -> None:
         handle.answers["work"] = partial(self.work, handle)
         handle.is_held = not self.is_over
         start = self.starts.popleft() if self.starts and not self.is_over else ""
+        if start == "refuses" and not self.may_fail:
+            start = ""
         handle.is_dead = start == "dies"
         handle.has_place = start != "finds no place"
         handle.loads = start not in ("dies loading", "freezes loading", "takes a while")
@@ -110,68 +124,78 @@ class PoolHistory(RuleBasedStateMachine):
         call.task = asyncio.create_task(self.pool.call(lambda actor: [actor.work.remote(call)], attempts))
         return call
 
-    @initialize(size=st.integers(1, 4), slots=st.integers(1, 3), starts=st.lists(st.sampled_from(STARTS), max_size=2))
-    def start(self, size: int, slots: int, starts: list[str]) -> None:
-        self.slots, self.starts = slots, deque(starts)
+    @initialize(
+        size=st.integers(1, 3),
+        slots=st.integers(1, 3),
+        starts=st.lists(st.sampled_from(STARTS), max_size=2),
+        may_fail=st.sampled_from([False, False, False, True]),
+    )
+    def start(self, size: int, slots: int, starts: list[str], may_fail: bool) -> None:
+        self.slots, self.starts, self.may_fail = slots, deque(starts), may_fail
         self.pool = Pool("worker", self.cluster.spawn, size, POLICY, self.cluster.events.append, slots)
         self.do(self.pool.start)
 
-    @rule(attempts=st.sampled_from([1, 3]), calls=st.integers(1, 4))
-    def call(self, attempts: int, calls: int) -> None:
-        self.do(lambda: [self.begin(attempts) for _ in range(calls)])
+    @precondition(lambda self: sum(not call.task.done() for call in self.calls) < 12)
+    @rule(attempts=st.sampled_from([1, 3]), calls=st.integers(1, 8), turns=TURNS)
+    def call(self, attempts: int, calls: int, turns: int) -> None:
+        self.do(lambda: [self.begin(attempts) for _ in range(calls)], turns)
 
-    @rule(turns=st.integers(1, 9))
-    def go_on(self, turns: int) -> None:
-        self.do(lambda: None, turns)
-
-    @rule(seconds=st.sampled_from([0.5, 5.0, 60.0, POLICY.start_deadline_s, POLICY.call_deadline_s]))
+    @rule(seconds=st.sampled_from([0.1, 0.1, 0.1, 5.0, 60.0, POLICY.start_deadline_s, POLICY.call_deadline_s]))
     def time_passes(self, seconds: float) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
+        self.no_slot_is_wasted()
 
     @precondition(lambda self: self.under_way)
-    @rule(data=st.data())
-    def answer(self, data: st.DataObject) -> None:
-        call, reference = data.draw(st.sampled_from(self.under_way))
-        call.is_answered = True
-        reference.set_result(call)
+    @rule(data=st.data(), is_the_last=st.booleans(), turns=TURNS)
+    def answer(self, data: st.DataObject, is_the_last: bool, turns: int) -> None:
+        """Some that actors give, perhaps just before one of them dies."""
+        for call, reference in data.draw(st.lists(st.sampled_from(self.under_way), min_size=1, max_size=2, unique=True)):
+            call.is_answered = True
+            reference.set_result(call)
+        if is_the_last:
+            call.asked[-1].die()
+        self.do(lambda: None, turns)
 
     @precondition(lambda self: self.under_way)
-    @rule(data=st.data(), met=st.sampled_from(list(MET)))
-    def fail(self, data: st.DataObject, met: str) -> None:
+    @rule(data=st.data(), met=st.sampled_from(list(MET)), turns=TURNS)
+    def fail(self, data: st.DataObject, met: str, turns: int) -> None:
         call, reference = data.draw(st.sampled_from(self.under_way))
         call.met.append(met)
         reference.set_exception(MET[met])
+        self.do(lambda: None, turns)
 
     @precondition(lambda self: self.living)
-    @rule(data=st.data(), how=st.sampled_from(["dies", "freezes"]))
-    def lose(self, data: st.DataObject, how: str) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["dies", "freezes"]), turns=TURNS)
+    def lose(self, data: st.DataObject, how: str, turns: int) -> None:
         handle = data.draw(st.sampled_from(self.living))
         if how == "dies":
             handle.die()
         else:
             handle.is_frozen = True
+        self.do(lambda: None, turns)
 
-    @rule(node=st.sampled_from("ab"), dies=st.booleans(), is_noticed=st.booleans())
-    def node_leaves(self, node: str, dies: bool, is_noticed: bool) -> None:
+    @rule(node=st.sampled_from("ab"), dies=st.booleans(), is_noticed=st.booleans(), turns=TURNS)
+    def node_leaves(self, node: str, dies: bool, is_noticed: bool, turns: int) -> None:
         for handle in self.living:
             if handle.node == node and dies:
                 handle.die()
         if is_noticed:
-            self.do(lambda: self.pool.drop_nodes({"a", "b"} - {node}))
+            self.do(lambda: self.pool.drop_nodes({"a", "b"} - {node}), turns)
 
-    @rule(size=st.integers(1, 4))
-    def resize(self, size: int) -> None:
-        self.do(lambda: self.pool.resize(size))
+    @rule(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=2), turns=TURNS)
+    def resize(self, sizes: list[int], turns: int) -> None:
+        self.do(lambda: [self.pool.resize(size) for size in sizes], turns)
 
     @precondition(lambda self: any(not call.task.done() for call in self.calls))
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), turns=TURNS)
+    def cancel(self, data: st.DataObject, turns: int) -> None:
         call = data.draw(st.sampled_from([call for call in self.calls if not call.task.done()]))
         call.is_cancelled |= call.task.cancel()
+        self.do(lambda: None, turns)
 
     @rule(starts=st.lists(st.sampled_from(STARTS), min_size=1, max_size=3))
     def next_starts(self, starts: list[str]) -> None:
-        self.starts.extend(starts)
+        self.starts = deque(starts if self.may_fail else starts[:2])
 
     @invariant()
     def nothing_is_wrong(self) -> None:
@@ -196,14 +220,20 @@ class PoolHistory(RuleBasedStateMachine):
         for handle in self.living:
             handle.answer()
         self.time_passes(LONG_S)
+        states, size = self.pool.states, self.pool.size
         failure = self.probe()
+        assert failure or states == {"starting": 0, "idle": size, "busy": 0}, states
         for call in self.calls:
             assert call.task.done(), f"call {call.number} has no end"
             self.check_end(call, failure)
         if failure is None:
-            assert self.pool.states == {"starting": 0, "idle": self.pool.size, "busy": 0}
-            assert len([handle for handle in self.living if not handle.kills]) == self.pool.size
+            assert self.pool.states == {"starting": 0, "idle": size, "busy": 0}
+            assert len([handle for handle in self.living if not handle.kills]) == size
+        for handle in self.living:
+            handle.is_held = True
+        last = self.do(lambda: [self.begin(3) for _ in range(self.slots)], turns=QUIET)
         self.do(self.pool.close, turns=9)
+        self.do(lambda: [call.task.cancel() for call in last], turns=9)
         assert [handle.kills for handle in self.cluster.handles] == [1] * len(self.cluster.handles)
         self.nothing_is_wrong()
 
