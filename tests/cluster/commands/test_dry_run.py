@@ -34,7 +34,7 @@ from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.types import Version
-from tests.learner.test_memory import batch, kept_bytes
+from tests.learner.activations import batch, kept_bytes
 from tests.rollout import tiny, tiny_causal
 from tests.rollout.tiny_causal import save_causal
 

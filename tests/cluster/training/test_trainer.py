@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from cluster.store.checkpoint import Checkpoints
 from cluster.store.run_folder import read_settings
 from launch import main
 from rollout.data.dataset import PromptOrder, read_prompts
-from tests.cluster.runs import rows, without_clock
+from tests.cluster.runs import assert_same_weights, copy_as_of, policy_weights, rows, without_clock
 
 METRICS = """step incarnation stage epoch loss reward reward_std f1 rougeL bleu kl kl_coef kl_to_sampler
 clip_fraction corrected entropy ratio_p01 ratio_p50 ratio_p99 ratio_max grad_norm lr filtered
@@ -31,26 +30,6 @@ tokens finished version""".split()
 METRICS_DOC = (Path(__file__).parents[3] / "docs" / "run-folder.md").read_text().split("|---|---|")[1].split("##")[0]
 
 Train = Callable[..., Path]
-
-
-def policy_weights(run: Path, checkpoint: str = "latest") -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / checkpoint / "policy" / "model.safetensors")
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    for (name, a), (other_name, b) in zip(policy_weights(one).items(), policy_weights(other).items(), strict=True):
-        assert name == other_name and torch.equal(a, b)
-
-
-def copy_as_of(run: Path, target: Path, step: int) -> Path:
-    """The run as a kill at `step` could have left it: the newest checkpoint is older than the files."""
-    shutil.copytree(run, target, symlinks=True)
-    (target / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(run), str(target)))
-    Checkpoints(target / "checkpoints", keep=9).discard_after(step)
-    latest = target / "checkpoints" / "latest"
-    latest.unlink()
-    latest.symlink_to(f"step-{step}")
-    return target
 
 
 def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
