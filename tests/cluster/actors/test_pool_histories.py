@@ -184,7 +184,7 @@ class PoolHistory(RuleBasedStateMachine):
 
     @rule(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=2), turns=TURNS)
     def resize(self, sizes: list[int], turns: int) -> None:
-        self.do(lambda: [self.pool.resize(size) for size in sizes], turns)
+        self.do(lambda: list(map(self.pool.resize, sizes)), turns)
 
     @precondition(lambda self: any(not call.task.done() for call in self.calls))
     @rule(data=st.data(), turns=TURNS)

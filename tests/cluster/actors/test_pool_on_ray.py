@@ -65,8 +65,12 @@ async def test_calls_are_spread_over_the_replicas(new_pool: Callable[..., Pool])
     async with asyncio.timeout(60):
         while pool.states["idle"] < 2:
             await asyncio.sleep(0)
-    answers = await asyncio.gather(*(pool.call(lambda a, n=n: [a.doubled_by.remote(n)]) for n in range(10)))
-    doubled, processes = zip(*(answer for answer, _ in answers), strict=True)
+
+    async def doubled_by(number: int) -> tuple[int, int]:
+        answer, _ = await pool.call(lambda actor: [actor.doubled_by.remote(number)])
+        return answer
+
+    doubled, processes = zip(*await asyncio.gather(*map(doubled_by, range(10))), strict=True)
     assert list(doubled) == [2 * n for n in range(10)] and len(set(processes)) == 2
 
 
