@@ -113,11 +113,26 @@ class _RemoteMethods:
 
 
 class _RemoteMethod:
-    def __init__(self, handle: FakeHandle, name: str):
-        self._handle, self._name = handle, name
+    def __init__(self, handle: FakeHandle, name: str, num_returns: int | None = None):
+        self._handle, self._name, self._num_returns = handle, name, num_returns
 
-    def remote(self, *arguments: Any) -> "asyncio.Future[Any]":
-        return self._handle.call(self._name, *arguments)
+    def options(self, num_returns: int) -> "_RemoteMethod":
+        return _RemoteMethod(self._handle, self._name, num_returns)
+
+    def remote(self, *arguments: Any) -> Any:
+        """A reference, or so many where options asked for some: one to each part of the answer."""
+        reference = self._handle.call(self._name, *arguments)
+        if self._num_returns is None:
+            return reference
+        parts = [reference.get_loop().create_future() for _ in range(self._num_returns)]
+
+        def answered(whole: "asyncio.Future[Any]") -> None:
+            error = whole.exception()
+            for part, value in zip(parts, [error] * len(parts) if error else whole.result(), strict=True):
+                _settle(part, value)
+
+        reference.add_done_callback(answered)
+        return parts
 
 
 class FakeCluster:

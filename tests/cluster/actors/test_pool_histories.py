@@ -268,7 +268,7 @@ class PoolHistory(RuleBasedStateMachine):
 
 TestPoolHistory = PoolHistory.TestCase
 TestPoolHistory.settings = settings(
-    max_examples=300,
+    max_examples=400,
     stateful_step_count=40,
     derandomize=True,
     database=None,
