@@ -186,7 +186,7 @@ class Run:
         for file in (self.folder / "samples").glob("step-*.parquet"):
             rows = pq.read_table(file, columns=["epoch", "id"]).to_pylist()
             trained.update({(row["epoch"], row["id"]) for row in rows})
-        kept = {(epoch, id) for epoch, id, *_ in [*state.pending, *state.filtered, *state.ready]}
+        kept = {(each.epoch, each.id) for each in [*state.pending, *state.filtered, *(group.prompt for group in state.ready)]}
         prompts = len((self.folder / "data" / "train.jsonl").read_text().splitlines())
         taken = state.order["epoch"] * prompts + state.order["position"]
         return taken - len({*trained, *kept}), sum(count - 1 for count in trained.values()) + len(trained.keys() & kept)

@@ -1,4 +1,4 @@
-"""What the driver costs and how well it keeps its actors busy: the real pools and pipeline, actors that only wait.
+"""What the driver costs and how well it keeps its actors busy: real ports, client and pipeline, actors that only wait.
 
     python -m benchmarks.pipeline [--samplers 8 32 128 256] [--rounds 4]
 
@@ -23,9 +23,12 @@ import ray
 
 from cluster.actors.learner_client import LearnerClient
 from cluster.actors.pool import Pool
-from cluster.training.isolation import FailedPrompt
+from cluster.actors.pools import RewardPools, SamplerPool
+from cluster.actors.replica import RayHandle, Spawn
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.snapshots import SnapshotStore
 from cluster.training.pipeline import Pipeline
-from cluster.training.rollout_client import RolloutClient, Snapshot
+from cluster.training.rollout_client import RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import Prompt, SampleReport, ScoreReport, Version
@@ -34,7 +37,7 @@ PROMPTS_A_CALL, PROMPTS_A_STEP = 8, 64
 GROUPS_PER_SECOND = 80  # of all samplers together, however many
 FEWEST_GROUPS = 1024  # that a cost is averaged over
 SAMPLERS_AN_ACTOR = 64
-DEADLINE_S = 600.0
+POLICY = RetryPolicy(start_deadline_s=600.0, call_deadline_s=600.0)
 GROUP = np.zeros(1024, np.int32)  # about what eight short responses take
 
 
@@ -50,15 +53,16 @@ class Waiting:
     async def ready(self) -> None:
         pass
 
-    async def groups(self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
+    async def sample(self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
         await asyncio.sleep(self._seconds)
         return SampleReport(version=version, figures={}), *[GROUP for _ in prompts]
 
-    async def score(self, *groups: Any) -> tuple[Any, ...]:
-        return ScoreReport(reward_ranges=(1.0,) * len(groups), figures={}), *groups
+    async def score(self, count: int, *groups: Any) -> tuple[Any, ...]:
+        return ScoreReport(reward_ranges=(1.0,) * count, figures={}), *groups
 
-    async def update(self, *groups: Any) -> None:
+    async def update(self, step: int, samples: None, *groups: Any) -> tuple[None, float]:
         await asyncio.sleep(self._seconds)
+        return None, self._seconds
 
     async def weights(self) -> np.ndarray:
         return GROUP
@@ -103,58 +107,49 @@ async def flow(
     samplers: int, sampler_seconds: float, learner_seconds: float, groups: int, max_staleness: int
 ) -> tuple[float, float]:
     """Wall and driver CPU seconds from the first prompt admitted to the last group trained on."""
-    sampling = waiting_pool("sampler", samplers, sampler_seconds)
-    rewards = waiting_pool("reward actor", 2, 0.0)
-    learner = LearnerClient(lambda *_: actor(learner_seconds), DEADLINE_S, DEADLINE_S, print)
+    sampling = SamplerPool("sampler", waiting(sampler_seconds), samplers, POLICY, print)
+    rewards = RewardPools(Pool("reward actor", waiting(0.0), 2, POLICY, print), [], POLICY)
+    learner = LearnerClient(waiting(learner_seconds), POLICY, print)
     sampling.start()
     rewards.start()
     await learner.start()
-    while sampling.idle < samplers or rewards.idle < 2:
+    while sampling.states["idle"] < samplers or rewards.states["idle"] < 2:
         await asyncio.sleep(0.01)
     steps = math.ceil(groups / PROMPTS_A_STEP)
     prompts = [Prompt(id=str(i), question="q", answers=("a",)) for i in range(1000)]
-    stage = Stage(name="rl", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0)
+    snapshots = SnapshotStore(learner, Version(0, 0))
     pipeline = Pipeline(
-        source=RolloutClient(sampling, rewards, stage, Snapshot(Version(0, 0)), republish=lost),
+        client=RolloutClient(sampling, rewards, snapshots, "sample", POLICY),
+        stage=Stage(name="rl", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS_A_STEP, lr=1.0, lr_warmup_steps=0),
         order=PromptOrder(prompts, seed=0),
         prompts_per_call=PROMPTS_A_CALL,
         max_staleness=max_staleness,
         prompts_left=groups,
-        fail=failed,
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    for step in range(steps):
+    for step in range(1, steps + 1):
         pipeline.admit()
         batch = await pipeline.batch()
-        await learner.ask("update", *batch.references)
-        pipeline.trained(batch, learner.publish(Version(0, step + 1)))
+        assert batch is not None, pipeline.failed
+        await learner.update(step, None, batch.groups)
+        await snapshots.publish(Version(0, step))
+        pipeline.trained(batch)
     taken = time.perf_counter() - wall, time.process_time() - cpu
-    for closed in (sampling, rewards, learner):
-        closed.close()
+    for port in (sampling, rewards, learner):
+        port.close()
     return taken
 
 
-def waiting_pool(kind: str, size: int, seconds: float) -> Pool:
+def waiting(seconds: float) -> Spawn:
+    """Many replicas to an actor."""
     actors: list[Any] = []
 
-    def spawn(name: str, avoided: Collection[str]) -> Any:
+    def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
         if int(name) % SAMPLERS_AN_ACTOR == 0:
-            actors.append(actor(seconds))
-        return actors[-1]
+            actors.append(ray.remote(Waiting).options(num_cpus=0).remote(seconds))
+        return RayHandle(actors[-1])
 
-    return Pool(kind, spawn, size, DEADLINE_S, DEADLINE_S)
-
-
-def actor(seconds: float) -> Any:
-    return ray.remote(Waiting).options(num_cpus=0).remote(seconds)
-
-
-async def lost() -> Snapshot:
-    raise AssertionError("nothing is lost here")
-
-
-def failed(prompt: FailedPrompt) -> None:
-    raise prompt.error
+    return spawn
 
 
 if __name__ == "__main__":

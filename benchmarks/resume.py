@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.store.checkpoint import newest
-from tests.cluster.runs import rows, without_clock
+from cluster.store.records import Row
+from cluster.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 START_UP_KILLS = 0.25
+OF_THE_CLOCK = ("time", "seconds_", "tokens_per_s", "groups_per_s", "bytes_sync", "peak_memory_mb", "incarnation", "restarts")
 STEPS_A_KILL = 3  # that a run may go on until a kill meets it
 MOST_KILLS = 19
 RUN = {
@@ -57,7 +59,7 @@ def main() -> None:
         start_up_s = launch(["train", *flags, "--run_dir", str(undisturbed)], output, undisturbed)
         all_steps = steps(undisturbed)
         print(f"undisturbed: {all_steps} steps", flush=True)
-        step_s = statistics.median(row["seconds_step"] for row in rows(undisturbed / "metrics.jsonl"))
+        step_s = statistics.median(row["seconds_step"] for row in RunFolder(undisturbed).metric_rows())
         for kill, step in enumerate(sorted(rng.choices(range(all_steps - STEPS_A_KILL * options.kills), k=options.kills)), 1):
             moment = rng.uniform(0, start_up_s) if rng.random() < START_UP_KILLS else None
             launch(arguments(run, flags), output, run, Kill(step, moment, rng.uniform(0, step_s)))
@@ -114,9 +116,9 @@ def steps(run: Path) -> int:
 def compared(run: Path, other: Path) -> list[str]:
     """What differs between two finished runs."""
     different = []
-    if without_clock(run / "metrics.jsonl") != without_clock(other / "metrics.jsonl"):
+    if without_clock(RunFolder(run).metric_rows()) != without_clock(RunFolder(other).metric_rows()):
         different.append("metrics.jsonl")
-    if rows(run / "evaluations.jsonl") != rows(other / "evaluations.jsonl"):
+    if RunFolder(run).evaluation_rows() != RunFolder(other).evaluation_rows():
         different.append("evaluations.jsonl")
     checkpoints = [newest(folder / "checkpoints", print) for folder in (run, other)]
     [ours, theirs] = [checkpoint[0] for checkpoint in checkpoints if checkpoint is not None]
@@ -125,6 +127,11 @@ def compared(run: Path, other: Path) -> list[str]:
         if not (ours / name).is_file() or (ours / name).read_bytes() != file.read_bytes():
             different.append(str(name))
     return different
+
+
+def without_clock(rows: list[Row]) -> list[Row]:
+    """What does not depend on how fast the machine is or on what happened to the actors."""
+    return [{key: value for key, value in row.items() if not key.startswith(OF_THE_CLOCK)} for row in rows]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Imports point downwards only: launch, cluster, {learner, reward}, rollout."""
+"""Imports point downwards only: launch, the rooms of cluster, {learner, reward}, rollout; no test meets a benchmark."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,34 +14,67 @@ MAY_USE = {
     "reward": {"reward", "rollout"},
     "learner": {"learner", "rollout"},
     "cluster": {"cluster", "learner", "reward", "rollout"},
+    "benchmarks": {"benchmarks", "cluster", "learner", "reward", "rollout", "launch"},
+    "tests": {"tests", "cluster", "learner", "reward", "rollout", "launch"},
 }
-ENTRY = {"launch", "tests", "benchmarks"}  # what nothing below may know
-MODULES = sorted(path for package in MAY_USE for path in (ROOT / package).rglob("*.py"))
+ROOMS = ["settings", "actors", "store", "report", "watch", "training", "commands"]  # of cluster, each may use those before it
+ON_RAY = {f"{package}/actor.py" for package in ("rollout", "reward", "learner")} | {"cluster/watch/prometheus.py"}
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of all modules that the file imports, none of them relatively."""
+def of(*packages: str) -> list[str]:
+    """Their modules, as paths."""
+    return sorted(str(path.relative_to(ROOT)) for package in packages for path in (ROOT / package).rglob("*.py"))
+
+
+@functools.cache
+def imported(path: str) -> set[str]:
+    """Dotted names of what a file imports, of modules and from them, none of it relatively."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports relatively"
-            names.add(str(node.module).split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_its_own_package_and_lower_ones(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    assert imported(path) & (set(MAY_USE) | ENTRY) <= MAY_USE[package]
-    if package != "cluster" and path.name != "actor.py":
-        assert "ray" not in imported(path)
+def packages(path: str) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", of(*MAY_USE))
+def test_a_module_imports_its_own_package_and_lower_ones(path: str) -> None:
+    package = path.partition("/")[0]
+    may_use = MAY_USE[package] | ({"benchmarks"} if path.startswith("tests/benchmarks/") else set())
+    assert packages(path) & {*MAY_USE, "launch"} <= may_use
+
+
+@pytest.mark.parametrize("path", ["launch.py", *of("rollout", "reward", "learner", "cluster")])
+def test_ray_is_imported_where_actors_are_made_and_metrics_exported(path: str) -> None:
+    assert "ray" not in packages(path) or path in ON_RAY or path.startswith("cluster/actors/")
+
+
+@pytest.mark.parametrize("path", of("cluster"))
+def test_a_room_of_cluster_imports_lower_ones(path: str) -> None:
+    room = Path(path).parts[1]
+    above = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else ROOMS
+    assert {name.split(".")[1] for name in imported(path) if name.startswith("cluster.")}.isdisjoint(above)
+
+
+def test_cluster_has_no_other_rooms() -> None:
+    names = {path.stem for path in (ROOT / "cluster").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert names - {"__init__", "__pycache__"} == {*ROOMS, "output"}
+
+
+@pytest.mark.parametrize("path", of("tests", "benchmarks"))
+def test_no_test_is_imported(path: str) -> None:
+    assert not [name for name in imported(path) if name.startswith("tests.") and ".test_" in name]
 
 
 def test_advantage_and_loss_use_torch_and_nothing_else() -> None:
     for name in ("advantage", "loss"):
-        assert imported(ROOT / "learner" / f"{name}.py") - sys.stdlib_module_names == {"torch"}
+        assert packages(f"learner/{name}.py") - sys.stdlib_module_names == {"torch"}
 
 
 def test_plain_classes_load_without_ray_in_a_fresh_interpreter() -> None:

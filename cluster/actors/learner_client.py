@@ -21,7 +21,7 @@ class LearnerClient:
         self._spawned_for_run = 0
         self._launcher, self._policy = Launcher("learner", spawn, policy, event), policy
         self._replica: Replica | None = None
-        self._pending = Pending(placed=True)
+        self._pending = Pending(placed=True, since=0.0)
         self._calls = 0  # under way
 
     @property

@@ -25,7 +25,7 @@ class Pool:
         self.kind, self.restarts = kind, 0
         self._launcher = Launcher(kind, spawn, policy, event)
         self._size, self._slots, self._policy, self._event = size, slots, policy, event
-        self._replicas: set[Replica] = set()
+        self._replicas: list[Replica] = []
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Pending] = {}
@@ -48,6 +48,7 @@ class Pool:
         idle = [replica for replica in self._open if replica.calls == 0]
         for replica in idle[: max(0, self._surplus())]:
             self._discard(replica)
+        self._offer_what_stays()
 
     @property
     def size(self) -> int:
@@ -74,8 +75,8 @@ class Pool:
         attempts = attempts or self._policy.call_attempts
         for attempt in range(1, attempts + 1):
             replica = await (self._answering_replica() if attempt > 1 or attempts == 1 else self._free_replica())
-            references = invoke(replica.handle.actor)
             try:
+                references = invoke(replica.handle.actor)
                 first = await within(references[0], self._policy.call_deadline_s)
             except BaseException as error:
                 match meaning_of(error):
@@ -111,8 +112,8 @@ class Pool:
         self._size = 0
         for task in self._starting:
             cancel_quietly(task)
-        for replica in self._replicas:
-            replica.handle.kill()
+        for replica in list(self._replicas):
+            self._discard(replica)
 
     def _surplus(self) -> int:
         return len(self._replicas) + sum(not task.cancelling() for task in self._starting) - self._size
@@ -128,11 +129,12 @@ class Pool:
         free: asyncio.Future[Replica] = asyncio.get_running_loop().create_future()
         self._waiting.append(free)
         try:
-            return await free
+            replica = await free
         except asyncio.CancelledError:
             if free.done() and not free.cancelled() and free.exception() is None:
                 self._release(free.result())
             raise
+        return await self._free_replica() if replica.is_gone else replica  # another call has just met its loss
 
     async def _answering_replica(self) -> Replica:
         """One that is alive: a call is not to blame for those that died with their node unnoticed."""
@@ -146,18 +148,24 @@ class Pool:
                     raise
                 self._replace(replica, error)
             else:
-                return replica
+                if not replica.is_gone:
+                    return replica
 
     def _release(self, replica: Replica) -> None:
         """End a call of a replica and hand the slot to whoever waits longest for one."""
         replica.calls -= 1
         if replica.is_gone:
             return
-        if self._surplus() > 0:
-            if replica.calls == 0:
-                self._discard(replica)
-            return
-        self._offer(replica)
+        if self._surplus() <= 0:
+            self._offer(replica)
+        elif replica.calls == 0:
+            self._discard(replica)
+
+    def _offer_what_stays(self) -> None:
+        """Those that took no more calls, as one of them was to go, go on where none is."""
+        if self._surplus() <= 0:
+            for replica in self._replicas:
+                self._offer(replica)
 
     def _offer(self, replica: Replica) -> None:
         """Fill free slots with calls that wait; what stays free is open to the next."""
@@ -200,6 +208,7 @@ class Pool:
         if replica.is_open:
             self._open.remove(replica)
         replica.discard(frozen)
+        self._offer_what_stays()
 
     def _start_replica(self, after_s: float = 0.0) -> None:
         task = asyncio.create_task(self._bring_up(after_s))
@@ -230,7 +239,7 @@ class Pool:
                 await self._launcher.pause(error, attempt)
             else:
                 self._starting.pop(task)
-                self._replicas.add(replica)
+                self._replicas.append(replica)
                 self._offer(replica)
                 return
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,17 +90,22 @@ class Replica:
             self.handle.kill_process(self.node, self.process)
 
 
+def _now() -> float:
+    """Seconds, by the clock of the event loop that pauses and deadlines go by."""
+    return asyncio.get_running_loop().time()
+
+
 @dataclass(eq=False)
 class Pending:
     """An actor on its way up: `placed` once it has a process."""
 
     placed: bool = False
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=_now)
 
     @property
     def pending_s(self) -> float:
         """Seconds for which it has had no place."""
-        return 0.0 if self.placed else time.monotonic() - self.since
+        return 0.0 if self.placed else _now() - self.since
 
 
 class Launcher:
@@ -114,12 +118,11 @@ class Launcher:
 
     def exclude(self, node: str) -> None:
         if node:
-            self._excluded[node] = time.monotonic() + self._policy.excluded_s
+            self._excluded[node] = _now() + self._policy.excluded_s
 
     async def start(self, pending: Pending) -> Replica:
         """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
-        now = time.monotonic()
-        self._excluded = {node: until for node, until in self._excluded.items() if until > now}
+        self._excluded = {node: until for node, until in self._excluded.items() if until > _now()}
         try:
             return await self._bring_up(pending, list(self._excluded))
         except Exception as error:
@@ -181,8 +184,5 @@ class Launcher:
 
 async def within(reference: Awaitable[Any], deadline_s: float | None) -> Any:
     """What a remote method returns. Raises TimeoutError after the deadline, and what the method raises."""
-
-    async def result() -> Any:
-        return await reference  # a Ray reference is no coroutine, which `wait_for` asks for
-
-    return await asyncio.wait_for(result(), deadline_s)
+    async with asyncio.timeout(deadline_s):
+        return await reference

@@ -1,10 +1,16 @@
+import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.fakes import SimulatedTimeLoop
 from tests.cluster.head import Head
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"loop": SimulatedTimeLoop if item.get_closest_marker("simulated_time") else asyncio.new_event_loop}
 
 
 @pytest.fixture

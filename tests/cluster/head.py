@@ -9,10 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+FAST_HEALTH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+STORE_BYTES = 150 << 20
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
 
@@ -72,3 +80,13 @@ def free_ports(count: int) -> list[int]:
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
                 ports.append(port)
     return ports
+
+
+def actor_processes(ancestor: psutil.Process, actor_class: str) -> list[psutil.Process]:
+    """Its descendants that are actors of a class."""
+    found = []
+    for child in ancestor.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if "".join(child.cmdline()[:1]).startswith(f"ray::{actor_class}"):
+                found.append(child)
+    return found

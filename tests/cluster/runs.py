@@ -2,12 +2,18 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from cluster.store.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_S = 240
@@ -55,3 +61,23 @@ def rows(file: Path) -> list[dict[str, Any]]:
 def without_clock(file: Path) -> list[dict[str, Any]]:
     """What two runs have in common that differ in their clock and in what happened to their actors alone."""
     return [{key: value for key, value in row.items() if not key.startswith(CLOCK)} for row in rows(file)]
+
+
+def policy_weights(run: Path, checkpoint: str = "latest") -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / checkpoint / "policy" / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for (name, a), (other_name, b) in zip(policy_weights(one).items(), policy_weights(other).items(), strict=True):
+        assert name == other_name and torch.equal(a, b)
+
+
+def copy_as_of(run: Path, target: Path, step: int) -> Path:
+    """The run as a kill at `step` could have left it: the newest checkpoint is older than the files."""
+    shutil.copytree(run, target, symlinks=True)
+    (target / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(run), str(target)))
+    Checkpoints(target / "checkpoints", keep=9).discard_after(step)
+    latest = target / "checkpoints" / "latest"
+    latest.unlink()
+    latest.symlink_to(f"step-{step}")
+    return target

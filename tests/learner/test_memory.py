@@ -2,13 +2,13 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
 from learner.config import LearnerSettings
 from learner.learner import Learner
 from rollout.policy.loading import load_policy
+from tests.learner.activations import batch, kept_bytes
 from tests.learner.examples import ROLLOUT
 from tests.rollout.tiny import SETTINGS, contexts_of, tiny_policy, with_own_head
 from tests.rollout.tiny_causal import causal_policy
@@ -20,13 +20,6 @@ def policy_of(family, folder, **settings):
     """A policy as a learner with these settings prepares it; two of one family have the same weights."""
     policy = tiny_policy() if family == "fid" else causal_policy(folder, family)
     return Learner(policy, LearnerSettings(**settings), ROLLOUT, SETTINGS, {}).policy
-
-
-def batch(group_size, context_length, rows, groups=3, length=4):
-    """Contexts of `rows` rows each, and responses that all differ."""
-    rng = np.random.default_rng(0)
-    contexts = [tuple(rng.integers(3, 40, context_length).astype(np.int32) for _ in range(rows)) for _ in range(groups)]
-    return contexts, torch.from_numpy(rng.integers(3, 40, (groups, group_size, length)))
 
 
 def scores_and_gradients(policy, contexts, ids):
@@ -43,21 +36,6 @@ def assert_same(policy, plain, contexts, ids, tolerance):
     assert pushed.keys() == gradients.keys()
     for name, gradient in gradients.items():
         assert (pushed[name] - gradient).abs().max() <= tolerance * gradient.abs().max(), name
-
-
-def kept_bytes(policy, contexts, ids):
-    """Of all tensors that autograd keeps of one forward, each once, the parameters left out."""
-    parameters = {p.untyped_storage().data_ptr() for p in policy.model.parameters()}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage  # held, so that no other takes its address
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        policy.token_logprobs(contexts, ids, 1.0)
-    return sum(storage.nbytes() for address, storage in kept.items() if address not in parameters)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,7 +1,5 @@
 """All roles in one process, without Ray: the same numbers, one call after the other."""
 
-import asyncio
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +7,11 @@ from pathlib import Path
 import pytest
 
 from cluster.commands.train import train_request, training
-from cluster.store.checkpoint import RunState
-from cluster.training import pipeline_state
-from cluster.training.isolation import FailedPrompt
-from cluster.training.pipeline import Pipeline
-from cluster.training.rollout_client import GroupRef
-from cluster.training.trainer import Trainer
+from cluster.store.failed_prompts import FailedPrompt
+from cluster.training.stop_signals import Stop
 from launch import main
-from rollout.errors import CheckpointError
 from rollout.types import Prompt
-from tests.cluster.runs import DEADLINE_S, ROOT, rows, without_clock
-from tests.cluster.training.test_trainer import assert_same_weights, copy_as_of
+from tests.cluster.runs import DEADLINE_S, ROOT, assert_same_weights, copy_as_of, rows, without_clock
 
 
 def test_a_local_run_equals_the_one_on_ray(finished_run: Path, tiny_flags: list[str], tmp_path: Path) -> None:
@@ -100,30 +92,20 @@ def test_staleness_is_refused_where_nothing_overlaps(
     assert main(["train", "--local", "--dry-run", *flags]) == 2
 
 
-@pytest.mark.parametrize("finds", [True, False])
-def test_prompts_that_fail_while_a_step_is_saved_belong_to_it(
-    finds: bool, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_prompts_that_fail_while_a_step_is_saved_belong_to_it(tiny_flags: list[str], tmp_path: Path) -> None:
     """A resume from there must not try them again, so they may not be cut back. Afterwards they are the next step's."""
-    failed = FailedPrompt(Prompt(id="bad", question="who ?", answers=("me",)), RuntimeError("no"))
-
-    def note(pipeline: Pipeline, state: RunState) -> list[GroupRef]:
-        if finds:
-            pipeline.fail(failed)
-            return []
-        raise CheckpointError("stop here")
-
-    async def save(trainer: Trainer) -> None:
-        await trainer.start()
-        await trainer.begin(next(trainer.stages()))
-        trainer.state.step = 3
-        monkeypatch.setattr(pipeline_state, "note", note)
-        assert trainer.pipeline is not None
-        with contextlib.nullcontext() if finds else pytest.raises(CheckpointError):
-            await trainer._save(trainer.pipeline)
-        trainer.pipeline.fail(failed)
-
+    first, second = (
+        FailedPrompt(Prompt(id=id, question="who ?", answers=("me",)), RuntimeError("no")) for id in ("first", "second")
+    )
     flags = ["--local", *tiny_flags, "--supervised.steps", "0", "--run_dir", str(tmp_path / "run")]
     with training(train_request(flags, None)) as trainer:
-        asyncio.run(save(trainer))
-    assert [row["step"] for row in rows(tmp_path / "run" / "failed_prompts.jsonl")] == ([3, 4] if finds else [4])
+        await trainer.start()
+        await trainer.begin(next(trainer.stages()))
+        assert trainer.pipeline is not None
+        trainer.state.step, trainer.stop = 3, Stop("enough")
+        trainer.pipeline.failed.append(first)
+        await trainer.save_if_due()
+        trainer.pipeline.failed.append(second)
+        await trainer.batch()
+    failed = [(row["step"], row["id"]) for row in rows(tmp_path / "run" / "failed_prompts.jsonl")]
+    assert failed == [(3, "first"), (4, "second")]

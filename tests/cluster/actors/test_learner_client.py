@@ -1,68 +1,27 @@
-"""What the loss of a learner is, and what is not, with actors that are plain objects."""
+"""What the loss of a learner is, and what is not, with actors that are plain objects, in simulated time."""
 
 import asyncio
 from collections.abc import Callable, Collection
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, ObjectLostError, OutOfMemoryError, RayTaskError
+from ray.exceptions import ActorDiedError, ObjectLostError, OutOfMemoryError
 
-import cluster.actors.learner_client
-import cluster.actors.replica
-from cluster.actors.learner_client import LearnerClient, LearnerLost
-from cluster.actors.replica import InputsLost
+from cluster.actors.errors import InputsLost, LearnerLost
+from cluster.actors.learner_client import LearnerClient
+from cluster.actors.retry_policy import RetryPolicy
 from rollout.errors import ClusterError, LapdogError, PolicyError
 from rollout.types import Version
+from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task
+
+pytestmark = pytest.mark.simulated_time
 
 
-def of_the_task(error: Exception) -> Exception:
-    """As Ray hands on what an actor's method raised."""
-    return RayTaskError("update", "its traceback", error).as_instanceof_cause()
+async def started(handle: FakeHandle) -> LearnerClient:
+    def spawn(name: str, *, avoid: Collection[str]) -> FakeHandle:
+        return handle
 
-
-class FakeLearner:
-    """Raises `met` in its calls; hangs where that is None."""
-
-    def __init__(self, met: Exception | None = None, starts: bool = True):
-        self.met, self.starts, self.killed = met, starts, False
-        self.ping, self.ready, self.update, self.weights = map(
-            self._remote, (self._ping, self._ready, self._update, self._update)
-        )
-
-    def _remote(self, method: Callable[[], Any]) -> Any:
-        return SimpleNamespace(remote=method)
-
-    async def _ping(self) -> tuple[str, int]:
-        return "node", 1
-
-    async def _ready(self) -> None:
-        if not self.starts:
-            raise ActorDiedError()
-
-    async def _update(self) -> None:
-        if self.met is None:
-            await asyncio.Event().wait()
-        raise self.met or AssertionError
-
-
-@pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nodes on which a process was ended because it gave no answer."""
-    nodes: list[str] = []
-    for module in (cluster.actors.learner_client, cluster.actors.replica):
-        monkeypatch.setattr(module, "kill_process", lambda replica: nodes.append(replica.node))
-        monkeypatch.setattr(module.ray, "kill", lambda actor: setattr(actor, "killed", True))
-    return nodes
-
-
-async def started(*learners: FakeLearner, say: Callable[[str], None] = lambda text: None) -> LearnerClient:
-    left = iter(learners)
-
-    def spawn(name: str, avoided: Collection[str]) -> FakeLearner:
-        return next(left)
-
-    client = LearnerClient(spawn, 60.0, 0.05, say)
+    client = LearnerClient(spawn, RetryPolicy(call_deadline_s=0.05), lambda text: None)
     await client.start()
     return client
 
@@ -72,51 +31,96 @@ async def started(*learners: FakeLearner, say: Callable[[str], None] = lambda te
     [
         (ActorDiedError(), LearnerLost, "lost in update"),
         (OutOfMemoryError("the node ran out of memory"), LearnerLost, "lost in update .the node ran out of memory"),
-        (of_the_task(OSError("bad device")), LearnerLost, "update failed .OSError: .*bad device"),
-        (of_the_task(ObjectLostError("ab" * 28, None, "")), InputsLost, "what update was given is lost"),
+        (raised_by_the_task(OSError("bad device")), LearnerLost, "update failed .OSError: .*bad device"),
+        (raised_by_the_task(ObjectLostError("ab" * 28, None, "")), InputsLost, "what update was given is lost"),
         (ObjectLostError("ab" * 28, None, ""), InputsLost, "what update was given is lost"),
-        (of_the_task(PolicyError("a/b: no such folder; correct it")), PolicyError, "its traceback"),
+        (raised_by_the_task(PolicyError("a/b: no such folder; correct it")), PolicyError, "its traceback"),
         (None, LearnerLost, "update gave no answer in 0.05 s"),
     ],
 )
-def test_what_a_call_meets_is_told_apart(
-    met: Exception | None, raised: type[LapdogError], message: str, frozen: list[str]
-) -> None:
-    async def run() -> None:
-        client = await started(FakeLearner(met))
-        with pytest.raises(raised, match=message):
-            await client.ask("update")
-
-    asyncio.run(run())
-    assert frozen == (["node"] if met is None else [])
+async def test_what_a_call_meets_is_told_apart(met: Exception | None, raised: type[LapdogError], message: str) -> None:
+    learner = FakeHandle()
+    client = await started(learner)
+    learner.error, learner.is_frozen = met, met is None
+    with pytest.raises(raised, match=message):
+        await client.update(1, None, [])
+    assert learner.process_kills == (met is None)
 
 
-def test_a_learner_that_freezes_after_its_update_is_lost_at_the_next_check(frozen: list[str]) -> None:
+async def test_a_learner_that_freezes_after_its_update_is_lost_at_the_next_check() -> None:
     """A learner that freezes after its update still takes the call, and answers neither it nor the next."""
-
-    async def run() -> None:
-        learner = FakeLearner()
-        client = await started(learner)
-        learner.ping = learner.update
-        client.publish(Version(0, 1)).references[0].close()
-        with pytest.raises(LearnerLost, match="ping gave no answer"):
-            await client.check()
-
-    asyncio.run(run())
-    assert frozen == ["node"]
+    learner = FakeHandle()
+    client = await started(learner)
+    learner.is_frozen = True
+    assert not client.publish(Version(0, 1)).weights.done()
+    with pytest.raises(LearnerLost, match="ping gave no answer"):
+        await client.check()
+    assert learner.process_kills == 1
 
 
-def test_a_learner_is_started_three_times(frozen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    pauses: list[float] = []
+async def test_a_learner_is_idle_or_busy_once_it_is_there() -> None:
+    learner = FakeHandle(update=lambda *_: ("metrics", 1.5))
+    learner.is_held = True
+    client = await started(learner)
+    assert client.states == {"starting": 0, "idle": 1, "busy": 0}
+    update = asyncio.create_task(client.update(1, None, []))
+    await asyncio.sleep(0)
+    assert client.states == {"starting": 0, "idle": 0, "busy": 1}
+    learner.answer()
+    assert (await update).seconds == 1.5
+    client.close()
+    assert client.states == {"starting": 1, "idle": 0, "busy": 0} and learner.kills == 1
 
-    async def without_waiting(seconds: float) -> None:
-        pauses.append(seconds)
 
-    monkeypatch.setattr(cluster.actors.replica.asyncio, "sleep", without_waiting)
-    learners = [FakeLearner(starts=False), FakeLearner(starts=False), FakeLearner()]
-    client = asyncio.run(started(*learners, say=said.append))
-    assert client.restarts == 2 and pauses == [0.5, 1] and [learner.killed for learner in learners] == [True, True, False]
-    assert said[0].startswith("learner: cannot be started (The actor died")
+def failing(*names: str) -> Callable[[FakeHandle], None]:
+    """Those of these names die while they load."""
+
+    def prepare(handle: FakeHandle) -> None:
+        handle.loads = handle.name not in names
+        if not handle.loads:
+            asyncio.get_running_loop().call_soon(handle.die)
+
+    return prepare
+
+
+def client_of(cluster: FakeCluster) -> LearnerClient:
+    return LearnerClient(cluster.spawn, RetryPolicy(), cluster.events.append)
+
+
+async def test_a_learner_is_started_three_times() -> None:
+    cluster = FakeCluster(failing("0", "1"))
+    client = client_of(cluster)
+    await client.start()
+    assert client.restarts == 2 and cluster.pauses_s() == [0.5, 1]
+    assert [handle.kills for handle in cluster.handles] == [1, 1, 0]
+    assert cluster.events[0].startswith("learner: cannot be started (The actor died")
     with pytest.raises(ClusterError, match="learner: cannot be started"):
-        asyncio.run(started(*(FakeLearner(starts=False) for _ in range(3))))
+        await client_of(FakeCluster(failing("0", "1", "2"))).start()
+
+
+async def test_a_new_learner_takes_the_place_of_the_lost_one_on_another_node() -> None:
+    cluster = FakeCluster()
+    client = client_of(cluster)
+    await client.start()
+    cluster.handles[0].die()
+    with pytest.raises(LearnerLost):
+        await client.check()
+    await client.start()
+    await client.check()
+    assert client.restarts == 1 and cluster.avoided == [[], ["a"]]
+    assert [handle.kills for handle in cluster.handles] == [1, 0]
+
+
+async def test_a_learner_without_a_place_counts_the_seconds_until_it_has_one() -> None:
+    def without_place(handle: FakeHandle) -> None:
+        handle.has_place = False
+
+    cluster = FakeCluster(without_place)
+    client = client_of(cluster)
+    assert client.pending_s == 0
+    starting: asyncio.Task[Any] = asyncio.create_task(client.start())
+    await asyncio.sleep(20)
+    assert client.pending_s == 20
+    cluster.handles[0].answer()
+    await starting
+    assert client.pending_s == 0

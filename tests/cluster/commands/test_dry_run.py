@@ -35,7 +35,7 @@ from rollout.policy.templates import with_templates
 from rollout.retrieval.open import open_retriever
 from rollout.sampler import Sampler
 from rollout.types import Version
-from tests.learner.test_memory import batch, kept_bytes
+from tests.learner.activations import batch, kept_bytes
 from tests.rollout import tiny, tiny_causal
 from tests.rollout.tiny_causal import save_causal
 

@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from benchmarks.chaos import FAST_HEALTH, STORE_BYTES, actor_processes
 from cluster.store.checkpoint import Checkpoints, verify
 from launch import main
 from rollout.data.group_file import read_groups
-from tests.cluster.runs import Process, rows, without_clock
-from tests.cluster.training.test_trainer import assert_same_weights
+from tests.cluster.head import FAST_HEALTH, STORE_BYTES, actor_processes
+from tests.cluster.runs import Process, assert_same_weights, rows, without_clock
 
 LONGER = ("--learner.steps", 12, "--cluster.samplers", 2, "--cluster.rewards", 2, "--cluster.call_deadline_s", 10)
 

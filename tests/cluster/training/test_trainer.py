@@ -11,38 +11,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from cluster.store.checkpoint import Checkpoints
 from cluster.store.metrics import HELD_OUT, columns
 from cluster.store.run_folder import read_settings
 from launch import main
 from rollout.data.dataset import PromptOrder, read_prompts
-from tests.cluster.runs import rows, without_clock
+from tests.cluster.runs import assert_same_weights, copy_as_of, policy_weights, rows, without_clock
 
 EVALUATION = ["examples", *(each.name for each in HELD_OUT), "constant_reply"]
 SAMPLES = """id question answers passages passage_titles passage_ids retrieval_scores response reward f1 rougeL bleu advantage
 tokens finished version""".split()
 
 Train = Callable[..., Path]
-
-
-def policy_weights(run: Path, checkpoint: str = "latest") -> dict[str, torch.Tensor]:
-    return load_file(run / "checkpoints" / checkpoint / "policy" / "model.safetensors")
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    for (name, a), (other_name, b) in zip(policy_weights(one).items(), policy_weights(other).items(), strict=True):
-        assert name == other_name and torch.equal(a, b)
-
-
-def copy_as_of(run: Path, target: Path, step: int) -> Path:
-    """The run as a kill at `step` could have left it: the newest checkpoint is older than the files."""
-    shutil.copytree(run, target, symlinks=True)
-    (target / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(run), str(target)))
-    Checkpoints(target / "checkpoints", keep=9).discard_after(step)
-    latest = target / "checkpoints" / "latest"
-    latest.unlink()
-    latest.symlink_to(f"step-{step}")
-    return target
 
 
 def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:

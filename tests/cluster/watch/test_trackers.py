@@ -28,8 +28,7 @@ from cluster.watch.trackers.monitor import scalars
 from cluster.watch.trackers.services import TensorBoard, Tracker
 from launch import main
 from rollout.errors import SettingsError
-from tests.cluster.runs import DEADLINE_S, ROOT, rows
-from tests.cluster.training.test_trainer import assert_same_weights, copy_as_of
+from tests.cluster.runs import DEADLINE_S, ROOT, assert_same_weights, copy_as_of, rows
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 Curves = dict[str, list[tuple[int, float]]]

@@ -1,0 +1,100 @@
+"""The pool on a real Ray, with actors that die or fail on command."""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.actors.pool import Pool
+from cluster.actors.replica import RayHandle
+from cluster.actors.retry_policy import RetryPolicy
+from rollout.errors import ClusterError, DataError
+
+
+class Worker:
+    def __init__(self, crashes: Path | None = None, start_error: bool = False):
+        self.crashes, self.start_error = crashes, start_error
+
+    def ping(self) -> tuple[str, int]:
+        return "", os.getpid()
+
+    def ready(self) -> None:
+        if self.start_error:
+            raise DataError("a.jsonl:3: is not JSON; correct it")
+
+    def double(self, number: int) -> int:
+        if self.crashes is not None and not self.crashes.exists():
+            self.crashes.touch()
+            os._exit(1)
+        return 2 * number
+
+    def doubled_by(self, number: int) -> tuple[int, int]:
+        return 2 * number, os.getpid()
+
+    def refuse(self) -> None:
+        raise DataError("b.jsonl:7: is empty; fill it in")
+
+    def die(self) -> None:
+        os._exit(1)
+
+
+@pytest.fixture
+def new_pool(ray_session: None) -> Iterator[Callable[..., Pool]]:
+    pools: list[Pool] = []
+
+    def new(size: int, **worker: Any) -> Pool:
+        def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
+            return RayHandle(ray.remote(Worker).options(num_cpus=0.1).remote(**worker))
+
+        policy = RetryPolicy(start_deadline_s=60, call_deadline_s=60, first_pause_s=0)
+        pools.append(Pool("worker", spawn, size, policy, print))
+        pools[-1].start()
+        return pools[-1]
+
+    yield new
+    for pool in pools:
+        pool.close()
+
+
+async def test_calls_are_spread_over_the_replicas(new_pool: Callable[..., Pool]) -> None:
+    pool = new_pool(2)
+    async with asyncio.timeout(60):
+        while pool.states["idle"] < 2:
+            await asyncio.sleep(0)
+
+    async def doubled_by(number: int) -> tuple[int, int]:
+        answer, _ = await pool.call(lambda actor: [actor.doubled_by.remote(number)])
+        return answer
+
+    doubled, processes = zip(*await asyncio.gather(*map(doubled_by, range(10))), strict=True)
+    assert list(doubled) == [2 * n for n in range(10)] and len(set(processes)) == 2
+
+
+async def test_a_replica_that_dies_is_replaced_and_its_call_repeated(new_pool: Callable[..., Pool], tmp_path: Path) -> None:
+    pool = new_pool(1, crashes=tmp_path / "crashed")
+    answer, _ = await pool.call(lambda actor: [actor.double.remote(21)])
+    assert (answer, pool.restarts) == (42, 1)
+
+
+async def test_what_a_call_raises_reaches_the_caller_and_the_replica_lives_on(new_pool: Callable[..., Pool]) -> None:
+    pool = new_pool(1)
+    with pytest.raises(DataError, match="b.jsonl:7"):
+        await pool.call(lambda actor: [actor.refuse.remote()])
+    answer, _ = await pool.call(lambda actor: [actor.double.remote(1)])
+    assert (answer, pool.restarts) == (2, 0)
+
+
+async def test_an_error_at_the_start_reaches_every_caller(new_pool: Callable[..., Pool]) -> None:
+    pool = new_pool(1, start_error=True)
+    for _ in range(2):
+        with pytest.raises(DataError, match="a.jsonl:3"):
+            await pool.call(lambda actor: [actor.double.remote(1)])
+
+
+async def test_a_call_that_kills_every_replica_ends_in_one_error(new_pool: Callable[..., Pool]) -> None:
+    with pytest.raises(ClusterError, match="one call lost 3 replicas"):
+        await new_pool(1).call(lambda actor: [actor.die.remote()])
