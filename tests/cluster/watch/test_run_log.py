@@ -54,7 +54,7 @@ def test_what_fails_to_close_keeps_nothing_else_open(
         closed.append(type(part))
         raise RuntimeError("stuck")
 
-    for part in (InProcess, Trackers, Prometheus, Terminal):
+    for part in (InProcess, InProcessRewards, Trackers, Prometheus, Terminal):
         monkeypatch.setattr(part, "close", failing)
     flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
     with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):
