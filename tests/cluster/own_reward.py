@@ -1,3 +1,4 @@
+import asyncio
 import os
 import threading
 
@@ -59,3 +60,22 @@ def that_raises_at_a_held_out_prompt(prompt: Prompt, passages: tuple[Passage, ..
 def that_hangs(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     threading.Event().wait()
     return [0.0] * len(responses)
+
+
+async def length(text: str) -> float:
+    await asyncio.sleep(0)
+    return len(text) / 100
+
+
+async def awaited(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    return [await length(text) for text in responses]
+
+
+class OwnLoop:
+    """Runs an event loop, when it is made and at each call."""
+
+    def __init__(self, factor: float):
+        self.factor = factor * asyncio.run(length("x" * 100))
+
+    def __call__(self, prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+        return [self.factor * asyncio.run(length(text)) for text in responses]

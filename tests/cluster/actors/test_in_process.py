@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_a_reward_of_the_wrong_form_is_told_in_one_line(
     assert main(["train", "--local", *tiny_flags, *flags]) == 2
     error = capsys.readouterr().err
     assert "returned 'good'" in error and error.count("\n") == 1
+
+
+def test_rewards_with_event_loops_are_the_same_here_and_on_ray(
+    train: Callable[..., Path], train_locally: Callable[..., Path]
+) -> None:
+    """One that runs a loop itself, in a pool of its own, and one that is awaited."""
+    place = "tests.cluster.own_reward"
+    extra = f"[{{function: '{place}:OwnLoop', args: {{factor: 2}}, actors: 1}}, {{function: '{place}:awaited'}}]"
+    flags = ["--reward.extra", extra, "--supervised.steps", "0", "--learner.steps", "2", "--data.valid", "null"]
+    local, on_ray = train_locally(*flags), train(*flags)
+    [*_, row] = rows(local / "metrics.jsonl")
+    assert row["extra/OwnLoop"] == pytest.approx(2 * row["extra/awaited"]) and row["extra/awaited"] > 0
+    assert without_clock(local / "metrics.jsonl") == without_clock(on_ray / "metrics.jsonl")
 
 
 def test_a_local_run_starts_no_ray(tiny_flags: list[str], tmp_path: Path) -> None:
