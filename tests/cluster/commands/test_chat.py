@@ -97,9 +97,9 @@ def test_bytes_that_are_no_text_are_read_as_far_as_they_are(
     assert len(capsys.readouterr().out.splitlines()) == 3  # a reply and two passages
 
 
-def test_a_person_is_shown_a_prompt(finished_run: Path) -> None:
+def test_a_person_is_shown_a_prompt(finished_run: Path, python: str) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "launch.py"), "chat", "--checkpoint", str(finished_run), "--questions"]
+    command = [python, str(ROOT / "launch.py"), "chat", "--checkpoint", str(finished_run), "--questions"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as chat:
         os.close(theirs)
         said = _until(ours, b"> ")
