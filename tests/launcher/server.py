@@ -14,8 +14,8 @@ import types
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-HEAVY = """torch torch.distributed.tensor nltk rouge_score.rouge_scorer sacrebleu bm25s peft pydantic jinja2 yaml tqdm transformers
-transformers.models.t5.modeling_t5 transformers.models.llama.modeling_llama google.protobuf.message""".split()
+HEAVY = """torch torch.distributed.tensor nltk rouge_score.rouge_scorer sacrebleu bm25s peft pydantic jinja2 yaml tqdm
+transformers transformers.models.t5.modeling_t5 transformers.models.llama.modeling_llama google.protobuf.message""".split()
 
 
 @dataclass
