@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.cluster.runs import DEADLINE_S
+
 QUIET = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync""".split()
 PHONE = 390
-PATIENCE_MS = 90_000
+PATIENCE_MS = 1000 * DEADLINE_S
 expect.set_options(timeout=PATIENCE_MS)
 
 

@@ -1,5 +1,6 @@
 """Imports what takes long and forks for each client. Argument: the file descriptor of the socket to listen at."""
 
+import contextlib
 import gc
 import importlib
 import io
@@ -11,83 +12,80 @@ import socket
 import struct
 import sys
 import types
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 HEAVY = """torch torch.distributed.tensor nltk rouge_score.rouge_scorer sacrebleu bm25s peft pydantic jinja2 yaml tqdm
 transformers transformers.models.t5.modeling_t5 transformers.models.llama.modeling_llama google.protobuf.message""".split()
+HEAD = struct.Struct("!I")  # bytes of the request that follows
 
 
-@dataclass
 class Server:
     """`serve` returns in the processes that it forks, with what they are to run, and never in its own."""
 
-    listening: socket.socket
-    _clients: dict[socket.socket, tuple[int, int]] = field(default_factory=dict)  # their process and its pidfd
+    def __init__(self, listening: socket.socket):
+        self._listening = listening
+        self._selector = selectors.PollSelector()
+        self._processes: dict[socket.socket, tuple[int, int]] = {}  # and their pidfds, by the client that waits for them
+        for each in (listening, sys.stdin):
+            self._selector.register(each, selectors.EVENT_READ)
 
     def serve(self) -> dict[str, Any]:
-        selector = selectors.PollSelector()
-        selector.register(self.listening, selectors.EVENT_READ)
-        selector.register(sys.stdin, selectors.EVENT_READ)
         while True:
-            for key, _ in selector.select():
+            for key, _ in self._selector.select():
                 if key.fileobj is sys.stdin:
                     self._close()
-                elif key.fileobj is self.listening:
-                    client, _ = self.listening.accept()
-                    program = self._fork(client)
+                elif key.fileobj is self._listening:
+                    program = self._fork()
                     if program is not None:
                         return program
-                    selector.register(client, selectors.EVENT_READ)
-                    selector.register(self._clients[client][1], selectors.EVENT_READ, client)
-                elif key.data is None:
-                    self._pass_on(key.fileobj, selector)
-                else:
-                    self._tell_end(key.data, selector)
+                elif key.data is not None:
+                    self._tell_end(key.data)
+                elif key.fileobj in self._processes:  # and did not end at the same time
+                    self._pass_on(key.fileobj)
 
-    def _fork(self, client: socket.socket) -> dict[str, Any] | None:
-        head, streams, *_ = socket.recv_fds(client, 4, 3)
-        (size,) = struct.unpack("!I", head)
-        request = json.loads(client.recv(size, socket.MSG_WAITALL))
-        process = os.fork()
-        if process:
-            self._clients[client] = process, os.pidfd_open(process)
-            for stream in streams:
+    def _fork(self) -> dict[str, Any] | None:
+        client, _ = self._listening.accept()
+        head, streams, *_ = socket.recv_fds(client, HEAD.size, 3)
+        request = client.recv(*HEAD.unpack(head), socket.MSG_WAITALL) if head else b""
+        process = os.fork() if request else None
+        if process == 0:
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
                 os.close(stream)
-            return None
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
+            for each in (client, self._listening, *self._processes):
+                each.close()
+            for _, pidfd in self._processes.values():
+                os.close(pidfd)
+            return dict(json.loads(request))
+        for stream in streams:
             os.close(stream)
-        self.listening.close()
-        client.close()
-        for other, (_, pidfd) in self._clients.items():
-            other.close()
-            os.close(pidfd)
-        return dict(request)
+        if process is not None:
+            self._processes[client] = process, os.pidfd_open(process)
+            self._selector.register(client, selectors.EVENT_READ)
+            self._selector.register(self._processes[client][1], selectors.EVENT_READ, client)
+        return None
 
-    def _pass_on(self, client: Any, selector: selectors.BaseSelector) -> None:
+    def _pass_on(self, client: Any) -> None:
         """Signals; a client that was killed takes its process with it."""
         numbers = client.recv(16)
         for number in numbers or [signal.SIGKILL]:
-            signal.pidfd_send_signal(self._clients[client][1], number)
+            signal.pidfd_send_signal(self._processes[client][1], number)
         if not numbers:
-            selector.unregister(client)
+            self._selector.unregister(client)
 
-    def _tell_end(self, client: socket.socket, selector: selectors.BaseSelector) -> None:
-        process, pidfd = self._clients.pop(client)
+    def _tell_end(self, client: socket.socket) -> None:
+        process, pidfd = self._processes.pop(client)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        for each in (client, pidfd):
-            if each in selector.get_map():
-                selector.unregister(each)
+        self._selector.unregister(pidfd)
         os.close(pidfd)
-        try:
-            client.send(str(code).encode())
-        except BrokenPipeError:
-            pass
+        if client in self._selector.get_map():
+            self._selector.unregister(client)
+            with contextlib.suppress(BrokenPipeError):
+                client.send(str(code).encode())
         client.close()
 
     def _close(self) -> NoReturn:
-        for process, pidfd in self._clients.values():
+        for process, pidfd in self._processes.values():
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.waitpid(process, 0)
         sys.exit()
@@ -119,7 +117,7 @@ def stream(number: int, name: str, servers: io.TextIOWrapper) -> io.TextIOWrappe
     unbuffered = number > 0 and bool(os.environ.get("PYTHONUNBUFFERED"))
     binary: Any = open(number, "wb" if number else "rb", 0 if unbuffered else -1, closefd=False)
     (binary if unbuffered else binary.raw).name = f"<{name}>"
-    text = io.TextIOWrapper(
+    text: Any = io.TextIOWrapper(
         binary,
         encoding or servers.encoding,
         errors,
@@ -128,7 +126,7 @@ def stream(number: int, name: str, servers: io.TextIOWrapper) -> io.TextIOWrappe
         write_through=bool(os.environ.get("PYTHONUNBUFFERED")),
     )
     text.mode = "w" if number else "r"
-    return text
+    return cast(io.TextIOWrapper, text)
 
 
 def run(arguments: list[str]) -> None:
