@@ -46,7 +46,7 @@ class Server:
     def _fork(self) -> dict[str, Any] | None:
         client, _ = self._listening.accept()
         head, streams, *_ = socket.recv_fds(client, HEAD.size, 3)
-        request = client.recv(*HEAD.unpack(head), socket.MSG_WAITALL) if head else b""
+        request = client.recv(HEAD.unpack(head)[0], socket.MSG_WAITALL) if head else b""
         process = os.fork() if request else None
         if process == 0:
             for number, stream in enumerate(streams):

@@ -1,5 +1,6 @@
 """What a run says, in its three output_modes."""
 
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 import launch
 from cluster.store.metrics import EVALUATION_COLUMNS
@@ -157,20 +159,20 @@ def test_an_error_that_is_not_of_the_output_leaves_it_alone(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.integration
-def test_a_run_whose_output_was_lost_for_a_moment_is_saved_and_says_so(tiny_flags: list[str], tmp_path: Path) -> None:
-    script = """import sys, tqdm, launch
-write = tqdm.tqdm.write
-def full_at_the_third_step(text, **arguments):
-    if "supervised      3" in text:
-        raise OSError(28, "No space left on device")
-    write(text, **arguments)
-tqdm.tqdm.write = full_at_the_third_step
-sys.exit(launch.main(sys.argv[1:]))"""
-    flags = ["train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
-    ended = subprocess.run([sys.executable, "-c", script, *flags], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+def test_a_run_whose_output_was_lost_for_a_moment_is_saved_and_says_so(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = tqdm.write
+
+    def full_at_the_third_step(text: str, **arguments: Any) -> None:
+        if "supervised      3" in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(text, **arguments)
+
+    monkeypatch.setattr(tqdm, "write", full_at_the_third_step)
+    assert main(["train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]) == 2
     expected = "error: standard output: No space left on device; check the path, its rights and the disk\n"
-    assert (ended.returncode, ended.stderr) == (2, expected)
+    assert capsys.readouterr().err == expected
     assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == "step-3"
 
 
