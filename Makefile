@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ON_CORES := -n 2 --dist worksteal
 
-.PHONY: train test chaos check bench clean
+.PHONY: train test quick chaos check bench clean
 
 train: $(VENV)/.run
 	$(BIN)/python launch.py
@@ -11,7 +12,10 @@ bench: $(VENV)/.test
 	for name in learner sampler causal rewards weights pipeline learning; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ON_CORES)
+
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest $(ON_CORES) -m "not slow and not integration"
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,22 @@ os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")  # a test waits 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small, threads only wait for each other
 
 from rollout.data.demo import write_demo  # noqa: E402  (after the environment is set)
+from tests import launcher  # noqa: E402
+
+PROCESSES = {"ray_session", "python", "head", "shell", "prometheus"}  # fixtures that are some, or start some
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--pictures", type=Path, help="folder for pictures of the pages that tests open, as docs/images shows them"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is done beside this process, however indirectly, is an integration."""
+    for item in items:
+        if PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
 
 
 @pytest.fixture
@@ -82,11 +93,19 @@ def tiny_flags(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 @pytest.fixture(scope="session")
-def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def python() -> str:
+    """An interpreter for launch.py in a process of its own that is there at once."""
+    return launcher.python()
+
+
+@pytest.fixture(scope="session")
+def ray_session(python: str) -> Iterator[None]:
     """One local Ray for all tests that need it."""
     import ray
 
-    ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", python)  # by which Ray starts its workers
+        ray.init(address="local", num_cpus=8, include_dashboard=False, object_store_memory=200 << 20, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -23,8 +23,8 @@ CLOCK = ("time", "seconds_", "tokens_per_s", "groups_per_s", "bytes_sync", "peak
 class Process(subprocess.Popen[str]):
     """launch.py with some arguments."""
 
-    def __init__(self, *arguments: object, stdin: int | None = None):
-        command = [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+    def __init__(self, *arguments: object, python: str = sys.executable, stdin: int | None = None):
+        command = [python, str(ROOT / "launch.py"), *map(str, arguments)]
         super().__init__(command, cwd=ROOT, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def until(self, text: str) -> None:

@@ -33,6 +33,7 @@ import psutil
 import pytest
 
 from rollout.data.demo import write_demo
+from tests import launcher
 from tests.cluster.head import free_ports
 from tests.cluster.runs import ROOT
 
@@ -50,7 +51,8 @@ exec {python} "$@"
 # another Ray on this machine may hold the usual ports, and what `ray start` leaves behind is to end with the page
 RAY = """#!/bin/bash
 [ "$1" = start ] || exec {ray} "$@"
-free='import sys; sys.path.insert(0, "{root}"); from tests.cluster.head import free_ports; print(*free_ports(1))'
+free='import sys; sys.path.insert(0, "{root}"); from tests import launcher
+from tests.cluster.head import free_ports; print(*free_ports(1))'
 set -- "$@" --dashboard-agent-listen-port=$({python} -c "$free")
 [ "$2" = --head ] && set -- "$@" --temp-dir={short}
 [[ "$2" = --head && "$*" != *--dashboard-port* ]] && set -- "$@" --dashboard-port=$RAY_DASHBOARD_PORT
@@ -118,11 +120,14 @@ class Shell:
         write_demo(self._project, seed=0)
         shutil.copy(self._project / "passages.jsonl", self._project / "story.jsonl")
         self._short = tempfile.mkdtemp(prefix="ray-")  # a socket's path is 107 characters long at most
-        scripts = {"python": PYTHON, "ray": RAY}
         ray = Path(sys.executable).with_name("ray")
-        for name, script in scripts.items():
+        programs = {
+            "python": PYTHON.format(folder=folder, python=launcher.python()),
+            "ray": RAY.format(short=self._short, python=sys.executable, ray=ray, root=ROOT),
+        }
+        for name, script in programs.items():
             path = folder / "bin" / name
-            path.write_text(script.format(folder=folder, short=self._short, python=sys.executable, ray=ray, root=ROOT))
+            path.write_text(script)
             path.chmod(0o755)
         (folder / "small").touch()
         gcs, dashboard, prometheus = free_ports(3)
@@ -131,8 +136,8 @@ class Shell:
         self._places |= {":6379": f":{gcs}", "=6379": f"={gcs}"}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self._environment |= {"RAY_PORT": str(gcs), "RAY_DASHBOARD_PORT": str(dashboard), "HF_HUB_OFFLINE": "1"}
-        programs = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self._environment |= {"HOME": str(folder / "home"), "PATH": programs, "WANDB_MODE": "offline"}
+        places = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self._environment |= {"HOME": str(folder / "home"), "PATH": places, "WANDB_MODE": "offline"}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def follow(self, page: Path, slow: bool) -> None:

@@ -44,12 +44,14 @@ def path(tmp_path: Path) -> str:
     return f"{ray.parent}:{os.environ['PATH']}"
 
 
+@pytest.mark.integration
 def test_the_scripts_pass_shellcheck() -> None:
     scripts = sorted(FOLDER.glob("*.sh"))
     assert len(scripts) == 3 and all(os.access(script, os.X_OK) for script in scripts)
     subprocess.run([BIN / "shellcheck", *scripts], check=True)
 
 
+@pytest.mark.integration
 def test_the_dockerfile_passes_hadolint() -> None:
     subprocess.run([BIN / "hadolint", FOLDER / "Dockerfile"], check=True)
 
@@ -66,6 +68,7 @@ def test_the_images_user_may_write_in_the_projects_folder() -> None:
     assert "\nCOPY --chown=ray . .\nUSER 1000\n" in after
 
 
+@pytest.mark.integration
 def test_the_head_makes_its_token_once_and_for_its_owner_alone(tmp_path: Path, path: str) -> None:
     token = tmp_path / "new" / "token"
     first = run("head.sh", PATH=path, HOME=str(tmp_path), RAY_AUTH_TOKEN_PATH=str(token))
@@ -79,6 +82,7 @@ def test_the_head_makes_its_token_once_and_for_its_owner_alone(tmp_path: Path, p
     assert token.read_text() == made and token.stat().st_mode & 0o777 == 0o600 and "made" not in second.stdout
 
 
+@pytest.mark.integration
 def test_the_head_listens_on_loopback_and_asks_for_the_token(tmp_path: Path, path: str) -> None:
     started = run("head.sh", "--num-cpus=4", PATH=path, HOME=str(tmp_path), RAY_AUTH_TOKEN="another", RAY_PORT="7000")
     said = started.stdout.splitlines()
@@ -87,6 +91,7 @@ def test_the_head_listens_on_loopback_and_asks_for_the_token(tmp_path: Path, pat
     assert {"--port=7000", "--dashboard-host=127.0.0.1", "--dashboard-port=8265", "--num-cpus=4"} < set(said)
 
 
+@pytest.mark.integration
 def test_a_worker_joins_the_head_with_its_token(tmp_path: Path, path: str) -> None:
     token = tmp_path / "token"
     token.write_text("secret")
@@ -96,6 +101,7 @@ def test_a_worker_joins_the_head_with_its_token(tmp_path: Path, path: str) -> No
     assert {"--address=head:6379", "--block", "--labels=role=sampler"} < set(said)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("variables", "message"),
     [({}, "RAY_HEAD is not set: name the machine that runs head.sh"), ({"RAY_HEAD": "head"}, "no token; copy the head's")],
@@ -107,6 +113,7 @@ def test_a_worker_without_head_or_token_is_refused_in_one_line(
     assert refused.returncode == 2 and refused.stdout == "" and refused.stderr.rstrip("\n").endswith(message)
 
 
+@pytest.mark.integration
 def test_a_run_is_started_once_and_then_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     started = run("start_or_resume.sh", str(folder), "--seed", "3", PYTHON="echo")

@@ -1,6 +1,5 @@
 """Every mistake of a user ends in one line that names place, value and remedy, exit code 2, and nothing half-written."""
 
-import asyncio
 import errno
 import json
 import os
@@ -549,7 +548,7 @@ def test_a_file_on_a_full_disk_is_named() -> None:
         folder.append(Path("/dev/full"), {"step": 1})
 
 
-def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -> None:
+async def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     config = tmp_path / "config.yaml"
     config.touch()
@@ -562,9 +561,9 @@ def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -> None
             (folder / "weights").write_text("2")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    asyncio.run(checkpoints.save(RunState(step=1), config, room_for_this))
+    await checkpoints.save(RunState(step=1), config, room_for_this)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        asyncio.run(checkpoints.save(RunState(step=2), config, no_room))
+        await checkpoints.save(RunState(step=2), config, no_room)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "latest", "step-1"]
     found = newest(tmp_path, print)
     assert found is not None and found[1].step == 1

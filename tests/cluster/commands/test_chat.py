@@ -17,7 +17,7 @@ from cluster.commands.chat import HELP
 from launch import main
 from rollout.sampler import SampledGroups, Sampler
 from rollout.types import Mode, Prompt, Version
-from tests.cluster.runs import ROOT, rows
+from tests.cluster.runs import DEADLINE_S, ROOT, rows
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, typed: str, *flags: object) -> int:
@@ -97,9 +97,9 @@ def test_bytes_that_are_no_text_are_read_as_far_as_they_are(
     assert len(capsys.readouterr().out.splitlines()) == 3  # a reply and two passages
 
 
-def test_a_person_is_shown_a_prompt(finished_run: Path) -> None:
+def test_a_person_is_shown_a_prompt(finished_run: Path, python: str) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "launch.py"), "chat", "--checkpoint", str(finished_run), "--questions"]
+    command = [python, str(ROOT / "launch.py"), "chat", "--checkpoint", str(finished_run), "--questions"]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as chat:
         os.close(theirs)
         said = _until(ours, b"> ")
@@ -108,14 +108,14 @@ def test_a_person_is_shown_a_prompt(finished_run: Path) -> None:
         os.write(ours, b"hi\n")
         said += _until(ours, b"> ")
         os.write(ours, b"\x04")  # the end of the input
-        assert chat.wait(60) == 0 and chat.stderr is not None and chat.stderr.read().splitlines() == [HELP.encode()] * 2
+        assert chat.wait(DEADLINE_S) == 0 and chat.stderr is not None and chat.stderr.read().splitlines() == [HELP.encode()] * 2
     os.close(ours)
     passages = re.findall(r"^ +\d+\.\d\d  \S+  ", said.decode(), re.M)
     assert len(passages) == 2
 
 
 def _until(terminal: int, text: bytes) -> bytes:
-    said, deadline = b"", time.monotonic() + 120
+    said, deadline = b"", time.monotonic() + DEADLINE_S
     while not said.endswith(text):
         ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"{text!r} never came: {said!r}"

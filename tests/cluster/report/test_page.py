@@ -29,7 +29,7 @@ from launch import main
 from learner.samples import write_samples
 from reward.metrics import f1, normalised_tokens
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
-from tests.browser import PHONE, opened
+from tests.browser import PHONE, browser, opened
 from tests.cluster.report_runs import EVIL, log_group, write_rows
 from tests.cluster.runs import rows
 
@@ -44,6 +44,18 @@ GROUND = """(one) => {
     for (let each = one; each; each = each.parentElement) opacity *= getComputedStyle(each).opacity;
     return [colour(place), getComputedStyle(one).color, opacity];
 }"""
+
+
+@pytest.fixture(scope="module")
+def other_run(train_locally: Callable[..., Path]) -> Path:
+    return train_locally("--learner.lr", 1e-3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_browser(finished_run: Path, other_run: Path) -> Iterator[None]:
+    """For all tests, after the runs, which need an event loop."""
+    with browser():
+        yield
 
 
 @contextlib.contextmanager
@@ -160,9 +172,9 @@ def test_everything_is_reached_by_keyboard(run: Path) -> None:
 
 
 def test_runs_are_compared_with_their_settings_side_by_side(
-    run: Path, train: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, other_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = shutil.copytree(train("--learner.lr", 1e-3), tmp_path / "second", symlinks=True)
+    other = shutil.copytree(other_run, tmp_path / "second", symlinks=True)
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(run), str(other)]) == 0
     with opened(f"file://{tmp_path}/report.html") as page:

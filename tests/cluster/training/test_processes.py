@@ -11,6 +11,7 @@ from tests.cluster.head import Head
 from tests.cluster.runs import DEADLINE_S, ROOT, Process, rows
 
 
+@pytest.mark.integration
 def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     process = Process("train", "--learner.lrr", "1", "--run_dir", tmp_path / "run")
     output, errors = process.communicate(timeout=DEADLINE_S)

@@ -141,6 +141,7 @@ def ended_after(seen: Callable[[], None], run: Path) -> Iterator[None]:
 
 
 @needs_prometheus
+@pytest.mark.integration
 def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
     prometheus: Prometheus, train: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_the_dashboard_shows_every_series() -> None:
 
 
 @needs_prometheus
+@pytest.mark.integration
 def test_the_configuration_passes_prometheus_own_check() -> None:
     subprocess.run(["promtool", "check", "config", MONITORING / "prometheus.yml"], check=True)
 
@@ -186,6 +188,7 @@ def check_answers(
 
 
 @needs_prometheus
+@pytest.mark.integration
 def test_panels_of_speed_tell_the_truth_of_steps_longer_than_a_scrape(tmp_path: Path) -> None:
     minutes = range(11)
 
@@ -226,6 +229,7 @@ def test_panels_of_speed_tell_the_truth_of_steps_longer_than_a_scrape(tmp_path: 
 
 
 @needs_prometheus
+@pytest.mark.integration
 def test_annotations_mark_a_lost_actor_and_a_run_that_another_driver_resumes(tmp_path: Path) -> None:
     lost, resumed, _ = annotations("r")
     series = {
@@ -244,6 +248,7 @@ def test_annotations_mark_a_lost_actor_and_a_run_that_another_driver_resumes(tmp
 
 
 @needs_prometheus
+@pytest.mark.integration
 def test_alerts_tell_a_run_that_is_ill_from_one_that_is_well() -> None:
     subprocess.run(["promtool", "test", "rules", "alerts.yml"], cwd=Path(__file__).parent, check=True)
 
@@ -282,6 +287,7 @@ def test_the_documented_series_are_those_of_the_code() -> None:
 
 
 @needs_prometheus
+@pytest.mark.integration
 @pytest.mark.slow
 def test_prometheus_finds_a_run_by_the_file_that_ray_writes(
     tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """What a run says, in its three output_modes."""
 
+import errno
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 import launch
 from cluster.store.metrics import EVALUATION_COLUMNS
@@ -89,6 +91,7 @@ def test_rows_that_say_little_are_shown_all_the_same() -> None:
     assert evaluation_line({"step": 1, "f1": 1.0}).split() == ["held-out", "1", "f1", "1.00"]
 
 
+@pytest.mark.integration
 def test_help_and_mistakes_are_told_without_torch_and_ray() -> None:
     script = (
         "import launch, sys; launch.main(['--help']); launch.main(['trian']); print(sorted({'torch', 'ray'} & {*sys.modules}))"
@@ -121,9 +124,11 @@ def test_quiet_and_json_exclude_each_other(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("options", ["", "-u"])
 @pytest.mark.parametrize("flags", ["--help", "convert --help", "train --local"])
-def test_output_that_finds_no_room_is_told_in_one_line(flags: str, options: str, tiny_flags: list[str], tmp_path: Path) -> None:
+def test_output_that_finds_no_room_is_told_in_one_line(
+    flags: str, options: str, python: str, tiny_flags: list[str], tmp_path: Path
+) -> None:
     run = [*tiny_flags, "--run_dir", str(tmp_path / "run")] if flags.startswith("train") else []
-    command = [sys.executable, *options.split(), str(ROOT / "launch.py"), *flags.split(), *run]
+    command = [python, *options.split(), str(ROOT / "launch.py"), *flags.split(), *run]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S)
     expected = "error: standard output: No space left on device; check the path, its rights and the disk\n"
@@ -134,10 +139,10 @@ def test_output_that_finds_no_room_is_told_in_one_line(flags: str, options: str,
 
 @pytest.mark.parametrize("flags", ["--help", "train --local", "nosuch"])
 def test_the_exit_code_is_that_of_the_mistake_where_errors_find_no_room_either(
-    flags: str, tiny_flags: list[str], tmp_path: Path
+    flags: str, python: str, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     run = [*tiny_flags, "--run_dir", str(tmp_path / "run")] if flags.startswith("train") else []
-    command = [sys.executable, str(ROOT / "launch.py"), *flags.split(), *run]
+    command = [python, str(ROOT / "launch.py"), *flags.split(), *run]
     with open("/dev/full", "w") as full:
         assert subprocess.run(command, stdout=full, stderr=full, timeout=DEADLINE_S).returncode == 2
 
@@ -154,29 +159,31 @@ def test_an_error_that_is_not_of_the_output_leaves_it_alone(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_run_whose_output_was_lost_for_a_moment_is_saved_and_says_so(tiny_flags: list[str], tmp_path: Path) -> None:
-    script = """import sys, tqdm, launch
-write = tqdm.tqdm.write
-def full_at_the_third_step(text, **arguments):
-    if "supervised      3" in text:
-        raise OSError(28, "No space left on device")
-    write(text, **arguments)
-tqdm.tqdm.write = full_at_the_third_step
-sys.exit(launch.main(sys.argv[1:]))"""
-    flags = ["train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
-    ended = subprocess.run([sys.executable, "-c", script, *flags], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+def test_a_run_whose_output_was_lost_for_a_moment_is_saved_and_says_so(
+    tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = tqdm.write
+
+    def full_at_the_third_step(text: str, **arguments: Any) -> None:
+        if "supervised      3" in text:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(text, **arguments)
+
+    monkeypatch.setattr(tqdm, "write", full_at_the_third_step)
+    assert main(["train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]) == 2
     expected = "error: standard output: No space left on device; check the path, its rights and the disk\n"
-    assert (ended.returncode, ended.stderr) == (2, expected)
+    assert capsys.readouterr().err == expected
     assert (tmp_path / "run" / "checkpoints" / "latest").resolve().name == "step-3"
 
 
-def test_what_a_terminal_cannot_write_is_escaped(tiny_flags: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "launch.py", "train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
+def test_what_a_terminal_cannot_write_is_escaped(python: str, tiny_flags: list[str], tmp_path: Path) -> None:
+    command = [python, "launch.py", "train", "--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
     assert ended.returncode == 0 and "\\xb1" in ended.stdout
 
 
+@pytest.mark.integration
 def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) -> None:
     arguments = ["train", "--local", *tiny_flags, "--supervised.steps", "1", "--learner.steps", "0"]
     command = [sys.executable, str(ROOT / "launch.py"), *arguments, "--run_dir", str(tmp_path / "run")]
@@ -185,6 +192,7 @@ def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) 
     assert (tmp_path / "run" / ".lock").read_bytes() == b""
 
 
+@pytest.mark.integration
 def test_a_child_has_the_streams_that_its_parent_was_started_without() -> None:
     child = "import sys; sys.exit(None in (sys.stdin, sys.stdout, sys.stderr))"
     parent = f"""import subprocess, sys
@@ -197,20 +205,20 @@ sys.exit(subprocess.run([sys.executable, "-c", {child!r}]).returncode)"""
 
 @pytest.mark.parametrize("command", ["train --local", "train --dry-run", "chat --checkpoint RUN"])
 def test_a_command_ends_in_silence_where_nobody_reads_on(
-    command: str, finished_run: Path, tiny_flags: list[str], tmp_path: Path
+    command: str, python: str, finished_run: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     flags = command.replace("RUN", str(finished_run)).split()
     flags += [*tiny_flags, "--run_dir", str(tmp_path / "run")] if flags[0] == "train" else []
-    with Process(*flags, stdin=subprocess.PIPE) as process:
+    with Process(*flags, python=python, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
         _, errors = process.communicate("hi\n" * 9, timeout=DEADLINE_S)
     assert (process.returncode, errors) == (141, "")
 
 
-def test_a_run_whose_reader_leaves_keeps_its_checkpoint(tiny_flags: list[str], tmp_path: Path) -> None:
+def test_a_run_whose_reader_leaves_keeps_its_checkpoint(python: str, tiny_flags: list[str], tmp_path: Path) -> None:
     endless = ("--learner.steps", 100_000, "--checkpoint_every", 0)
-    with Process("train", "--local", *tiny_flags, *endless, "--run_dir", tmp_path / "run") as process:
+    with Process("train", "--local", *tiny_flags, *endless, "--run_dir", tmp_path / "run", python=python) as process:
         process.until("supervised      2")
         assert process.stdout is not None
         process.stdout.close()

@@ -143,6 +143,7 @@ async def test_a_tracker_that_is_opened_again_goes_on_with_its_run(finished_run:
     assert_no_secrets(folder)
 
 
+@pytest.mark.integration
 def test_wandb_without_a_key_asks_nobody_for_one(finished_run: Path, tmp_path: Path) -> None:
     script = f"""import asyncio
 from pathlib import Path
@@ -344,6 +345,7 @@ def test_a_run_that_is_stopped_by_a_signal_is_not_finished_to_its_tracker(
     assert tracker.finished != is_stopped and rows(run / "metrics.jsonl")[-1]["step"] == (7 if is_stopped else 8)
 
 
+@pytest.mark.integration
 def test_a_tracker_that_does_not_open_keeps_nobody_from_leaving() -> None:
     script = """import asyncio, threading
 from cluster.watch.trackers.background import Background
@@ -361,6 +363,7 @@ asyncio.run(interrupted())"""
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.integration
 def test_a_full_disk_under_tensorboard_is_told_once(tmp_path: Path) -> None:
     script = f"""import asyncio, resource, signal, time
 from pathlib import Path
