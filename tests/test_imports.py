@@ -77,6 +77,7 @@ def test_advantage_and_loss_use_torch_and_nothing_else() -> None:
         assert packages(f"learner/{name}.py") - sys.stdlib_module_names == {"torch"}
 
 
+@pytest.mark.integration
 def test_plain_classes_load_without_ray_in_a_fresh_interpreter() -> None:
     code = "import sys, rollout.sampler, learner.learner, reward.scorer, reward.evaluation; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

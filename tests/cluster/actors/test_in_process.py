@@ -75,6 +75,7 @@ def test_rewards_with_event_loops_are_the_same_here_and_on_ray(
     assert without_clock(local / "metrics.jsonl") == without_clock(on_ray / "metrics.jsonl")
 
 
+@pytest.mark.integration
 def test_a_local_run_starts_no_ray(tiny_flags: list[str], tmp_path: Path) -> None:
     script = (
         "import sys, ray; sys.path.insert(0, sys.argv[1]); from launch import main; code = main(sys.argv[2:]); "
