@@ -36,7 +36,7 @@ class Sampler:
         self.version: Version | None = None
 
     def load_weights(self, weights: FlatWeights, version: Version) -> None:
-        """Raises PolicyError, and keeps the weights it has, if these are damaged or of another policy."""
+        """Raises DamagedWeights, or PolicyError for those of another policy, and keeps the weights it has."""
         weights.check()
         self.policy.load_weights(weights.values)
         self.version = version

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from cluster.actors.factories import learner_arguments, sampler_arguments
+from cluster.actors.pools import with_seconds_of
 from cluster.actors.ports import ActorHandles, GroupRef, SampledCall, ScoredCall, Snapshot, UpdateCall
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
@@ -83,8 +84,9 @@ class InProcessRewards(InProcess):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _score(self, groups: Sequence[Any]) -> Any:
-        measured = [each.actor.measure(*groups)[1] for each in self._own]
-        return self.actor.score(len(groups), *groups, *measured)
+        measured = [each.actor.measure(*groups) for each in self._own]
+        report, *scored = self.actor.score(len(groups), *groups, *(values for _, values in measured))
+        return with_seconds_of(report, [own for own, _ in measured]), *scored
 
 
 @contextlib.contextmanager

@@ -3,13 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from cluster.actors.errors import InputsLost, Meaning, ReplicasLost, cause, meaning_of
 from cluster.actors.replica import Launcher, Pending, Replica, Spawn, within
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, cancel_quietly
-from rollout.errors import ClusterError, LapdogError, first_line
+from rollout.errors import first_line
 
 Invoke = Callable[[Any], list[Any]]  # an actor -> the references that its remote method returns
 
@@ -29,6 +30,7 @@ class Pool:
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Pending] = {}
+        self._draining: set[asyncio.Task[None]] = set()  # calls that nobody awaits
         self._losses = 0  # in a row, since the last call that was answered
         self._spawned_at_loss = 0
         self._failure: Exception | None = None
@@ -75,6 +77,7 @@ class Pool:
         attempts = attempts or self._policy.call_attempts
         for attempt in range(1, attempts + 1):
             replica = await (self._answering_replica() if attempt > 1 or attempts == 1 else self._free_replica())
+            references: list[Any] = []
             try:
                 references = invoke(replica.handle.actor)
                 first = await within(references[0], self._policy.call_deadline_s)
@@ -92,8 +95,11 @@ class Pool:
                         if attempt == attempts:
                             lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
                             raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
-                    case _:
+                    case Meaning.REFUSED:
                         self._release(replica)
+                        raise
+                    case Meaning.OTHER:
+                        self._release_when_done(replica, references)
                         raise
             else:
                 self._losses = 0
@@ -110,7 +116,7 @@ class Pool:
     def close(self) -> None:
         """Kill all replicas."""
         self._size = 0
-        for task in self._starting:
+        for task in (*self._starting, *self._draining):
             cancel_quietly(task)
         for replica in list(self._replicas):
             self._discard(replica)
@@ -161,6 +167,24 @@ class Pool:
         elif replica.calls == 0:
             self._discard(replica)
 
+    def _release_when_done(self, replica: Replica, references: list[Any]) -> None:
+        """A call that was cancelled still occupies its actor: the next one would seem to hang."""
+        if references:
+            task = asyncio.create_task(self._drain(replica, references[0]))
+            self._draining.add(task)
+            task.add_done_callback(self._draining.discard)
+        else:
+            self._release(replica)
+
+    async def _drain(self, replica: Replica, reference: Any) -> None:
+        try:
+            await within(reference, self._policy.call_deadline_s)
+        except BaseException as error:
+            if meaning_of(error) in (Meaning.DIED, Meaning.FROZEN):
+                self._replace(replica, error)
+                return
+        self._release(replica)
+
     def _offer_what_stays(self) -> None:
         """Those that took no more calls, as one of them was to go, go on where none is."""
         if self._surplus() <= 0:
@@ -193,8 +217,8 @@ class Pool:
         replica.calls -= 1
         if replica.is_gone:
             return
-        self._event(f"{self.kind} lost: {what}")
         self._discard(replica, frozen)
+        self._event(f"{self.kind} lost: {what}")
         self.restarts += 1
         if not frozen and replica.number >= self._spawned_at_loss:  # a deadline is pause enough; a node's actors go as one
             self._losses += 1
@@ -224,24 +248,11 @@ class Pool:
         """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
         task = asyncio.current_task()
         assert task is not None
-        attempt = failures = 0
         await asyncio.sleep(after_s)
-        while True:
-            attempt += 1
-            pending = self._starting[task] = Pending()
-            try:
-                replica = await self._launcher.start(pending)
-            except LapdogError as error:
-                failures = 0 if self._replicas else failures + 1
-                if failures >= self._policy.start_attempts or (failures and not isinstance(error, ClusterError)):
-                    self._fail(error)
-                    return
-                await self._launcher.pause(error, attempt)
-            else:
-                self._starting.pop(task)
-                self._replicas.append(replica)
-                self._offer(replica)
-                return
+        replica = await self._launcher.keep_starting(partial(self._starting.__setitem__, task), lambda: bool(self._replicas))
+        self._starting.pop(task)
+        self._replicas.append(replica)
+        self._offer(replica)
 
     def _fail(self, error: Exception) -> None:
         """Let every caller meet `error`, the first one of its kind."""

@@ -10,7 +10,7 @@ from cluster.actors.pool import Pool
 from cluster.actors.ports import GroupRef, SampledCall, ScoredCall, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from reward.evaluation import Evaluation
-from rollout.types import Mode, Prompt
+from rollout.types import Mode, Prompt, ScoreReport
 
 
 class SamplerPool(Pool):
@@ -58,9 +58,12 @@ class RewardPools:
         measured = await asyncio.gather(*(_measured(pool, references, attempts) for pool in self._own))
 
         def invoke(actor: Any) -> list[Any]:
-            return actor.score.options(num_returns=1 + len(groups)).remote(len(groups), *references, *measured)
+            return actor.score.options(num_returns=1 + len(groups)).remote(
+                len(groups), *references, *(values for _, values in measured)
+            )
 
         report, scored = await self._scorers.call(invoke, attempts)
+        report = with_seconds_of(report, [own for own, _ in measured])
         parts = zip(groups, scored, report.reward_ranges, strict=True)
         return ScoredCall(tuple(replace(group, reference=new, reward_range=range) for group, new, range in parts), report)
 
@@ -69,10 +72,16 @@ class RewardPools:
             pool.close()
 
 
-async def _measured(pool: Pool, references: Sequence[Any], attempts: int) -> Any:
-    """A reference to the values of one extra reward."""
-    _, [values] = await pool.call(lambda actor: actor.measure.options(num_returns=2).remote(*references), attempts)
-    return values
+def with_seconds_of(report: ScoreReport, others: Sequence[ScoreReport]) -> ScoreReport:
+    """The report of a call with the time that extra rewards took in actors of their own."""
+    seconds = sum(each.figures["seconds_reward"] for each in (report, *others))
+    return replace(report, figures=report.figures | {"seconds_reward": seconds})
+
+
+async def _measured(pool: Pool, references: Sequence[Any], attempts: int) -> tuple[ScoreReport, Any]:
+    """The report of one extra reward, and a reference to its values."""
+    report, [values] = await pool.call(lambda actor: actor.measure.options(num_returns=2).remote(*references), attempts)
+    return report, values
 
 
 class RecordsPool(Pool):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,6 +136,22 @@ class Launcher:
                 case _:
                     what = cause(error)
             raise ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard") from error
+
+    async def keep_starting(self, note: Callable[[Pending], None], has_others: Callable[[], bool]) -> Replica:
+        """The first of several attempts that is ready; `note` is given each. Raises what it met where there is no other actor
+        and little hope for one."""
+        attempt = failures = 0
+        while True:
+            attempt += 1
+            pending = Pending()
+            note(pending)
+            try:
+                return await self.start(pending)
+            except LapdogError as error:
+                failures = 0 if has_others() else failures + 1
+                if failures >= self._policy.start_attempts or (failures and not isinstance(error, ClusterError)):
+                    raise
+                await self.pause(error, attempt)
 
     async def pause(self, failure: LapdogError, attempt: int) -> None:
         """Wait before the next attempt, and tell why."""

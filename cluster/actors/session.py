@@ -125,13 +125,11 @@ def _shares(settings: Settings) -> Shares:
     """Default GPU shares from what the cluster has; raises ClusterError if something asked for cannot fit."""
     cluster, total, extra_rewards = settings.cluster, ray.cluster_resources(), _of_extra_rewards(settings)
     others = sum(share["GPU"] for share in extra_rewards)
-    gpus = total.get("GPU", 0.0)
-    learner = cluster.learner_gpus
-    if learner is None:
-        learner = 0.0 if gpus == 0 else 0.5 if gpus < 2 else 1.0
-    sampler = cluster.sampler_gpus
-    if sampler is None:
-        sampler = min(1.0, int(100 * max(0.0, gpus - learner - others) / cluster.fewest_samplers) / 100)
+    learner, sampler = gpu_shares(total.get("GPU", 0.0) - others, cluster)
+    if total.get("GPU") and sampler == 0 and cluster.sampler_gpus is None:
+        print_err(
+            "warning: no GPU is left for samplers: they run on CPUs; add one, or lower cluster.learner_gpus or a reward's gpus"
+        )
     wanted = {"CPU": _needed_cpus(settings), "GPU": learner + others + cluster.fewest_samplers * sampler}
     if cluster.sampler_resource is not None and cluster.samplers != "auto":
         wanted[cluster.sampler_resource] = cluster.samplers
@@ -149,9 +147,19 @@ def _shares(settings: Settings) -> Shares:
     )
 
 
+def gpu_shares(gpus: float, settings: ClusterSettings) -> tuple[float, float]:
+    """Of the learner and of each sampler, out of the GPUs that rewards leave."""
+    learner, sampler = settings.learner_gpus, settings.sampler_gpus
+    if learner is None:
+        learner = 0.0 if gpus <= 0 else min(gpus, 0.5) if gpus < 2 else 1.0
+    if sampler is None:
+        sampler = min(1.0, int(100 * max(0.0, gpus - learner) / settings.fewest_samplers) / 100)
+    return learner, sampler
+
+
 def _check_fits(wanted: Mapping[str, float], total: Mapping[str, float]) -> None:
     for resource, amount in wanted.items():
-        if amount > (has := total.get(resource, 0.0)):
+        if amount > (has := total.get(resource, 0.0)) + 1e-9:
             raise ClusterError(
                 f"cluster: {amount:g} {resource} are wanted, the cluster has {has:g}; "
                 f"add nodes that have it, or lower cluster.samplers or what a sampler takes"

@@ -1,18 +1,22 @@
 """The one store of what samplers work with: published by the learner, current for all, published again where it is lost."""
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from cluster.actors.ports import LearnerPort, Snapshot
 from rollout.types import Version
 
+Made = TypeVar("Made")
+
 
 class SnapshotStore:
-    """learner: None where nobody learns, and the samplers' own folder holds the only version."""
+    """learner: None in `evaluate`, where samplers keep the weights of their folder."""
 
     def __init__(self, learner: LearnerPort | None, first: Version):
         self.current = Snapshot(first)
         self._learner = learner
-        self._publishing = asyncio.Lock()
+        self._changing = asyncio.Lock()  # held while the learner's weights or the current snapshot change
 
     def staleness(self, version: Version) -> int:
         """Updates since the weights of a version."""
@@ -21,17 +25,29 @@ class SnapshotStore:
     async def publish(self, version: Version) -> None:
         """The learner's weights become current. Raises LearnerLost: samplers that wait for weights which never come would
         seem to hang."""
-        assert self._learner is not None, "nobody learns"
-        snapshot = self._learner.publish(version)
-        await self._learner.check()
-        self.current = snapshot
+        async with self._changing:
+            await self._publish(version)
+
+    async def publish_after(self, update: Awaitable[Made], version: Version) -> Made:
+        """Await what changes the learner's weights, which then become current. Nothing is restored meanwhile: it would bear the
+        version before and hold the weights after. Raises LearnerLost, and what the update raises."""
+        async with self._changing:
+            made = await update
+            await self._publish(version)
+            return made
 
     async def restore(self, lost: Snapshot) -> None:
         """Publish again what a call was given and lost with a node, once however many calls lost it. Raises LearnerLost."""
-        async with self._publishing:
+        async with self._changing:
             if self._learner is None or self.current is not lost:
                 return
             if lost.weights is None:
                 await self._learner.check()
             else:
-                await self.publish(lost.version)
+                await self._publish(lost.version)
+
+    async def _publish(self, version: Version) -> None:
+        assert self._learner is not None, "nobody learns"
+        snapshot = self._learner.publish(version)
+        await self._learner.check()
+        self.current = snapshot

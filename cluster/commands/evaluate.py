@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.actors.autoscaler import start_what_fits
+from cluster.actors.errors import cause
 from cluster.actors.factories import Factory
 from cluster.actors.session import Shares, session
 from cluster.actors.snapshots import SnapshotStore
@@ -23,7 +24,7 @@ from cluster.watch.terminal import evaluation_table
 from reward.evaluation import Evaluation
 from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
-from rollout.errors import DISK_REMEDY, writing
+from rollout.errors import DISK_REMEDY, ClusterError, writing
 from rollout.types import Prompt, Version
 
 
@@ -78,7 +79,8 @@ async def _evaluated(
         records.start()
         evaluated = await evaluator.evaluate(prompts, state.constant_reply if state is not None else None, most_failed=0)
         if evaluated.evaluation is None:
-            raise evaluated.failed[0].error
+            [first, *_] = evaluated.failed
+            raise ClusterError(f"prompt {first.prompt.id!r}: {cause(first.error)}") from first.error
         return evaluated.evaluation
     finally:
         for port in (samplers, rewards, records):

@@ -163,8 +163,10 @@ class Pipeline:
         wanted = batch.prompts
         calls = [tuple(group.prompt for group in rollout.groups) for rollout in batch.rollouts]
         calls = [prompts for prompts in calls if not set(prompts).isdisjoint(wanted)]
-        elsewhere = tuple(prompt for prompt in wanted if all(prompt not in prompts for prompts in calls))
-        inflight = [self.client.submit(prompts) for prompts in [*calls, elsewhere] if prompts]
+        elsewhere = [prompt for prompt in wanted if all(prompt not in prompts for prompts in calls)]
+        size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
+        calls += [tuple(elsewhere[i : i + size]) for i in range(0, len(elsewhere), size)]
+        inflight = [self.client.submit(prompts) for prompts in calls]
         try:
             outcomes = [await call.task for call in inflight]
         finally:

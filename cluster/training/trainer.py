@@ -137,16 +137,18 @@ class Trainer:
         are made again."""
         pipeline, step = self._pipeline(), self.state.step + 1
         log = self.folder.sample_log(step) if pipeline.stage.sampled else None
+        learnt = self.actors.learner.update(step, log, batch.groups)
         try:
-            update = await self.actors.learner.update(step, log, batch.groups)
+            if pipeline.stage.sampled:
+                update = await self.snapshots.publish_after(learnt, Version(self.state.incarnation, step))
+            else:
+                update = await learnt
         except InputsLost as error:
             self.run_log.event(f"step {step}: {error}; its groups are made again")
             pipeline.give_back(batch)
             return
         self.state.step = step
         self._losses.reached(step)
-        if pipeline.stage.sampled:
-            await self._publish()
         pipeline.trained(batch)
         self._record(pipeline.stage, batch, update)
         if (lost := self.run_log.output_lost) is not None and self.stop is None:

@@ -70,6 +70,15 @@ class Policy(Generator, Trainable, ABC):
         return TokenLogprobs(scores.logprobs.gather(1, index), scores.entropy.gather(1, index))
 
     @abstractmethod
+    def context_tokens(self, contexts: Sequence[Context]) -> int: ...
+
+    @abstractmethod
+    def checkpoint_activations(self) -> None: ...
+
+    @abstractmethod
+    def compile(self) -> None: ...
+
+    @abstractmethod
     def _logprobs_of_distinct(
         self, contexts: Sequence[Context], response_ids: torch.Tensor, temperature: float, entropy_gradient: bool
     ) -> TokenLogprobs: ...

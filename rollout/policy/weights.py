@@ -14,6 +14,10 @@ from rollout.errors import PolicyError
 WIRE = {torch.float32: np.dtype(np.float32), torch.bfloat16: np.dtype(np.int16)}
 
 
+class DamagedWeights(RuntimeError):
+    """The machine's fault and no user's mistake: who met it is replaced."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlatWeights:
     """What `flatten` made, and its CRC-32."""
@@ -26,9 +30,9 @@ class FlatWeights:
         return cls(values, zlib.crc32(values.data))
 
     def check(self) -> None:
-        """Raise PolicyError if the values are not those that the checksum was taken of."""
+        """Raise DamagedWeights if the values are not those that the checksum was taken of."""
         if zlib.crc32(self.values.data) != self.checksum:
-            raise PolicyError(f"weights: {self.values.nbytes} bytes arrived damaged; check the memory of learner and sampler")
+            raise DamagedWeights(f"{self.values.nbytes} bytes of weights arrived damaged; check learner's and sampler's memory")
 
 
 def wire_buffer(parameters: Collection[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from rollout.config import RolloutSettings
-from rollout.errors import PolicyError
-from rollout.policy.weights import FlatWeights
+from rollout.policy.weights import DamagedWeights, FlatWeights
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler, rng_of
 from rollout.types import Version
@@ -146,6 +145,6 @@ def test_damaged_weights_are_refused_and_the_old_ones_stay():
     before = sampler.policy.weights(torch.float32)
     weights = FlatWeights.of(before + 1)
     weights.values[3] += 1
-    with pytest.raises(PolicyError, match="arrived damaged"):
+    with pytest.raises(DamagedWeights, match="arrived damaged"):
         sampler.load_weights(weights, Version(0, 9))
     assert (sampler.policy.weights(torch.float32) == before).all() and sampler.version != Version(0, 9)
