@@ -46,7 +46,7 @@ def write_what_cannot_be_encoded() -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """The end of Python writes once more what could not be written."""
+    """Redirect a broken stream to /dev/null, so that Python's exit does not fail on it again."""
     with contextlib.suppress(ValueError):  # a stream of Python's own has no number
         _lead_nowhere(stream.fileno())
 

@@ -35,7 +35,7 @@ def train(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> li
     policy, copy = (build_tiny_policy(POLICY, texts, seed) for _ in range(2))  # what is trained, what is sampled
     sampler = Sampler(copy, open_retriever(data, POLICY.n_context), ROLLOUT, seed)
     scorer = Scorer(RewardSettings())
-    learner = Learner(policy, LearnerSettings(lr=3e-4), ROLLOUT, POLICY, RewardSettings().weights())
+    learner = Learner(policy, LearnerSettings(), ROLLOUT, POLICY, RewardSettings().weights())
     rewards = []
     for stage in stages:
         learner.begin(stage)  # a new optimiser; for RL the reference, which is the policy as it stands now

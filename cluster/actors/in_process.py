@@ -1,7 +1,4 @@
-"""All roles in this process, called directly and in turn, so that a debugger can follow a prompt through them: no Ray.
-
-Benchmarks and tests hand in objects of their own where these ports take an actor.
-"""
+"""All roles in this process, called directly and in turn, so that a debugger can follow a prompt through them: no Ray."""
 
 import asyncio
 import contextlib

@@ -143,7 +143,7 @@ class Pool:
         return await self._free_replica() if replica.is_gone else replica  # another call has just met its loss
 
     async def _answering_replica(self) -> Replica:
-        """One that is alive: a call is not to blame for those that died with their node unnoticed."""
+        """A free replica that answered a ping, so that silent deaths do not count against the call."""
         while True:
             replica = await self._free_replica()
             try:
@@ -186,7 +186,7 @@ class Pool:
         self._release(replica)
 
     def _offer_what_stays(self) -> None:
-        """Those that took no more calls, as one of them was to go, go on where none is."""
+        """Reopen replicas held back for a shrink that no longer applies."""
         if self._surplus() <= 0:
             for replica in self._replicas:
                 self._offer(replica)

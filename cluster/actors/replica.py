@@ -72,8 +72,8 @@ class Spawn(Protocol):
 
 @dataclass(eq=False)
 class Replica:
-    """A ready actor. number: how many of its kind were spawned before it. calls: under way. is_open: it waits for more in its
-    pool's queue; is_gone: it takes no more."""
+    """A ready actor. number: how many of its kind were spawned before it. calls: under way. is_open: queued for
+    more calls. is_gone: discarded."""
 
     handle: Handle
     node: str

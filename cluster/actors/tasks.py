@@ -10,7 +10,7 @@ Event = Callable[[str], None]  # told what happened to a run, in one line
 
 
 def log_failure(task: "asyncio.Task[None]", what: str, event: Event) -> None:
-    """Tell that `what` is no longer done, and why, where a task fails that nobody awaits."""
+    """Report the failure of a background task as an event."""
 
     def ended(task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

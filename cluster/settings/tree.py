@@ -220,7 +220,8 @@ class Settings(Section):
 
 
 def absolute(path: Path | str) -> Path:
-    """Unlike pathlib's own, refuses nothing: a loop of links, or a home of nobody, is met by whoever opens the file."""
+    """Expand `~` and make absolute without checking that the path exists. Unlike pathlib's own, refuses nothing: a loop of
+    links, or a home of nobody, is met by whoever opens the file."""
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 

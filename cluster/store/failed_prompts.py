@@ -23,7 +23,7 @@ class FailedPrompt:
 
 
 class FailedPrompts:
-    """Those of this process: who resumes a run may have mended what was the matter, so all are tried again.
+    """Failures of this process only; a resumed run tries all prompts again.
 
     limit: so many may fail. counts: how many prompts each file holds. event: told of each that fails.
     """

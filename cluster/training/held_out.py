@@ -104,7 +104,7 @@ class Evaluator:
         raise AssertionError("unreachable")
 
     async def _replies(self, prompts: Sequence[Prompt], most_failed: int) -> list[Outcome]:
-        """Of the calls that were answered, in the order of the prompts: of all, unless too many prompts failed."""
+        """Outcomes in the order of the prompts; only those of answered calls if too many prompts failed."""
         client = RolloutClient(self.samplers, self.rewards, self.snapshots, "greedy", self.policy)
         parts = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
         tasks = [client.submit(part).task for part in parts]

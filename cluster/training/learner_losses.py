@@ -5,7 +5,7 @@ from rollout.errors import ClusterError
 
 
 class LearnerLosses:
-    """Those since the run last came further than before; `most` end it."""
+    """Counts losses since the last new step; `most` of them end the run."""
 
     def __init__(self, most: int) -> None:
         self._most, self._furthest = most, 0

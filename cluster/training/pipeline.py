@@ -91,7 +91,7 @@ class Pipeline:
             self._untrained += len(call.prompts)
 
     async def batch(self) -> Batch | None:
-        """The next full batch; None where prompts have `failed`: who has taken note of them asks again."""
+        """The next full batch, or None if prompts failed: call `take_failed`, then `batch` again."""
         if self._given_back is not None:
             return await self._made_again(self._given_back)
         if not self.in_admission_order and not self._filling.groups:
@@ -158,8 +158,8 @@ class Pipeline:
             batch.staleness.append(staleness)
 
     async def _made_again(self, batch: Batch) -> Batch | None:
-        """The batch with its groups sampled and scored anew, in the calls that made them, for a group depends on its call. None
-        if a prompt fails now: the others are ready for the next batch."""
+        """Sample the batch again in its original calls, for a group depends on its call. None if a prompt fails; the others
+        stay ready."""
         wanted = batch.prompts
         calls = [tuple(group.prompt for group in rollout.groups) for rollout in batch.rollouts]
         calls = [prompts for prompts in calls if not set(prompts).isdisjoint(wanted)]

@@ -10,7 +10,7 @@ from cluster.training.rollout_client import InflightCall, RolloutClient
 def expiring_calls(
     inflight: Iterable[InflightCall], ready: Iterable[GroupRef], client: RolloutClient, size: int, max_staleness: int
 ) -> list[InflightCall]:
-    """Calls of which one must end before the next batch of `size`; not those that seem to hang."""
+    """Calls of which one must end before the next batch of `size`; presumed hangs are excluded."""
     longest_s = client.policy.hang_factor * client.slowest_s
     running = {
         call: client.staleness(call.snapshot.version)
@@ -26,8 +26,10 @@ def expiring_calls(
 
 
 def staleness_to_wait_for(made: Mapping[int, int], to_come: Mapping[int, int], size: int, max_staleness: int) -> int | None:
-    """Of groups of this staleness or more the next batch of `size` must hold more than are made, or some become too stale:
-    those of staleness L fit into it and the max_staleness - L after it. None: no group becomes too stale for want of waiting.
+    """The lowest staleness of the groups to wait for so that none exceeds the bound, or None.
+
+    Of groups of this staleness or more the next batch of `size` must hold more than are made, or some become too stale: those
+    of staleness L fit into it and the max_staleness - L after it.
 
     made, to_come: groups that are finished and that are still sampled, by their staleness.
     """

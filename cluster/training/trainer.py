@@ -85,8 +85,8 @@ class Trainer:
             await self._start_learner()
 
     def stages(self) -> Iterator[Stage]:
-        """The stage of the next step, or of an evaluation that a stop left undone, until something stops the run; a run stopped
-        at once is still saved once."""
+        """Yield the stage of the next step, or of an evaluation that a stop left undone, until the run is complete or stopped;
+        a run stopped at once is still saved once."""
         while self.stop is None or not self.checkpoints.exist():
             *_, last = self.settings.stages()
             undone = [stage for stage in self.settings.stages() if stage.last > self.state.step]
@@ -208,7 +208,7 @@ class Trainer:
             await self._publish()
 
     async def _replace_learner(self, error: LearnerLost) -> LearnerLost | None:
-        """Go back to the newest checkpoint, or to the start, with a new learner; what it met if that is lost, too."""
+        """Restart from the newest checkpoint, or from step 0, with a new learner; return its error if it is lost too."""
         self._losses.add(error)
         if self.pipeline is not None:
             self.pipeline.cancel()

@@ -1,4 +1,4 @@
-"""What a run tells, and whom: in one place which failures of telling end it."""
+"""Sends rows and events to the monitors; decides which of their failures end a run."""
 
 import contextlib
 import shlex

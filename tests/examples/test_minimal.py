@@ -1,4 +1,4 @@
-"""The loop without Ray is the loop with it."""
+"""The minimal loop trains both stages."""
 
 from dataclasses import replace
 from pathlib import Path

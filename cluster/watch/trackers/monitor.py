@@ -48,7 +48,7 @@ class Trackers(Monitor):
         self._finished, self._longest_close_s = ending.finished, self._policy.tracker_close_s
 
     def close(self) -> None:
-        """Wait until all have all, but no longer than a run may be held."""
+        """Wait until the trackers have sent everything, or until the deadline."""
         deadline = time.monotonic() + self._longest_close_s
         with contextlib.ExitStack() as parts:  # the last first
             for tracker in self._trackers:

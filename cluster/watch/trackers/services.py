@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and MLflow; where and as whom the latter two are reached, their environment variables say."""
+"""TensorBoard, W&B and MLflow. The last two read address and login from their own environment variables."""
 
 import os
 import socket
