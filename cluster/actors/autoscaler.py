@@ -27,10 +27,10 @@ class Autoscaler:
         samplers: SamplerPool,
         rewards: RewardPools,
         learner: LearnerClient,
-        policy: RetryPolicy,
+        retry: RetryPolicy,
         event: Event,
     ):
-        self._settings, self._shares, self._policy, self._event = settings, shares, policy, event
+        self._settings, self._shares, self._retry, self._event = settings, shares, retry, event
         self._samplers, self._rewards, self._learner = samplers, rewards, learner
         self._watching: asyncio.Task[None] | None = None
 
@@ -45,7 +45,7 @@ class Autoscaler:
     def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Act on nodes as `ray.nodes()` lists them."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // self._policy.make_room_s)
+        in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // self._retry.make_room_s)
         size = max(1, samplers_that_fit(nodes, self._settings, self._shares) - in_the_way)
         self._samplers.drop_nodes(alive)
         self._rewards.drop_nodes(alive)
@@ -60,7 +60,7 @@ class Autoscaler:
                 self.follow(await asyncio.to_thread(ray.nodes))
             except (RayError, OSError) as error:
                 self._event(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
-            await asyncio.sleep(self._policy.look_s)
+            await asyncio.sleep(self._retry.look_s)
 
 
 def start_what_fits(samplers: SamplerPool, settings: ClusterSettings, shares: Shares) -> None:

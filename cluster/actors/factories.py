@@ -39,17 +39,17 @@ class Factory:
 
     def actors(self) -> ActorHandles:
         samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
-        nodes = Autoscaler(self.settings.cluster, self.shares, samplers, rewards, learner, self.policy, self.event)
+        nodes = Autoscaler(self.settings.cluster, self.shares, samplers, rewards, learner, self.retry, self.event)
         return ActorHandles(samplers, rewards, self.records(), learner, nodes)
 
     @property
-    def policy(self) -> RetryPolicy:
+    def retry(self) -> RetryPolicy:
         return RetryPolicy.of(self.settings.cluster)
 
     def samplers(self) -> SamplerPool:
         key, _, value = (self.settings.cluster.sampler_label or "").partition("=")
         spawn = self._spawn("sampler", SamplerActor, self.shares.sampler, self._of_sampler, {key: value} if key else {})
-        return SamplerPool("sampler", spawn, self.settings.cluster.fewest_samplers, self.policy, self.event)
+        return SamplerPool("sampler", spawn, self.settings.cluster.fewest_samplers, self.retry, self.event)
 
     def rewards(self) -> RewardPools:
         reward, event, own = self.settings.reward, self.event, []
@@ -58,19 +58,19 @@ class Factory:
                 share = {"CPU": self.shares.reward["CPU"], "GPU": extra.gpus}
                 role = f"reward-{extra.short_name}"
                 spawn = self._spawn(role, ExtraRewardActor, share, _named(extra))
-                own.append(Pool(f"reward actor of {extra.column}", spawn, extra.pool_size, self.policy, event))
+                own.append(Pool(f"reward actor of {extra.column}", spawn, extra.pool_size, self.retry, event))
         spawn = self._spawn("reward", RewardActor, self.shares.reward, lambda name: (name, reward))
-        scorers = Pool("reward actor", spawn, self.settings.cluster.rewards, self.policy, event)
-        return RewardPools(scorers, own, self.policy)
+        scorers = Pool("reward actor", spawn, self.settings.cluster.rewards, self.retry, event)
+        return RewardPools(scorers, own, self.retry)
 
     def records(self) -> RecordsPool:
         spawn = self._spawn("records", RecordsActor, {"CPU": 0.0}, lambda name: (self.settings.reward,))
-        return RecordsPool("records actor", spawn, 1, self.policy, self.event)
+        return RecordsPool("records actor", spawn, 1, self.retry, self.event)
 
     def learner(self) -> LearnerClient:
         of_learner = learner_arguments(self.settings, self.policy_path)
         spawn = self._spawn("learner", LearnerActor, self.shares.learner, lambda name: of_learner)
-        return LearnerClient(spawn, self.policy, self.event)
+        return LearnerClient(spawn, self.retry, self.event)
 
     def _of_sampler(self, name: str) -> tuple[Any, ...]:
         return sampler_arguments(name, self.settings, self.policy_path)

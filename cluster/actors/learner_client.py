@@ -17,9 +17,9 @@ from rollout.types import Version
 class LearnerClient:
     """One LearnerActor at a time; `restarts` counts those that were replaced."""
 
-    def __init__(self, spawn: Spawn, policy: RetryPolicy, event: Event):
+    def __init__(self, spawn: Spawn, retry: RetryPolicy, event: Event):
         self._spawned_for_run = 0
-        self._launcher, self._policy = Launcher("learner", spawn, policy, event), policy
+        self._launcher, self._retry = Launcher("learner", spawn, retry, event), retry
         self._replica: Replica | None = None
         self._pending = Pending(placed=True, since=0.0)
         self._calls = 0  # under way
@@ -41,7 +41,7 @@ class LearnerClient:
 
     async def start(self) -> None:
         self._pending = Pending()
-        for attempt in range(1, self._policy.start_attempts + 1):
+        for attempt in range(1, self._retry.start_attempts + 1):
             self.close()
             self._spawned_for_run += 1
             if self._pending.placed:
@@ -50,7 +50,7 @@ class LearnerClient:
                 self._replica = await self._launcher.start(self._pending)
                 return
             except ClusterError as error:
-                if attempt == self._policy.start_attempts:
+                if attempt == self._retry.start_attempts:
                     raise
                 await self._launcher.pause(error, attempt)
 
@@ -82,7 +82,7 @@ class LearnerClient:
         replica = self._started()
         self._calls += 1
         try:
-            return await within(getattr(replica.handle.actor, method).remote(*arguments), self._policy.call_deadline_s)
+            return await within(getattr(replica.handle.actor, method).remote(*arguments), self._retry.call_deadline_s)
         except Exception as error:
             match meaning_of(error):
                 case Meaning.INPUTS_LOST:
@@ -93,7 +93,7 @@ class LearnerClient:
                     what = f"lost in {method} ({first_line(error)})"
                 case Meaning.FROZEN:
                     replica.handle.kill_process(replica.node, replica.process)
-                    what = f"{method} gave no answer in {self._policy.call_deadline_s:g} s"
+                    what = f"{method} gave no answer in {self._retry.call_deadline_s:g} s"
                 case _:
                     raise
             self._launcher.exclude(replica.node)

@@ -22,10 +22,10 @@ class Pool:
     Repeating a call is right because every call is a pure function of its arguments.
     """
 
-    def __init__(self, kind: str, spawn: Spawn, size: int, policy: RetryPolicy, event: Event, slots: int = 1):
+    def __init__(self, kind: str, spawn: Spawn, size: int, retry: RetryPolicy, event: Event, slots: int = 1):
         self.kind, self.restarts = kind, 0
-        self._launcher = Launcher(kind, spawn, policy, event)
-        self._size, self._slots, self._policy, self._event = size, slots, policy, event
+        self._launcher = Launcher(kind, spawn, retry, event)
+        self._size, self._slots, self._retry, self._event = size, slots, retry, event
         self._replicas: list[Replica] = []
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
@@ -74,13 +74,13 @@ class Pool:
         An exception that the call itself raises is passed on. Raises ReplicasLost if as many replicas as there are `attempts`
         were lost with it, InputsLost if what it was given is gone.
         """
-        attempts = attempts or self._policy.call_attempts
+        attempts = attempts or self._retry.call_attempts
         for attempt in range(1, attempts + 1):
             replica = await (self._answering_replica() if attempt > 1 or attempts == 1 else self._free_replica())
             references: list[Any] = []
             try:
                 references = invoke(replica.handle.actor)
-                first = await within(references[0], self._policy.call_deadline_s)
+                first = await within(references[0], self._retry.call_deadline_s)
             except BaseException as error:
                 match meaning_of(error):
                     case Meaning.INPUTS_LOST:
@@ -147,7 +147,7 @@ class Pool:
         while True:
             replica = await self._free_replica()
             try:
-                await within(replica.handle.ping(), self._policy.call_deadline_s)
+                await within(replica.handle.ping(), self._retry.call_deadline_s)
             except BaseException as error:
                 if meaning_of(error) not in (Meaning.DIED, Meaning.FROZEN, Meaning.INPUTS_LOST):
                     self._release(replica)
@@ -178,7 +178,7 @@ class Pool:
 
     async def _drain(self, replica: Replica, reference: Any) -> None:
         try:
-            await within(reference, self._policy.call_deadline_s)
+            await within(reference, self._retry.call_deadline_s)
         except BaseException as error:
             if meaning_of(error) in (Meaning.DIED, Meaning.FROZEN):
                 self._replace(replica, error)
@@ -209,7 +209,7 @@ class Pool:
     def _replace(self, replica: Replica, error: BaseException) -> str:
         """Start another in place of one that a call lost, and tell why; once, however many calls lost it."""
         frozen = meaning_of(error) is Meaning.FROZEN
-        what = f"no answer in {self._policy.call_deadline_s:g} s" if frozen else cause(error)
+        what = f"no answer in {self._retry.call_deadline_s:g} s" if frozen else cause(error)
         self._lose(replica, what, frozen)
         return what
 
@@ -225,7 +225,7 @@ class Pool:
             self._spawned_at_loss = self._launcher.spawned
         self._launcher.exclude(replica.node)
         if self._surplus() < 0:
-            self._start_replica(self._policy.pause_s(self._losses - 1))
+            self._start_replica(self._retry.pause_s(self._losses - 1))
 
     def _discard(self, replica: Replica, frozen: bool = False) -> None:
         self._replicas.remove(replica)

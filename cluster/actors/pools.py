@@ -20,7 +20,7 @@ class SamplerPool(Pool):
             weights = [] if current.weights is None else [current.weights]  # a reference in a list is not fetched
             return actor.sample.options(num_returns=1 + len(prompts)).remote(list(prompts), mode, current.version, weights)
 
-        report, references = await self.call(invoke, self._policy.attempts(len(prompts)))
+        report, references = await self.call(invoke, self._retry.attempts(len(prompts)))
         groups = (GroupRef(prompt, reference, report.version) for prompt, reference in zip(prompts, references, strict=True))
         return SampledCall(tuple(groups), report)
 
@@ -28,8 +28,8 @@ class SamplerPool(Pool):
 class RewardPools:
     """scorers: the reward actors. own: pools of extra rewards that have actors of their own, whose values the scorers add."""
 
-    def __init__(self, scorers: Pool, own: Sequence[Pool], policy: RetryPolicy):
-        self._scorers, self._own, self._policy = scorers, own, policy
+    def __init__(self, scorers: Pool, own: Sequence[Pool], retry: RetryPolicy):
+        self._scorers, self._own, self._retry = scorers, own, retry
         self._all = [scorers, *own]
 
     @property
@@ -54,7 +54,7 @@ class RewardPools:
             pool.drop_nodes(alive)
 
     async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
-        references, attempts = [group.reference for group in groups], self._policy.attempts(len(groups))
+        references, attempts = [group.reference for group in groups], self._retry.attempts(len(groups))
         measured = await asyncio.gather(*(_measured(pool, references, attempts) for pool in self._own))
 
         def invoke(actor: Any) -> list[Any]:

@@ -111,14 +111,14 @@ class Pending:
 class Launcher:
     """Brings up actors of one kind, each with a name of its own, away from nodes that lost one a short while ago."""
 
-    def __init__(self, kind: str, spawn: Spawn, policy: RetryPolicy, event: Event):
+    def __init__(self, kind: str, spawn: Spawn, retry: RetryPolicy, event: Event):
         self.kind, self.spawned = kind, 0
-        self._spawn, self._policy, self._event = spawn, policy, event
+        self._spawn, self._retry, self._event = spawn, retry, event
         self._excluded: dict[str, float] = {}  # nodes, and until when
 
     def exclude(self, node: str) -> None:
         if node:
-            self._excluded[node] = _now() + self._policy.excluded_s
+            self._excluded[node] = _now() + self._retry.excluded_s
 
     async def start(self, pending: Pending) -> Replica:
         """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
@@ -132,7 +132,7 @@ class Launcher:
                 case Meaning.REFUSED:
                     raise getattr(error, "cause", error) from error
                 case Meaning.FROZEN:
-                    what = f"not ready in {self._policy.start_deadline_s:g} s"
+                    what = f"not ready in {self._retry.start_deadline_s:g} s"
                 case _:
                     what = cause(error)
             raise ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard") from error
@@ -149,24 +149,24 @@ class Launcher:
                 return await self.start(pending)
             except LapdogError as error:
                 failures = 0 if has_others() else failures + 1
-                if failures >= self._policy.start_attempts or (failures and not isinstance(error, ClusterError)):
+                if failures >= self._retry.start_attempts or (failures and not isinstance(error, ClusterError)):
                     raise
                 await self.pause(error, attempt)
 
     async def pause(self, failure: LapdogError, attempt: int) -> None:
         """Wait before the next attempt, and tell why."""
-        seconds = self._policy.pause_s(attempt)
+        seconds = self._retry.pause_s(attempt)
         self._event(f"{str(failure).partition(';')[0]}; trying again in {seconds:g} s")
         await asyncio.sleep(seconds)
 
     async def _bring_up(self, pending: Pending, avoid: Collection[str]) -> Replica:
         """Away from nodes to avoid if others have room for it in a while. What does not come up is killed."""
         handle, replica = self._next(avoid), None
-        reminder = asyncio.get_running_loop().call_later(self._policy.slow_start_s, self._remind, pending)
+        reminder = asyncio.get_running_loop().call_later(self._retry.slow_start_s, self._remind, pending)
         try:
-            async with asyncio.timeout(self._policy.start_deadline_s):
+            async with asyncio.timeout(self._retry.start_deadline_s):
                 try:
-                    replica = await self._placed(handle, pending, self._policy.elsewhere_s if avoid else None)
+                    replica = await self._placed(handle, pending, self._retry.elsewhere_s if avoid else None)
                 except TimeoutError:
                     handle.kill()
                     handle = self._next(())
@@ -194,8 +194,8 @@ class Launcher:
 
     def _remind(self, pending: Pending) -> None:
         doing = "still loading" if pending.placed else "without a place: `ray status` tells what is lacking"
-        policy = self._policy
-        self._event(f"{self.kind} is {doing} after {policy.slow_start_s:g} s; waiting for {policy.start_deadline_s:g} s")
+        retry = self._retry
+        self._event(f"{self.kind} is {doing} after {retry.slow_start_s:g} s; waiting for {retry.start_deadline_s:g} s")
 
 
 async def within(reference: Awaitable[Any], deadline_s: float | None) -> Any:

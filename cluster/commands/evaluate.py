@@ -72,7 +72,7 @@ async def _evaluated(
     factory = Factory(settings, shares, "evaluate", policy_path, print_err)
     samplers, rewards, records = factory.samplers(), factory.rewards(), factory.records()
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
-    evaluator = Evaluator(samplers, rewards, records, snapshots, factory.policy)
+    evaluator = Evaluator(samplers, rewards, records, snapshots, factory.retry)
     try:
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()

@@ -85,11 +85,11 @@ class Evaluator:
     rewards: RewardPort
     records: RecordsPort
     snapshots: SnapshotStore
-    policy: RetryPolicy
+    retry: RetryPolicy
 
     async def evaluate(self, prompts: Sequence[Prompt], constant_reply: str | None, most_failed: int) -> Evaluated:
         """What is lost on the way is made again. Stops where more than `most_failed` prompts cannot be answered or rewarded."""
-        for attempt in range(1, self.policy.call_attempts + 1):
+        for attempt in range(1, self.retry.call_attempts + 1):
             outcomes = await self._replies(prompts, most_failed)
             failed = [each for outcome in outcomes for each in outcome.failed]
             groups = [group for outcome in outcomes for rollout in outcome.rollouts for group in rollout.groups]
@@ -98,14 +98,14 @@ class Evaluator:
             try:
                 return Evaluated(await self.records.evaluate(constant_reply, groups), failed)
             except InputsLost:
-                if attempt == self.policy.call_attempts:
+                if attempt == self.retry.call_attempts:
                     raise
-                await asyncio.sleep(self.policy.pause_s(attempt - 1))
+                await asyncio.sleep(self.retry.pause_s(attempt - 1))
         raise AssertionError("unreachable")
 
     async def _replies(self, prompts: Sequence[Prompt], most_failed: int) -> list[Outcome]:
         """Outcomes in the order of the prompts; only those of answered calls if too many prompts failed."""
-        client = RolloutClient(self.samplers, self.rewards, self.snapshots, "greedy", self.policy)
+        client = RolloutClient(self.samplers, self.rewards, self.snapshots, "greedy", self.retry)
         parts = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
         tasks = [client.submit(part).task for part in parts]
         try:

@@ -12,9 +12,9 @@ class Isolation:
     """What a call of several prompts is answered in: one part, or where that fails a part for each prompt, so that none can
     spoil the others. `failed`: those that failed `prompt_attempts` times by themselves."""
 
-    def __init__(self, prompts: Sequence[Prompt], policy: RetryPolicy):
+    def __init__(self, prompts: Sequence[Prompt], retry: RetryPolicy):
         self.failed: list[FailedPrompt] = []
-        self._policy = policy
+        self._retry = retry
         self._parts = deque([tuple(prompts)])
         self._errors: list[Exception] = []  # of the part that is tried now
 
@@ -34,6 +34,6 @@ class Isolation:
         if len(prompts) > 1:
             self.answered()
             self._parts.extendleft((prompt,) for prompt in reversed(prompts))
-        elif len(self._errors) == self._policy.prompt_attempts:
+        elif len(self._errors) == self._retry.prompt_attempts:
             self.failed.append(FailedPrompt(prompts[0], self._errors[0]))
             self.answered()

@@ -199,7 +199,7 @@ class Pipeline:
         while expiring := expiring_calls(
             self._inflight, self.ready, self.client, self.stage.prompts_per_step, self.max_staleness
         ):
-            longest_s = self.client.policy.hang_factor * self.client.slowest_s - max(map(self.client.age_s, expiring))
+            longest_s = self.client.retry.hang_factor * self.client.slowest_s - max(map(self.client.age_s, expiring))
             tasks = [call.task for call in expiring]
             await asyncio.wait(tasks, timeout=max(0.0, longest_s), return_when=asyncio.FIRST_COMPLETED)
             self._collect()

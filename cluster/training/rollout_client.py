@@ -55,7 +55,7 @@ class RolloutClient:
     rewards: RewardPort
     snapshots: SnapshotStore
     mode: Mode
-    policy: RetryPolicy
+    retry: RetryPolicy
     clock: Callable[[], float] = time.monotonic
     slowest_s: float = 0.0
 
@@ -78,16 +78,16 @@ class RolloutClient:
             call.snapshot, call.since = self.snapshots.current, self.clock()
             return call.snapshot
 
-        rollouts, isolation, losses = list[Rollout](), Isolation(call.prompts, self.policy), 0
+        rollouts, isolation, losses = list[Rollout](), Isolation(call.prompts, self.retry), 0
         while (part := isolation.part) is not None:
             try:
                 sampled = await self.samplers.sample(part, self.mode, snapshot)
                 scored = await self.rewards.score(sampled.groups) if self.mode != "gold" else None
             except InputsLost:
                 losses += 1
-                if losses == self.policy.call_attempts:
+                if losses == self.retry.call_attempts:
                     raise
-                await asyncio.sleep(self.policy.pause_s(losses - 1))
+                await asyncio.sleep(self.retry.pause_s(losses - 1))
                 if call.snapshot is not None:
                     await self.snapshots.restore(call.snapshot)
             except BY_THE_PROMPT as error:

@@ -11,7 +11,7 @@ def expiring_calls(
     inflight: Iterable[InflightCall], ready: Iterable[GroupRef], client: RolloutClient, size: int, max_staleness: int
 ) -> list[InflightCall]:
     """Calls of which one must end before the next batch of `size`; presumed hangs are excluded."""
-    longest_s = client.policy.hang_factor * client.slowest_s
+    longest_s = client.retry.hang_factor * client.slowest_s
     running = {
         call: client.staleness(call.snapshot.version)
         for call in inflight

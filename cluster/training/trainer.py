@@ -40,7 +40,7 @@ class Trainer:
         output_mode: OutputMode,
     ):
         self.settings, self.inputs, self.folder = settings, inputs, folder
-        self.policy = RetryPolicy.of(settings.cluster)
+        self.retry = RetryPolicy.of(settings.cluster)
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
         self.run_log = RunLog(settings, folder, output_mode)
         self.actors = build_actors(self.run_log.event)
@@ -53,7 +53,7 @@ class Trainer:
         self.stop: Stop | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
-        self._losses = LearnerLosses(self.policy.learner_losses)
+        self._losses = LearnerLosses(self.retry.learner_losses)
         self._restarts_recorded = 0
         self._step_started: float | None = None
 
@@ -113,7 +113,7 @@ class Trainer:
             self.state.begin(stage.name)
             await self._publish()
         self._step_started = None
-        client = RolloutClient(self.actors.samplers, self.actors.rewards, self.snapshots, stage.mode, self.policy)
+        client = RolloutClient(self.actors.samplers, self.actors.rewards, self.snapshots, stage.mode, self.retry)
         self.pipeline = await pipeline_state.restored(
             self.state, self._restored, client, stage, self.actors.records, self.inputs.train, self.settings
         )

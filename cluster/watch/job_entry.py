@@ -25,10 +25,10 @@ class JobEntry(Monitor):
     """One that cannot be written is an event, after which it is left alone."""
 
     def __init__(
-        self, settings: Settings, last_step: int, event: Event, policy: RetryPolicy, own: Callable[[], JobInfo] = JobInfo.own
+        self, settings: Settings, last_step: int, event: Event, retry: RetryPolicy, own: Callable[[], JobInfo] = JobInfo.own
     ):
         self._metadata, self._last_step, self._event, self._own = job_metadata(settings), last_step, event, own
-        self._pause_s = policy.message_s
+        self._pause_s = retry.message_s
         self._info: JobInfo | None = None
         self._written_at = float("-inf")
         self._unwritten: Row | None = None

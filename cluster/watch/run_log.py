@@ -46,13 +46,13 @@ class RunLog:
 
     def watch(self, handles: ActorHandles, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         """Look at a run's actors and queues, too."""
-        run, policy = self._folder.path.name, RetryPolicy.of(self._settings.cluster)
-        self._monitors.append(Prometheus(run, handles.roles, queues, failed_prompts, policy.look_s, self.event))
+        run, retry = self._folder.path.name, RetryPolicy.of(self._settings.cluster)
+        self._monitors.append(Prometheus(run, handles.roles, queues, failed_prompts, retry.look_s, self.event))
         self._monitors.append(Trackers(self._settings, self._folder, self.event))
         if handles.nodes is None:
             self._resume.insert(3, "--local")
         elif in_job():
-            self._monitors.append(JobEntry(self._settings, self._last_step, self.event, policy))
+            self._monitors.append(JobEntry(self._settings, self._last_step, self.event, retry))
 
     async def start(self) -> None:
         """Raises SettingsError for a tracker that cannot be reached."""

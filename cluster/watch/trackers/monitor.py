@@ -24,8 +24,8 @@ class Trackers(Monitor):
         trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
         trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}
         self._trackers = [Background(name, tracker, event) for name, tracker in trackers.items()]
-        self._finished, self._policy = False, RetryPolicy.of(settings.cluster)
-        self._longest_close_s = self._policy.broken_close_s
+        self._finished, self._retry = False, RetryPolicy.of(settings.cluster)
+        self._longest_close_s = self._retry.broken_close_s
 
     async def start(self) -> None:
         ids = self._folder.tracker_ids() if self._has_ids else {}
@@ -45,7 +45,7 @@ class Trackers(Monitor):
         self._log(row["step"], scalars(row, "held_out/"))
 
     async def finish(self, ending: Ending) -> None:
-        self._finished, self._longest_close_s = ending.finished, self._policy.tracker_close_s
+        self._finished, self._longest_close_s = ending.finished, self._retry.tracker_close_s
 
     def close(self) -> None:
         """Wait until the trackers have sent everything, or until the deadline."""

@@ -384,3 +384,39 @@ async def test_a_replica_that_may_stay_takes_calls_again(resized: bool) -> None:
     await asyncio.sleep(1)
     assert sum(len(handle.asked) for handle in cluster.handles) == 5
     assert spread(cluster.handles) == ({"0": 2, "1": 1} if resized else {"1": 2})
+
+
+class Unmoved:
+    """As a reference of Ray's: who no longer awaits it does not end the work."""
+
+    def __init__(self, done: "asyncio.Future[str]"):
+        self.done = done
+
+    def __await__(self) -> Any:
+        return asyncio.shield(self.done).__await__()
+
+
+async def test_a_cancelled_call_keeps_its_slot_until_its_actor_is_done() -> None:
+    """The next call would wait behind it in the actor, and seem to hang."""
+    done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    pool = await started(FakeCluster(), 1, RetryPolicy(call_deadline_s=10))
+    first = asyncio.create_task(pool.call(lambda actor: [Unmoved(done)]))
+    await asyncio.sleep(1)
+    first.cancel()
+    second = asyncio.create_task(work(pool))
+    await asyncio.sleep(5)
+    assert first.cancelled() and not second.done()
+    done.set_result("nobody asks for it")
+    await second
+    assert pool.restarts == 0
+
+
+async def test_a_cancelled_call_that_never_ends_loses_its_actor_at_the_deadline() -> None:
+    cluster = FakeCluster()
+    pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10))
+    call = asyncio.create_task(pool.call(lambda actor: [Unmoved(asyncio.get_running_loop().create_future())]))
+    await asyncio.sleep(1)
+    call.cancel()
+    await asyncio.sleep(20)
+    assert pool.restarts == 1 and cluster.handles[0].process_kills == 1
+    assert await work(pool) == "1"

@@ -67,14 +67,16 @@ async def test_a_lone_prompt_is_given_to_one_sampler_and_several_to_three(prompt
 
 def scoring(handle: FakeHandle) -> None:
     def score(count: int, *groups_and_values: Any) -> tuple[Any, ...]:
-        return ScoreReport(reward_ranges=(0.0, 1.5), figures={}), *(f"scored {n}" for n in range(count))
+        return ScoreReport(reward_ranges=(0.0, 1.5), figures={"seconds_reward": 1.0}), *(f"scored {n}" for n in range(count))
 
     handle.answers["score"] = score
 
 
 async def test_scorers_are_given_the_groups_and_then_what_actors_of_extra_rewards_measured() -> None:
+    report = ScoreReport(reward_ranges=(), figures={"seconds_reward": 0.25})
+
     def measuring(name: str, handle: FakeHandle) -> None:
-        handle.answers["measure"] = lambda *groups: (None, f"{name} of {len(groups)} groups")
+        handle.answers["measure"] = lambda *groups: (report, f"{name} of {len(groups)} groups")
 
     scorers, own = FakeCluster(scoring), [FakeCluster(partial(measuring, name)) for name in ("judge", "toxicity")]
     extra = [Pool(f"extra {n}", cluster.spawn, 1, POLICY, print) for n, cluster in enumerate(own)]
@@ -91,6 +93,7 @@ async def test_scorers_are_given_the_groups_and_then_what_actors_of_extra_reward
     ]
     assert [await group.reference for group in call.groups] == ["scored 0", "scored 1"]
     assert [group.zero_variance for group in call.groups] == [True, False]
+    assert call.report.figures == {"seconds_reward": 1.5}
     assert rewards.states == {"starting": 0, "idle": 3, "busy": 0}
 
 

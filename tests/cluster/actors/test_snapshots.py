@@ -91,3 +91,30 @@ def test_staleness_counts_steps_whatever_the_incarnation() -> None:
     store = store_of(None)
     store.current = Snapshot(Version(3, 7))
     assert [store.staleness(Version(*at)) for at in ((3, 7), (3, 5), (2, 6))] == [0, 2, 1]
+
+
+async def test_a_restore_beside_a_newer_publication_leaves_the_newer_one() -> None:
+    learner = FakeLearner()
+    store = store_of(learner)
+    await store.publish(SECOND)
+    lost, third = store.current, Version(0, 2)
+    await asyncio.gather(store.publish(third), store.restore(lost))
+    assert learner.published == [SECOND, third] and store.current == Snapshot(third, "weights 2")
+
+
+async def test_nothing_is_restored_while_the_learner_changes_its_weights() -> None:
+    """Its weights would be those after the update, under the version before it."""
+    learner = FakeLearner()
+    store = store_of(learner)
+    await store.publish(SECOND)
+    lost, third = store.current, Version(0, 2)
+
+    async def update() -> str:
+        await asyncio.sleep(5)
+        return "metrics"
+
+    updating = asyncio.create_task(store.publish_after(update(), third))
+    await asyncio.sleep(1)
+    await store.restore(lost)
+    assert await updating == "metrics"
+    assert learner.published == [SECOND, third] and store.current == Snapshot(third, "weights 2")
