@@ -30,7 +30,6 @@ class Pool:
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Pending] = {}
-        self._draining: set[asyncio.Task[None]] = set()  # calls that nobody awaits
         self._losses = 0  # in a row, since the last call that was answered
         self._spawned_at_loss = 0
         self._failure: Exception | None = None
@@ -69,7 +68,8 @@ class Pool:
         return 0.0 if self._replicas else max((pending.pending_s for pending in self._starting.values()), default=0.0)
 
     async def call(self, invoke: Invoke, attempts: int | None = None) -> tuple[Any, list[Any]]:
-        """Run `invoke` on a free replica; awaits its first result, the others stay references.
+        """Run `invoke` on a free replica; awaits its first result, the others stay references. Cancelled, it keeps its slot until the
+        actor is done.
 
         An exception that the call itself raises is passed on. Raises ReplicasLost if as many replicas as there are `attempts`
         were lost with it, InputsLost if what it was given is gone.
@@ -77,10 +77,11 @@ class Pool:
         attempts = attempts or self._retry.call_attempts
         for attempt in range(1, attempts + 1):
             replica = await (self._answering_replica() if attempt > 1 or attempts == 1 else self._free_replica())
-            references: list[Any] = []
+            answer: asyncio.Task[Any] | None = None
             try:
                 references = invoke(replica.handle.actor)
-                first = await within(references[0], self._retry.call_deadline_s)
+                answer = asyncio.create_task(within(references[0], self._retry.call_deadline_s))
+                first = await asyncio.shield(answer)
             except BaseException as error:
                 match meaning_of(error):
                     case Meaning.INPUTS_LOST:
@@ -95,11 +96,11 @@ class Pool:
                         if attempt == attempts:
                             lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
                             raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
-                    case Meaning.REFUSED:
-                        self._release(replica)
+                    case Meaning.OTHER if answer is not None:
+                        answer.add_done_callback(partial(self._drained, replica))
                         raise
-                    case Meaning.OTHER:
-                        self._release_when_done(replica, references)
+                    case _:
+                        self._release(replica)
                         raise
             else:
                 self._losses = 0
@@ -116,7 +117,7 @@ class Pool:
     def close(self) -> None:
         """Kill all replicas."""
         self._size = 0
-        for task in (*self._starting, *self._draining):
+        for task in self._starting:
             cancel_quietly(task)
         for replica in list(self._replicas):
             self._discard(replica)
@@ -167,23 +168,13 @@ class Pool:
         elif replica.calls == 0:
             self._discard(replica)
 
-    def _release_when_done(self, replica: Replica, references: list[Any]) -> None:
-        """A call that was cancelled still occupies its actor: the next one would seem to hang."""
-        if references:
-            task = asyncio.create_task(self._drain(replica, references[0]))
-            self._draining.add(task)
-            task.add_done_callback(self._draining.discard)
+    def _drained(self, replica: Replica, answer: "asyncio.Task[Any]") -> None:
+        """A call that was cancelled occupies its actor until here: the next one would have seemed to hang."""
+        error = None if answer.cancelled() else answer.exception()
+        if error is not None and meaning_of(error) in (Meaning.DIED, Meaning.FROZEN):
+            self._replace(replica, error)
         else:
             self._release(replica)
-
-    async def _drain(self, replica: Replica, reference: Any) -> None:
-        try:
-            await within(reference, self._retry.call_deadline_s)
-        except BaseException as error:
-            if meaning_of(error) in (Meaning.DIED, Meaning.FROZEN):
-                self._replace(replica, error)
-                return
-        self._release(replica)
 
     def _offer_what_stays(self) -> None:
         """Reopen replicas held back for a shrink that no longer applies."""

@@ -68,8 +68,14 @@ class PoolHistory(RuleBasedStateMachine):
         states = self.pool.states
         if not states["starting"] and sum(states.values()) <= self.pool.size:
             ready = [len(self.references(handle)) for handle in self.cluster.handles if not handle.kills]
-            waiting = sum(not call.task.done() for call in self.calls) - sum(ready)
+            waiting = sum(not call.task.done() for call in self.calls) - len(self.awaited())
             assert waiting == 0 or min(ready) == self.slots, f"{waiting} calls wait while slots are free: {ready}"
+
+    def awaited(self) -> list[Any]:
+        """Calls and pings under way, but for cancelled calls, which still occupy their actors."""
+        under_way = [item for handle in self.cluster.handles for item in handle.under_way.items()]
+        answers = [answer for reference, answer in under_way if not reference.done()]
+        return [answer for answer in answers if not (isinstance(answer, Call) and answer.task.done())]
 
     def prepare(self, handle: FakeHandle) -> None:
         handle.answers["work"] = partial(self.work, handle)
@@ -143,7 +149,7 @@ class PoolHistory(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 0.1, 0.1, 5.0, 60.0, POLICY.start_deadline_s, POLICY.call_deadline_s]))
     def time_passes(self, seconds: float) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
-        self.no_slot_is_wasted()
+        self.do(lambda: None, QUIET)
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), is_the_last=st.booleans(), turns=TURNS)
