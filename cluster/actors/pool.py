@@ -68,8 +68,8 @@ class Pool:
         return 0.0 if self._replicas else max((pending.pending_s for pending in self._starting.values()), default=0.0)
 
     async def call(self, invoke: Invoke, attempts: int | None = None) -> tuple[Any, list[Any]]:
-        """Run `invoke` on a free replica; awaits its first result, the others stay references. Cancelled, it keeps its slot until the
-        actor is done.
+        """Run `invoke` on a free replica; awaits its first result, the others stay references. If it is cancelled, the slot is
+        free when the actor is done.
 
         An exception that the call itself raises is passed on. Raises ReplicasLost if as many replicas as there are `attempts`
         were lost with it, InputsLost if what it was given is gone.
