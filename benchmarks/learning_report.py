@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from scipy.stats import t as student_t
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.figure import Figure
+from scipy.special import stdtrit
 
 FIGURES = {
     "reward": "reward",
@@ -113,7 +110,7 @@ def paired(arm: Sequence[dict[str, Any]], baseline: Sequence[dict[str, Any]], na
     n = len(differences)
     if n < 2:
         return differences[0], float("nan")
-    half = float(student_t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
+    half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(differences) / n**0.5
     return statistics.mean(differences), half
 
 
@@ -173,7 +170,8 @@ def _column(points: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling: float, path: Path) -> None:
     """All arms with the band of their seeds; beside it their means alone, near the ceiling."""
-    figure, (whole, near) = plt.subplots(1, 2, figsize=(10.5, 4.6), layout="constrained", width_ratios=(3, 2))
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    whole, near = figure.subplots(1, 2, width_ratios=(3, 2))
     start = [run["curve"][0] for run in results["stage-1"]]
     for arm in arms:
         curves = [[first, *run["curve"]] for first, run in zip(start, results[arm], strict=True)]
@@ -194,4 +192,3 @@ def _draw(arms: Sequence[str], titles: dict[str, str], results: Results, ceiling
     near.set(ylim=(ceiling - 0.16, ceiling + 0.02), title="The same, near the ceiling")
     whole.legend(fontsize="small")
     figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from learner.config import LearnerSettings, Stage
 from learner.learner import Learner
+from learner.update_metrics import UpdateMetrics
 from reward.config import RewardSettings
 from reward.scorer import Scorer
 from rollout.config import DataSettings, PolicySettings, RolloutSettings
@@ -26,8 +27,8 @@ STAGES = (
 )
 
 
-def train(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> list[float | None]:
-    """Train a small T5 on the demo's world, written into `folder` -> the mean reward of each step; None for gold answers."""
+def train(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> list[UpdateMetrics]:
+    """Train a small T5 on the demo's world, written into `folder` -> what each step reports."""
     write_demo(folder, seed)
     prompts = read_prompts(folder / "train.jsonl")
     texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
@@ -36,7 +37,7 @@ def train(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> li
     sampler = Sampler(copy, open_retriever(data, POLICY.n_context), ROLLOUT, seed)
     scorer = Scorer(RewardSettings())
     learner = Learner(policy, LearnerSettings(), ROLLOUT, POLICY, RewardSettings().weights())
-    rewards = []
+    history = []
     for stage in stages:
         learner.begin(stage)  # a new optimiser; for RL the reference, which is the policy as it stands now
         order = PromptOrder(prompts, seed)
@@ -45,9 +46,9 @@ def train(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> li
             groups = sampler.sample(order.take(stage.prompts_per_step), stage.mode, Version(0, step)).groups
             scored = scorer.score_all(groups) if stage.sampled else groups
             metrics, _ = learner.update(scored, step)  # advantages, clipped ratio, KL to the reference, one step
-            rewards.append(metrics.reward)
+            history.append(metrics)
             print(f"{stage.name:>10} {step:>4}  loss {metrics.loss:.4f}  reward {metrics.reward}")
-    return rewards
+    return history
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 import pytest
-from ray.scripts.scripts import cli as ray_cli
 
 import launch
 from cluster.settings.reference import page as settings_page
@@ -149,7 +148,9 @@ def flags_of_ours(command: str) -> set[str]:
 
 
 def flags_of_ray(words: list[str]) -> set[str]:
-    command: click.Command = ray_cli
+    from ray.scripts.scripts import cli  # two seconds
+
+    command: click.Command = cli
     for word in words:
         if isinstance(command, click.Group):
             command = command.commands[word]

@@ -8,6 +8,11 @@ from examples.minimal import STAGES, train
 
 def test_the_minimal_loop_trains_both_stages(tmp_path: Path) -> None:
     supervised, rl = STAGES
-    stages = (replace(supervised, steps=3), replace(rl, first=4, steps=2, prompts_per_step=2))
-    rewards = train(tmp_path, stages)
-    assert rewards[:3] == [None] * 3 and all(reward is not None and reward >= 0 for reward in rewards[3:])
+    stages = (
+        replace(supervised, steps=8, prompts_per_step=4, lr_warmup_steps=2),
+        replace(rl, first=9, steps=2, prompts_per_step=2),
+    )
+    *gold, first, second = train(tmp_path, stages)
+    assert all(step.reward is None for step in gold) and gold[-1].loss < 0.9 * gold[0].loss
+    assert first.reward is not None and first.grad_norm > 0
+    assert second.kl is not None and second.kl > 1e-4  # of the reference, which is the policy as it stood before

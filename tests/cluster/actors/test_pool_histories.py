@@ -274,7 +274,7 @@ class PoolHistory(RuleBasedStateMachine):
 
 TestPoolHistory = PoolHistory.TestCase
 TestPoolHistory.settings = settings(
-    max_examples=400,
+    max_examples=150,
     stateful_step_count=40,
     derandomize=True,
     database=None,
