@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.store.checkpoint import newest
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent

@@ -41,7 +41,7 @@ class RetryPolicy:
         return cls(start_deadline_s=settings.start_deadline_s, call_deadline_s=settings.call_deadline_s)
 
     def attempts(self, prompts: int) -> int:
-        """Actors that a call may be tried on: 1 for a lone prompt, whose attempts `Isolation` counts."""
+        """Actors that a call may be tried on: 1 for a lone prompt, whose attempts `RolloutClient` counts."""
         return 1 if prompts == 1 else self.call_attempts
 
     def pause_s(self, losses: int) -> float:

@@ -18,8 +18,9 @@ from cluster.settings.tree import Settings
 from cluster.settings.values import split
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import check_writable
-from cluster.training.held_out import Evaluator
+from cluster.training import held_out
 from cluster.training.inputs import check_retrieval
+from cluster.training.rollout_client import RolloutClient
 from cluster.watch.terminal import evaluation_table
 from reward.evaluation import Evaluation
 from rollout.config import Positive, Section
@@ -72,16 +73,16 @@ async def _evaluated(
     factory = Factory(settings, shares, "evaluate", policy_path, print_err)
     samplers, rewards, records = factory.samplers(), factory.rewards(), factory.records()
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
-    evaluator = Evaluator(samplers, rewards, records, snapshots, factory.retry)
+    client = RolloutClient(samplers, rewards, snapshots, "greedy", factory.retry)
+    constant_reply = state.constant_reply if state is not None else None
     try:
         start_what_fits(samplers, settings.cluster, shares)
         rewards.start()
         records.start()
-        evaluated = await evaluator.evaluate(prompts, state.constant_reply if state is not None else None, most_failed=0)
-        if evaluated.evaluation is None:
-            [first, *_] = evaluated.failed
-            raise ClusterError(f"prompt {first.prompt.id!r}: {cause(first.error)}") from first.error
-        return evaluated.evaluation
+        evaluation, failed = await held_out.evaluate(client, records, prompts, constant_reply, most_failed=0)
+        if evaluation is None:
+            raise ClusterError(f"prompt {failed[0].prompt.id!r}: {cause(failed[0].error)}") from failed[0].error
+        return evaluation
     finally:
         for port in (samplers, rewards, records):
             port.close()

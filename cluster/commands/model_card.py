@@ -13,7 +13,7 @@ from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder, read_settings
 from cluster.training.inputs import is_demo
 from rollout.policy.base import Policy

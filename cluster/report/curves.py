@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.report.bounded import largest, mean, total
 from cluster.store.metrics import SECTIONS, Chart, Metric, columns, incidents
-from cluster.store.records import Row
+from cluster.store.rows import Row
 
 POINTS = 500
 OVER_STEPS = {"mean": mean, "max": largest, "sum": total}

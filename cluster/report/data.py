@@ -12,7 +12,7 @@ from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.records import Row, best_of, summary_rows
+from cluster.store.rows import Row, best_of, summary_rows
 from cluster.store.run_folder import RunFolder, read_settings
 
 EVALUATIONS = 200

@@ -6,7 +6,7 @@ from typing import Literal
 
 from cluster.actors.errors import cause
 from cluster.actors.tasks import Event
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder
 from rollout.errors import ClusterError
 from rollout.types import Prompt

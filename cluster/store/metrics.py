@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from cluster.store.records import Row
+from cluster.store.rows import Row
 
 Section = Literal["Reward", "Policy", "Optimiser", "Throughput", "Seconds", "Incidents"]
 Exports = tuple[tuple[str, dict[str, str]], ...]
@@ -146,7 +146,7 @@ METRICS = (
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class HeldOutFigure:
     """A column of evaluations.jsonl. series: of Prometheus, after held_out_ or constant_reply_. column: of the tables that a
     terminal, the report and a model card show."""
 
@@ -158,20 +158,20 @@ class HeldOut:
 
 
 HELD_OUT = (
-    HeldOut("reward", "mean training reward of the replies", "reward", is_percentage=False, column=True),
-    HeldOut("f1", "F1, normalised as SQuAD does: mean over examples of the best over its answers", column=True),
-    HeldOut("rouge1", "ROUGE-1, likewise"),
-    HeldOut("rouge2", "ROUGE-2, likewise"),
-    HeldOut("rougeL", "ROUGE-L, likewise", column=True),
-    HeldOut("bleu", "corpus BLEU (sacrebleu) against all answers", column=True),
-    HeldOut("exact_match", "exact match, normalised and taken over answers as F1", column=True),
-    HeldOut("distinct1", "distinct words over all words of the replies"),
-    HeldOut("distinct2", "distinct pairs of words over all pairs", column=True),
-    HeldOut("unique_replies", "share of distinct replies", column=True),
-    HeldOut("mean_words", "mean length of a reply", "words", is_percentage=False),
-    HeldOut("recall@1", "share of examples with a gold passage first among those found; null where no gold is known"),
-    HeldOut("recall@5", "the same among the first five", column=True),
-    HeldOut("recall@20", "the same among the first twenty"),
+    HeldOutFigure("reward", "mean training reward of the replies", "reward", is_percentage=False, column=True),
+    HeldOutFigure("f1", "F1, normalised as SQuAD does: mean over examples of the best over its answers", column=True),
+    HeldOutFigure("rouge1", "ROUGE-1, likewise"),
+    HeldOutFigure("rouge2", "ROUGE-2, likewise"),
+    HeldOutFigure("rougeL", "ROUGE-L, likewise", column=True),
+    HeldOutFigure("bleu", "corpus BLEU (sacrebleu) against all answers", column=True),
+    HeldOutFigure("exact_match", "exact match, normalised and taken over answers as F1", column=True),
+    HeldOutFigure("distinct1", "distinct words over all words of the replies"),
+    HeldOutFigure("distinct2", "distinct pairs of words over all pairs", column=True),
+    HeldOutFigure("unique_replies", "share of distinct replies", column=True),
+    HeldOutFigure("mean_words", "mean length of a reply", "words", is_percentage=False),
+    HeldOutFigure("recall@1", "share of examples with a gold passage first among those found; null where no gold is known"),
+    HeldOutFigure("recall@5", "the same among the first five", column=True),
+    HeldOutFigure("recall@20", "the same among the first twenty"),
 )
 EVALUATION_COLUMNS = tuple(each.name for each in HELD_OUT if each.column)
 

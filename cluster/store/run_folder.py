@@ -13,7 +13,7 @@ from cluster.settings.tree import Settings, absolute
 from cluster.settings.values import build
 from cluster.settings.yaml_file import dump, read_yaml
 from cluster.store.checkpoint import MANIFEST, STATE
-from cluster.store.records import Row, json_line
+from cluster.store.rows import Row, json_line
 from rollout.errors import CheckpointError, SettingsError, first_line, writing
 
 LOCK = ".lock"

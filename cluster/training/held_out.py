@@ -1,17 +1,15 @@
 """Greedy replies to a whole file across the samplers -> the evaluation's figures, and a run's evaluations."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cluster.actors.errors import InputsLost
-from cluster.actors.ports import ActorHandles, RecordsPort, RewardPort, SamplerPort
-from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.snapshots import SnapshotStore
+from cluster.actors.ports import RecordsPort
 from cluster.actors.tasks import cancel_quietly
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompt, FailedPrompts
-from cluster.store.records import Best, Row, best_of
+from cluster.store.rows import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
 from cluster.training.rollout_client import Outcome, RolloutClient
@@ -21,15 +19,12 @@ from rollout.types import Prompt
 PROMPTS_PER_CALL = 32
 
 
-class HeldOut:
-    """The evaluations of a run: the same prompts each time, all figures in its evaluations.jsonl."""
+class HeldOutEvaluations:
+    """Those of a run: the same prompts each time."""
 
-    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, actors: ActorHandles, snapshots: SnapshotStore):
+    def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, client: RolloutClient, records: RecordsPort):
         self._settings, self._inputs, self._folder = settings, inputs, folder
-        self._records = actors.records
-        self._evaluator = Evaluator(
-            actors.samplers, actors.rewards, actors.records, snapshots, RetryPolicy.of(settings.cluster)
-        )
+        self._client, self._records = client, records
         self._constant_reply: asyncio.Future[str] | None = None
 
     def find_constant_reply(self, known: str | None) -> None:
@@ -49,16 +44,15 @@ class HeldOut:
         return due and bool(self._inputs.valid) and all(row["step"] != step for row in self._folder.evaluation_rows())
 
     async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts) -> Row:
-        """One more row of evaluations.jsonl, without the prompts that failed before and those that fail now."""
+        """A row for evaluations.jsonl, without the prompts that failed before and those that fail now."""
         left_out = failed_prompts.ids("valid")
         prompts = [prompt for prompt in self._inputs.valid if prompt.id not in left_out]
-        evaluated = await self._evaluator.evaluate(prompts, await self.constant_reply(), failed_prompts.room)
-        failed_prompts.add("valid", step, evaluated.failed)
-        if evaluated.evaluation is None:
-            raise evaluated.failed[0].error
-        row = {"step": step, "stage": stage, **evaluated.evaluation.figures}
-        self._folder.append(self._folder.evaluations, row)
-        return row
+        constant_reply = await self.constant_reply()
+        evaluation, failed = await evaluate(self._client, self._records, prompts, constant_reply, failed_prompts.room)
+        failed_prompts.add("valid", step, failed)
+        if evaluation is None:
+            raise failed[0].error
+        return {"step": step, "stage": stage, **evaluation.figures}
 
     def best(self) -> Best:
         return best_of(self._folder.evaluation_rows())
@@ -71,50 +65,37 @@ class HeldOut:
         return await self._records.constant_reply(self._inputs.train, self._settings.seed) if known is None else known
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """evaluation: of the prompts that were answered; None where too many failed."""
-
-    evaluation: Evaluation | None
-    failed: list[FailedPrompt]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluator:
-    samplers: SamplerPort
-    rewards: RewardPort
-    records: RecordsPort
-    snapshots: SnapshotStore
-    retry: RetryPolicy
-
-    async def evaluate(self, prompts: Sequence[Prompt], constant_reply: str | None, most_failed: int) -> Evaluated:
-        """What is lost on the way is made again. Stops where more than `most_failed` prompts cannot be answered or rewarded."""
-        for attempt in range(1, self.retry.call_attempts + 1):
-            outcomes = await self._replies(prompts, most_failed)
-            failed = [each for outcome in outcomes for each in outcome.failed]
-            groups = [group for outcome in outcomes for rollout in outcome.rollouts for group in rollout.groups]
-            if len(failed) > most_failed or not groups:
-                return Evaluated(None, failed)
-            try:
-                return Evaluated(await self.records.evaluate(constant_reply, groups), failed)
-            except InputsLost:
-                if attempt == self.retry.call_attempts:
-                    raise
-                await asyncio.sleep(self.retry.pause_s(attempt - 1))
-        raise AssertionError("unreachable")
-
-    async def _replies(self, prompts: Sequence[Prompt], most_failed: int) -> list[Outcome]:
-        """Outcomes in the order of the prompts; only those of answered calls if too many prompts failed."""
-        client = RolloutClient(self.samplers, self.rewards, self.snapshots, "greedy", self.retry)
-        parts = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
-        tasks = [client.submit(part).task for part in parts]
+async def evaluate(
+    client: RolloutClient, records: RecordsPort, prompts: Sequence[Prompt], constant_reply: str | None, most_failed: int
+) -> tuple[Evaluation | None, list[FailedPrompt]]:
+    """The evaluation of the prompts that were answered and rewarded, and those that were not; None where none is left, or more
+    than `most_failed` failed. What is lost on the way is made again."""
+    for losses in itertools.count(1):
+        outcomes = await _replies(client, prompts, most_failed)
+        failed = [each for outcome in outcomes for each in outcome.failed]
+        groups = [group for outcome in outcomes for rollout in outcome.rollouts for group in rollout.groups]
+        if len(failed) > most_failed or not groups:
+            break
         try:
-            for ended in asyncio.as_completed(tasks):
-                most_failed -= len((await ended).failed)
-                if most_failed < 0:
-                    break
-        finally:
-            answered = [task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception()]
-            for task in tasks:
-                cancel_quietly(task)
-        return answered
+            return await records.evaluate(constant_reply, groups), failed
+        except InputsLost:
+            if losses == client.retry.call_attempts:
+                raise
+            await asyncio.sleep(client.retry.pause_s(losses - 1))
+    return None, failed
+
+
+async def _replies(client: RolloutClient, prompts: Sequence[Prompt], most_failed: int) -> list[Outcome]:
+    """Outcomes in the order of the prompts; only those of answered calls if too many prompts failed."""
+    parts = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
+    tasks = [client.submit(part).task for part in parts]
+    try:
+        for ended in asyncio.as_completed(tasks):
+            most_failed -= len((await ended).failed)
+            if most_failed < 0:
+                break
+    finally:
+        answered = [task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception()]
+        for task in tasks:
+            cancel_quietly(task)
+    return answered

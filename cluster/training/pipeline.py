@@ -9,14 +9,13 @@ Which prompt comes next, which group is too stale or teaches nothing, and which 
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.actors.ports import GroupRef
 from cluster.actors.tasks import cancel_quietly
 from cluster.store.failed_prompts import FailedPrompt
-from cluster.training.rollout_client import InflightCall, Outcome, Rollout, RolloutClient
-from cluster.training.staleness import expiring_calls
+from cluster.training.rollout_client import InflightCall, Rollout, RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import Prompt
@@ -64,7 +63,6 @@ class Pipeline:
     def __post_init__(self) -> None:
         self._inflight: list[InflightCall] = []
         self._filling = Batch()
-        self._given_back: Batch | None = None
         self._untrained = len(self.ready)
 
     @property
@@ -92,8 +90,6 @@ class Pipeline:
 
     async def batch(self) -> Batch | None:
         """The next full batch, or None if prompts failed: call `take_failed`, then `batch` again."""
-        if self._given_back is not None:
-            return await self._made_again(self._given_back)
         if not self.in_admission_order and not self._filling.groups:
             await self._wait_for_expiring()
         while len(self._filling.groups) < self.stage.prompts_per_step:
@@ -115,8 +111,19 @@ class Pipeline:
         self.prompts_left -= len(batch.groups)
 
     def give_back(self, batch: Batch) -> None:
-        """Have the groups of a batch that are lost made again: `batch()` then returns it as it was."""
-        self._given_back = batch
+        """Have the groups of a batch that are lost made again in their original calls, for a group depends on its call.
+
+        In admission order `batch()` then returns the batch as it was: what was ready for the next comes from these calls, too.
+        """
+        lost = batch.prompts
+        if self.in_admission_order:
+            lost += [group.prompt for group in self.ready]
+            self.ready.clear()
+        made = [tuple(group.prompt for group in rollout.groups) for rollout in batch.rollouts]
+        call_of = {prompt: prompts for prompts in made for prompt in prompts}
+        calls = dict.fromkeys(call_of.get(prompt, (prompt,)) for prompt in lost)
+        self._inflight[:0] = [self.client.submit(prompts, wanted=lost) for prompts in calls]
+        self._filling = replace(batch, groups=[], staleness=[])
 
     def take_failed(self) -> list[FailedPrompt]:
         failed, self.failed = self.failed, []
@@ -128,13 +135,8 @@ class Pipeline:
             self._collect()
         return [*self._filling.groups, *self.ready]
 
-    @property
-    def given_back(self) -> list[Prompt]:
-        """Prompts of the batch that is made again, which comes before all others."""
-        return self._given_back.prompts if self._given_back is not None else []
-
     def unfinished(self) -> list[Prompt]:
-        """Prompts taken from the order and not yet scored, in admission order, but for those given back or filtered."""
+        """Prompts taken from the order and not yet scored, in admission order, but for those filtered."""
         return [prompt for call in self._inflight for prompt in call.prompts] + list(self.queue)
 
     def cancel(self) -> None:
@@ -157,30 +159,6 @@ class Pipeline:
             batch.groups.append(group)
             batch.staleness.append(staleness)
 
-    async def _made_again(self, batch: Batch) -> Batch | None:
-        """Sample the batch again in its original calls, for a group depends on its call. None if a prompt fails; the others
-        stay ready."""
-        wanted = batch.prompts
-        calls = [tuple(group.prompt for group in rollout.groups) for rollout in batch.rollouts]
-        calls = [prompts for prompts in calls if not set(prompts).isdisjoint(wanted)]
-        elsewhere = [prompt for prompt in wanted if all(prompt not in prompts for prompts in calls)]
-        size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
-        calls += [tuple(elsewhere[i : i + size]) for i in range(0, len(elsewhere), size)]
-        inflight = [self.client.submit(prompts) for prompts in calls]
-        try:
-            outcomes = [await call.task for call in inflight]
-        finally:
-            for call in inflight:
-                cancel_quietly(call.task)
-        self._given_back = None
-        groups = {group.prompt: group for outcome in outcomes for made in outcome.rollouts for group in made.groups}
-        if all(prompt in groups for prompt in wanted):
-            again = [groups[prompt] for prompt in wanted]
-            return replace(batch, groups=again, staleness=[self.client.staleness(group.version) for group in again])
-        self._note_failed(outcomes, wanted)
-        self.ready.extendleft(groups[prompt] for prompt in reversed(wanted) if prompt in groups)
-        return None
-
     def _next(self, count: int) -> list[Prompt]:
         """Queued prompts first; those filtered when their epoch is over."""
         prompts: list[Prompt] = []
@@ -196,32 +174,53 @@ class Pipeline:
     async def _wait_for_expiring(self) -> None:
         """Until no call is under way that must end before this batch, lest groups become too stale."""
         self._collect()
-        while expiring := expiring_calls(
-            self._inflight, self.ready, self.client, self.stage.prompts_per_step, self.max_staleness
-        ):
-            longest_s = self.client.retry.hang_factor * self.client.slowest_s - max(map(self.client.age_s, expiring))
-            tasks = [call.task for call in expiring]
-            await asyncio.wait(tasks, timeout=max(0.0, longest_s), return_when=asyncio.FIRST_COMPLETED)
+        while calls := self._expiring():
+            timeout = max(0.0, min(map(self.client.expected_s, calls)))
+            await asyncio.wait([call.task for call in calls], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             self._collect()
+
+    def _expiring(self) -> list[InflightCall]:
+        running = {
+            call: self.client.staleness(call.snapshot.version)
+            for call in self._inflight
+            if call.snapshot is not None and self.client.expected_s(call) > 0
+        }
+        ready = [self.client.staleness(group.version) for group in self.ready]
+        return expiring(running, ready, self.stage.prompts_per_step, self.max_staleness)
 
     def _collect(self) -> None:
         """Take in what is done, the stalest groups first: they can wait least. In admission order only the first call."""
         done = self._inflight[:1] if self.in_admission_order else [call for call in self._inflight if call.task.done()]
         outcomes = [call.task.result() for call in done]  # raises while `cancel` still knows them all
         self._inflight = [call for call in self._inflight if call not in done]
-        rollouts = [rollout for outcome in outcomes for rollout in outcome.rollouts]
-        self._filling.rollouts += rollouts
-        self.ready.extend(group for rollout in rollouts for group in rollout.groups)
+        for call, outcome in zip(done, outcomes, strict=True):
+            self._filling.rollouts += [] if call.again else outcome.rollouts
+            groups = [group for rollout in outcome.rollouts for group in rollout.groups]
+            self.ready.extend(group for group in groups if group.prompt in call.prompts)
+            failed = [each for each in outcome.failed if each.prompt in call.prompts]
+            self.failed += failed
+            self._untrained -= len(failed)
         if not self.in_admission_order:
             self.ready = deque(sorted(self.ready, key=lambda group: -self.client.staleness(group.version)))
-        self._note_failed(outcomes, [prompt for call in done for prompt in call.prompts])
-
-    def _note_failed(self, outcomes: Iterable[Outcome], wanted: list[Prompt]) -> None:
-        failed = [each for outcome in outcomes for each in outcome.failed if each.prompt in wanted]
-        self.failed += failed
-        self._untrained -= len(failed)
 
 
 def call_size(prompts_per_step: int, prompts_per_call: int) -> int:
     """The largest size within the limit that divides a batch: any calls then fill one exactly, in whatever order they end."""
     return next(size for size in range(min(prompts_per_call, prompts_per_step), 0, -1) if prompts_per_step % size == 0)
+
+
+def expiring(running: Mapping[InflightCall, int], ready: Collection[int], size: int, max_staleness: int) -> list[InflightCall]:
+    """Calls of which one must end before the next batch of `size`, lest groups become too stale.
+
+    Of groups of a staleness or more that batch must hold more than are ready, or some of them become too stale: those of
+    staleness L fit into it and the max_staleness - L after it.
+
+    running, ready: staleness of the calls that are sampled, and of the groups that are finished.
+    """
+    for later, least in enumerate(range(max_staleness, -1, -1)):
+        calls = [call for call, staleness in running.items() if least <= staleness <= max_staleness]
+        made = sum(least <= staleness <= max_staleness for staleness in ready)
+        to_come = sum(len(call.prompts) for call in calls)
+        if made < min(size, made + to_come - later * size):
+            return calls
+    return []

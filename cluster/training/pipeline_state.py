@@ -22,7 +22,7 @@ def note_position(pipeline: Pipeline, state: RunState) -> list[GroupRef]:
     made = pipeline.made_ahead()
     ready, again = (made, []) if pipeline.stage.sampled else ([], [group.prompt for group in made])
     state.order = pipeline.order.state()
-    state.pending = [_saved(prompt) for prompt in pipeline.given_back + again + pipeline.unfinished()]
+    state.pending = [_saved(prompt) for prompt in again + pipeline.unfinished()]
     state.filtered = [_saved(prompt) for prompt in pipeline.filtered]
     state.ready = [SavedGroup(_saved(group.prompt), group.reward_range, group.version) for group in ready]
     return ready

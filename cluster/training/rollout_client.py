@@ -4,8 +4,9 @@ What is lost on the way with a node is made again, a prompt that fails by itself
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from cluster.actors.errors import BY_THE_PROMPT, InputsLost
@@ -13,7 +14,6 @@ from cluster.actors.ports import GroupRef, RewardPort, SamplerPort, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.store.failed_prompts import FailedPrompt
-from cluster.training.isolation import Isolation
 from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
 
 
@@ -36,9 +36,11 @@ class Outcome:
 
 @dataclass(eq=False)
 class InflightCall:
-    """Prompts that were admitted together. snapshot, since: of the sampling that is under way, if one is."""
+    """Prompts that were admitted together. again: their groups were lost and are made again, in a call that may hold others.
+    snapshot, since: of the sampling that is under way, if one is."""
 
     prompts: tuple[Prompt, ...]
+    again: bool = False
     task: "asyncio.Task[Outcome]" = field(init=False)
     snapshot: Snapshot | None = None
     since: float = 0.0
@@ -59,9 +61,11 @@ class RolloutClient:
     clock: Callable[[], float] = time.monotonic
     slowest_s: float = 0.0
 
-    def submit(self, prompts: Sequence[Prompt]) -> InflightCall:
-        call = InflightCall(tuple(prompts))
-        call.task = asyncio.create_task(self._roll_out(call))
+    def submit(self, prompts: Sequence[Prompt], wanted: Collection[Prompt] | None = None) -> InflightCall:
+        """wanted: of a call that is made again, the prompts whose groups are."""
+        own = tuple(prompt for prompt in prompts if wanted is None or prompt in wanted)
+        call = InflightCall(own, again=wanted is not None)
+        call.task = asyncio.create_task(self._roll_out(call, prompts))
         return call
 
     def staleness(self, version: Version) -> int:
@@ -71,17 +75,36 @@ class RolloutClient:
     def age_s(self, call: InflightCall) -> float:
         return self.clock() - call.since
 
-    async def _roll_out(self, call: InflightCall) -> Outcome:
-        """Raises InputsLost where what is made is lost again and again, and what is no prompt's fault."""
+    def expected_s(self, call: InflightCall) -> float:
+        """Until when a call that is sampled should have ended; it is presumed hung from 0 on."""
+        return self.retry.hang_factor * self.slowest_s - self.age_s(call)
+
+    async def _roll_out(self, call: InflightCall, prompts: Sequence[Prompt]) -> Outcome:
+        """Prompts that fail together are tried one by one, so that none can spoil the others; one that fails `prompt_attempts`
+        times by itself is left out. Raises what is no prompt's fault."""
+        try:
+            return Outcome([await self._rollout(call, prompts)], [])
+        except BY_THE_PROMPT as error:
+            first = error
+        if len(prompts) > 1:
+            alone = [await self._roll_out(call, [prompt]) for prompt in prompts]
+            return Outcome([one for each in alone for one in each.rollouts], [one for each in alone for one in each.failed])
+        for _ in range(1, self.retry.prompt_attempts):
+            with contextlib.suppress(*BY_THE_PROMPT):
+                return Outcome([await self._rollout(call, prompts)], [])
+        return Outcome([], [FailedPrompt(prompts[0], first)])
+
+    async def _rollout(self, call: InflightCall, prompts: Sequence[Prompt]) -> Rollout:
+        """Raises InputsLost where what is made is lost again and again."""
 
         def snapshot() -> Snapshot:
             call.snapshot, call.since = self.snapshots.current, self.clock()
             return call.snapshot
 
-        rollouts, isolation, losses = list[Rollout](), Isolation(call.prompts, self.retry), 0
-        while (part := isolation.part) is not None:
+        losses = 0
+        while True:
             try:
-                sampled = await self.samplers.sample(part, self.mode, snapshot)
+                sampled = await self.samplers.sample(prompts, self.mode, snapshot)
                 scored = await self.rewards.score(sampled.groups) if self.mode != "gold" else None
             except InputsLost:
                 losses += 1
@@ -90,12 +113,7 @@ class RolloutClient:
                 await asyncio.sleep(self.retry.pause_s(losses - 1))
                 if call.snapshot is not None:
                     await self.snapshots.restore(call.snapshot)
-            except BY_THE_PROMPT as error:
-                isolation.met(error)
             else:
-                groups = sampled.groups if scored is None else scored.groups
-                rollouts.append(Rollout(groups, sampled.report, None if scored is None else scored.report))
                 self.slowest_s = max(self.slowest_s, self.age_s(call))
-                isolation.answered()
-                losses = 0
-        return Outcome(rollouts, isolation.failed)
+                groups = sampled.groups if scored is None else scored.groups
+                return Rollout(groups, sampled.report, None if scored is None else scored.report)

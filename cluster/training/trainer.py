@@ -1,33 +1,31 @@
 """A training run: its actors, its place in the stages, its files. `launch.train` composes these verbs."""
 
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from cluster.actors.errors import InputsLost, LearnerLost
-from cluster.actors.ports import ActorHandles, UpdateCall
+from cluster.actors.ports import ActorHandles
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import Checkpoints, RunState, newest
 from cluster.store.failed_prompts import FailedPrompts, File
-from cluster.store.records import best_of
+from cluster.store.rows import best_of
 from cluster.store.run_folder import RunFolder, read_settings
 from cluster.training import pipeline_state
-from cluster.training.held_out import HeldOut
+from cluster.training.held_out import HeldOutEvaluations
 from cluster.training.inputs import Inputs
-from cluster.training.learner_losses import LearnerLosses
 from cluster.training.pipeline import Batch, Pipeline
 from cluster.training.rollout_client import RolloutClient
-from cluster.training.step_record import metrics_row
-from cluster.training.stop_signals import Stop, install_stop_handlers
+from cluster.training.step_record import StepRecorder
+from cluster.training.stops import LearnerLosses, Stop, install_stop_handlers
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import OutputMode
 from learner.config import Stage
-from rollout.types import Version
+from rollout.types import Mode, Version
 
 
 class Trainer:
@@ -47,15 +45,14 @@ class Trainer:
         self.snapshots = SnapshotStore(self.actors.learner, Version(0, 0))
         counts: dict[File, int] = {"train": len(inputs.train), "valid": len(inputs.valid)}
         self.failed_prompts = FailedPrompts(folder, settings.cluster.max_failed_prompts, counts, self.run_log.event)
-        self.held_out = HeldOut(settings, inputs, folder, self.actors, self.snapshots)
+        self.held_out = HeldOutEvaluations(settings, inputs, folder, self._client("greedy"), self.actors.records)
         self.run_log.watch(self.actors, lambda: self.pipeline.queues if self.pipeline else {}, self.failed_prompts)
         self.state = RunState()
         self.stop: Stop | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
         self._losses = LearnerLosses(self.retry.learner_losses)
-        self._restarts_recorded = 0
-        self._step_started: float | None = None
+        self._recorder = StepRecorder(self.actors)
 
     def resume(self, checkpoint: tuple[Path, RunState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
@@ -112,10 +109,9 @@ class Trainer:
             await self.actors.learner.begin(stage)
             self.state.begin(stage.name)
             await self._publish()
-        self._step_started = None
-        client = RolloutClient(self.actors.samplers, self.actors.rewards, self.snapshots, stage.mode, self.retry)
+        self._recorder.restart()
         self.pipeline = await pipeline_state.restored(
-            self.state, self._restored, client, stage, self.actors.records, self.inputs.train, self.settings
+            self.state, self._restored, self._client(stage.mode), stage, self.actors.records, self.inputs.train, self.settings
         )
         if self.stop is not None:
             await self._save()
@@ -126,7 +122,7 @@ class Trainer:
     async def batch(self) -> Batch:
         """The next batch of scored groups, by reference; prompts that fail on the way are written down and left out."""
         pipeline = self._pipeline()
-        self._step_started = self._step_started or time.perf_counter()  # a batch may have to be made again
+        self._recorder.step_begins()
         pipeline.admit()
         while (batch := await pipeline.batch()) is None:
             self.failed_prompts.add("train", self.state.step + 1, pipeline.take_failed())
@@ -150,7 +146,10 @@ class Trainer:
         self.state.step = step
         self._losses.reached(step)
         pipeline.trained(batch)
-        self._record(pipeline.stage, batch, update)
+        self.run_log.step(self._recorder.row(self.state, pipeline.stage, batch, update))
+        if update.metrics.skipped:
+            ids = ", ".join(key.id for key in update.metrics.skipped_prompts)
+            self.run_log.event(f"step {step} skipped: its loss or gradient is not finite; its prompts are {ids}")
         if (lost := self.run_log.output_lost) is not None and self.stop is None:
             self.stop = Stop(f"its output cannot be written ({lost.strerror})")
 
@@ -190,6 +189,9 @@ class Trainer:
             if self.pipeline is not None:
                 parts.callback(self.pipeline.cancel)
             parts.callback(self.held_out.close)
+
+    def _client(self, mode: Mode) -> RolloutClient:
+        return RolloutClient(self.actors.samplers, self.actors.rewards, self.snapshots, mode, self.retry)
 
     def _pipeline(self) -> Pipeline:
         assert self.pipeline is not None, "begin() comes first"
@@ -237,14 +239,6 @@ class Trainer:
 
         with self.run_log.timing("save"):
             await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
-
-    def _record(self, stage: Stage, batch: Batch, update: UpdateCall) -> None:
-        seconds, self._step_started = time.perf_counter() - (self._step_started or 0.0), None
-        restarts, self._restarts_recorded = self.actors.restarts - self._restarts_recorded, self.actors.restarts
-        self.run_log.step(metrics_row(self.state, stage, batch, update, seconds, restarts))
-        if update.metrics.skipped:
-            ids = ", ".join(key.id for key in update.metrics.skipped_prompts)
-            self.run_log.event(f"step {self.state.step} skipped: its loss or gradient is not finite; its prompts are {ids}")
 
     def _stop_on_signal(self, name: str) -> None:
         self.stop = Stop(f"{name} came", interrupted=True)

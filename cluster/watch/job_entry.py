@@ -8,7 +8,7 @@ from cluster.actors.job_info import JobInfo
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.tree import Settings
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.watch.monitor import Ending, Monitor
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster.store.records import Row
+from cluster.store.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ray.util.metrics import Counter, Gauge
 from cluster.actors.ports import Port
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.store.failed_prompts import FailedPrompts
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.watch.monitor import Ending, Monitor
 from cluster.watch.series import PREFIX, Value, all_series, is_counter, of_evaluation, of_step
 

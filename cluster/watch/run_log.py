@@ -11,7 +11,7 @@ from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import in_job
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder
 from cluster.watch.files import Files, Report
 from cluster.watch.job_entry import JobEntry

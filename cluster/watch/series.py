@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.store.metrics import HELD_OUT, columns
-from cluster.store.records import Row
+from cluster.store.rows import Row
 
 PREFIX = "lapdog_"  # to which Ray adds ray_
 BASE_UNITS = {"MB": 1e6}  # bytes

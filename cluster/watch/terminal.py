@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cluster.output import print_out
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.records import Row, best_of, json_line, summary_rows
+from cluster.store.rows import Row, best_of, json_line, summary_rows
 from cluster.store.run_folder import RunFolder
 from cluster.watch.monitor import Ending, Monitor
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder
 from cluster.watch.monitor import Ending, Monitor
 from cluster.watch.trackers.background import Background

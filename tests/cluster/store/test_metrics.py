@@ -11,7 +11,7 @@ from cluster.settings.tree import Settings
 from cluster.store import metrics
 from cluster.store.checkpoint import RunState
 from cluster.store.metrics import EVALUATION_COLUMNS, HELD_OUT, METRICS, Chart, Metric, metrics_line, tables, to
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.training.pipeline import Batch
 from cluster.training.rollout_client import Rollout
 from cluster.training.step_record import metrics_row

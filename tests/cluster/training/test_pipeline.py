@@ -14,10 +14,9 @@ from cluster.actors.ports import GroupRef, SampledCall, ScoredCall, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.store.checkpoint import RunState
-from cluster.training.pipeline import Batch, Pipeline, call_size
+from cluster.training.pipeline import Batch, Pipeline, call_size, expiring
 from cluster.training.pipeline_state import note_position
-from cluster.training.rollout_client import RolloutClient
-from cluster.training.staleness import staleness_to_wait_for
+from cluster.training.rollout_client import InflightCall, RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
@@ -244,8 +243,11 @@ async def after_a_batch_without_the_first_call(clock: Clock, end: asyncio.Event)
 def test_groups_that_would_become_too_old_are_waited_for(
     made: dict[int, int], to_come: dict[int, int], awaited: int | None
 ) -> None:
-    """Batches of four, staleness two at most."""
-    assert staleness_to_wait_for(made, to_come, size=4, max_staleness=2) == awaited
+    """Batches of four, staleness two at most. made, to_come: groups by staleness, those to come each of a call of its own."""
+    ready = [staleness for staleness, count in made.items() for _ in range(count)]
+    running = {InflightCall((prompt,)): staleness for staleness, count in to_come.items() for prompt in PROMPTS[:count]}
+    calls = expiring(running, ready, size=4, max_staleness=2)
+    assert calls == [call for call, staleness in running.items() if awaited is not None and staleness >= awaited]
 
 
 async def test_a_call_at_its_last_chance_is_waited_for() -> None:
@@ -496,7 +498,7 @@ async def test_a_batch_given_back_is_the_same_where_groups_were_replaced_in_it()
     flow.admit()
     batch = await full(flow)
     flow.give_back(batch)
-    assert flow.given_back == batch.prompts
+    assert flow.unfinished() == batch.prompts
     again = await full(flow)
     assert (again.prompts, again.filtered, len(again.rollouts)) == (batch.prompts, 4, len(batch.rollouts))
     assert ids([*flow.filtered]) == order[1:5]

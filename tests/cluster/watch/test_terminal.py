@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import launch
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.records import summary_rows
+from cluster.store.rows import summary_rows
 from cluster.store.run_folder import RunFolder
 from cluster.watch.terminal import Terminal, evaluation_line, evaluation_table, step_line
 from launch import main
