@@ -43,7 +43,7 @@ class Prompt:
     gold: tuple[str, ...] = ()
     epoch: int = 0
     attempt: int = 0
-    # outside of repr, which tells whether a resumed run reads the same examples
+    # outside of repr, by which a resumed run knows its examples: without a user's reward they are the same without it
     extra: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     @property

@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from cluster.settings.markdown import table
 from cluster.settings.tree import ClusterSettings
 
 
@@ -49,13 +50,14 @@ class RetryPolicy:
         return min(self.longest_pause_s, self.first_pause_s * 2.0 ** (losses - 1)) if losses > 0 else 0.0
 
 
-def table() -> str:
-    lines = ["| | value | what it bounds |", "|---|---|---|"]
+def documented() -> str:
+    """The table of docs/recovery.md."""
+    rows = []
     for rule in fields(RetryPolicy):
-        value = f"{rule.default:g} s" if rule.name.endswith("_s") else f"{rule.default:g}"
-        lines.append(f"| {rule.name} | {value} | {rule.metadata['about']} |")
-    return "\n".join(lines)
+        unit = " s" if rule.name.endswith("_s") else ""
+        rows.append((rule.name, f"{rule.default:g}{unit}", rule.metadata["about"]))
+    return table(["", "value", "what it bounds"], rows)
 
 
 if __name__ == "__main__":
-    print(table())
+    print(documented(), end="")

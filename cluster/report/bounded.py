@@ -1,26 +1,16 @@
-"""What keeps a report small and readable by JSON: no NaN, no infinity, no list or text without end."""
+"""What keeps a report small: no list or text without end."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from cluster.store.rows import mapped
 
 LONGEST_TEXT = 4000
 LONGEST_LINE = 1000
 LONGEST_NAME = 200
 TEXT_BUDGET = 2_300_000  # characters of prompts, answers, passages and responses in a run
-
-
-def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """The same tree of dicts and lists, its leaves changed."""
-    if isinstance(tree, dict):
-        return {key: mapped(one, change) for key, one in tree.items()}
-    return [mapped(one, change) for one in tree] if isinstance(tree, list) else change(tree)
-
-
-def finite(tree: Any) -> Any:
-    """JSON knows neither NaN nor infinity: each becomes null, however deep."""
-    return mapped(tree, lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
 
 
 def rounded(value: float | None) -> float | None:

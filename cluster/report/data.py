@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.report.bounded import LONGEST_LINE, cut, evenly, finite
+from cluster.report.bounded import LONGEST_LINE, cut, evenly
 from cluster.report.curves import charts, curves, stages, with_incidents
 from cluster.report.groups import sampled_groups
 from cluster.settings.selection import changed
 from cluster.settings.tree import Settings
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.rows import Row, best_of, summary_rows
+from cluster.store.rows import Row, best_of, finite, summary_rows
 from cluster.store.run_folder import RunFolder, read_settings
 
 EVALUATIONS = 200

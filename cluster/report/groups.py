@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.report.bounded import LONGEST_NAME, TEXT_BUDGET, Excerpt, cut, evenly, finite, mean, rounded, within_budget
-from cluster.store.rows import Row
+from cluster.report.bounded import LONGEST_NAME, TEXT_BUDGET, Excerpt, cut, evenly, mean, rounded, within_budget
+from cluster.store.rows import Row, finite
 from learner.samples import COLUMNS
 
 STEPS_WITH_GROUPS = 24

@@ -1,6 +1,6 @@
 """The settings as a page: `python -m cluster.settings.reference > docs/settings.md`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from cluster.settings.markdown import table
 from cluster.settings.tree import Settings
 from cluster.settings.values import fields
 from learner.algorithm import CHOSEN_BY_PRESETS, PRESETS
@@ -42,12 +43,12 @@ def page() -> str:
         sections.setdefault(name.rpartition(".")[0], []).append((name, field))
     parts = [INTRODUCTION]
     for section, members in sections.items():
-        parts += [f"\n## {TITLES.get(section, section.capitalize())}\n\n", _table(MEMBERS_HEADER, map(_row, members))]
+        parts += [f"\n## {TITLES.get(section, section.capitalize())}\n\n", table(MEMBERS_HEADER, map(_row, members))]
         if section == "reward":
-            parts += ["\n### One of `reward.extra`\n\n", _table(MEMBERS_HEADER, map(_row, fields(ExtraReward)))]
+            parts += ["\n### One of `reward.extra`\n\n", table(MEMBERS_HEADER, map(_row, fields(ExtraReward)))]
     header = ["", *(f"`{name}`" for name in CHOSEN_BY_PRESETS)]
     rows = ([f"`{loss}`", *(_default(getattr(preset, name)) for name in CHOSEN_BY_PRESETS)] for loss, preset in PRESETS.items())
-    return "".join([*parts, "\n## Presets of `learner.loss`\n\n", _table(header, rows)])
+    return "".join([*parts, "\n## Presets of `learner.loss`\n\n", table(header, rows)])
 
 
 def _row(member: tuple[str, FieldInfo]) -> list[str]:
@@ -100,11 +101,6 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[Any]:
 def _bound(bound: Any) -> str:
     (value,) = (getattr(bound, name) for name in ("gt", "ge", "lt", "le") if hasattr(bound, name))
     return f"2^{value.bit_length() - 1}" if isinstance(value, int) and value > 1 << 20 else str(value)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _text(description: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from cluster.settings.markdown import table
 from cluster.store.rows import Row
 
 Section = Literal["Reward", "Policy", "Optimiser", "Throughput", "Seconds", "Incidents"]
@@ -205,15 +206,14 @@ def metrics_line(once: Row, calls: Sequence[Mapping[str, float]]) -> Row:
     }
 
 
-def tables() -> str:
-    """Those of docs/run-folder.md."""
-    lines = ["| key | meaning | unit | of the step's calls |", "|---|---|---|---|"]
-    for each in METRICS:
-        meaning = "; ".join(filter(None, (each.meaning, each.note)))
-        lines.append(f"| {each.name} | {meaning} | {each.unit} | {each.over_calls or ''} |")
-    lines += ["", "| key | meaning |", "|---|---|", *(f"| {each.name} | {each.meaning} |" for each in HELD_OUT)]
-    return "\n".join(lines)
+def documented() -> str:
+    """The tables of docs/run-folder.md."""
+    rows = (
+        (each.name, "; ".join(filter(None, (each.meaning, each.note))), each.unit, each.over_calls or "") for each in METRICS
+    )
+    lines = table(["key", "meaning", "unit", "of the step's calls"], rows)
+    return f"{lines}\n{table(['key', 'meaning'], ((each.name, each.meaning) for each in HELD_OUT))}"
 
 
 if __name__ == "__main__":
-    print(tables())
+    print(documented(), end="")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,8 +12,19 @@ SHOWN_EVALUATIONS = 12
 
 
 def json_line(row: Row) -> str:
-    """JSON knows no NaN and no infinity, so they are written as null."""
-    return json.dumps({key: None if isinstance(x, float) and not math.isfinite(x) else x for key, x in row.items()})
+    return json.dumps(finite(row))
+
+
+def finite(tree: Any) -> Any:
+    """JSON knows neither NaN nor infinity: each becomes null, however deep."""
+    return mapped(tree, lambda value: None if isinstance(value, float) and not math.isfinite(value) else value)
+
+
+def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """The same tree of dicts and lists, its leaves changed."""
+    if isinstance(tree, dict):
+        return {key: mapped(one, change) for key, one in tree.items()}
+    return [mapped(one, change) for one in tree] if isinstance(tree, list) else change(tree)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,10 +83,10 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)  # a mount point, or NFS that keeps the lock's file, may stay
 
     def write_digests(self, digests: dict[str, str]) -> None:
-        _replace(self.inputs, json.dumps(digests, indent=1) + "\n")
+        _replace(self.inputs, json.dumps(self.digests() | digests, indent=1) + "\n")
 
     def digests(self) -> dict[str, str]:
-        """Of the files that the run was begun with; none before they were read."""
+        """Of what the run has read; none before."""
         return json.loads(self.inputs.read_text(encoding="utf-8")) if self.inputs.is_file() else {}
 
     def write_tracker_ids(self, ids: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from rollout.types import Prompt
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same."""
+    """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
+    train.extra and valid.extra those of the columns that only a user's rewards read, where there are some."""
 
     train: list[Prompt]
     valid: list[Prompt]
@@ -45,11 +47,15 @@ def load_inputs(settings: Settings) -> Inputs:
         print_err(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
     corpus = check_retrieval(settings, [*train, *valid])
     digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
+    if keep_extra:
+        digests |= {
+            f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", valid))
+        }
     return Inputs(train, valid[: settings.eval_limit], digests)
 
 
-def _digest(prompts: list[Prompt]) -> str:
-    return hashlib.sha256("\n".join(map(repr, prompts)).encode()).hexdigest()
+def _digest(told: Iterable[object]) -> str:
+    return hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()
 
 
 def check_models_rewards_and_trackers(settings: Settings) -> None:

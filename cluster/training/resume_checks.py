@@ -20,10 +20,12 @@ def check_fixed(before: Settings, settings: Settings, names: Sequence[str] = FIX
 
 
 def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs) -> None:
-    """Raise DataError for a file that says something else than when the run was begun."""
+    """Raise DataError for a file that says something else than when the run was begun; of columns that only a user's rewards
+    read, where it has read them before and does now."""
     for name, digest in begun_with.items():
-        if inputs.digests[name] != digest:
-            raise DataError(f"{getattr(settings.data, name)}: is not what the run was begun with; put it back, or start anew")
+        if inputs.digests.get(name, digest) != digest:
+            file = getattr(settings.data, name.partition(".")[0])
+            raise DataError(f"{file}: is not what the run was begun with; put it back, or start anew")
 
 
 def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: RunState) -> None:

@@ -15,33 +15,13 @@ from cluster.watch.monitor import Ending, Monitor
 from cluster.watch.series import PREFIX, Value, all_series, is_counter, of_evaluation, of_step
 
 
-class Gauges:
-    """The series of a run, exported through Ray by the driver alone: what actors count would outlive them on their node.
-
-    run: the label that tells this run's series from those of others on the same cluster.
-    """
-
-    def __init__(self, run: str):
-        self._metrics: dict[str, Gauge | Counter] = {}
-        for series in all_series():
-            kind = Counter if is_counter(series.name) else Gauge
-            metric = kind(PREFIX + series.name, series.meaning, (*series.labels, "run"))
-            self._metrics[series.name] = metric.set_default_tags({"run": run})
-
-    def show(self, values: Iterable[Value]) -> None:
-        """Set gauges, add to counters; what has no value, or none that is finite, is left as it was."""
-        for name, labels, value in values:
-            if value is None or not math.isfinite(value):
-                continue
-            metric = self._metrics[name]
-            if isinstance(metric, Gauge):
-                metric.set(value, labels)
-            else:
-                metric._record(value, labels)  # inc() refuses 0, without which a first increase goes unseen
-
-
 class Prometheus(Monitor):
-    """queues: prompts by the queue they are in, as of now. That queues and actors are no longer looked at is an event."""
+    """Exported by the driver alone: what actors count would outlive them on their node. That queues and actors are no longer
+    looked at is an event.
+
+    run: the label that tells this run's series from those of others on the same cluster. queues: prompts by the queue they are
+    in, as of now.
+    """
 
     def __init__(
         self,
@@ -53,28 +33,33 @@ class Prometheus(Monitor):
         event: Event,
     ):
         self._look_s = look_s
-        self._gauges, self._roles, self._queues = Gauges(run), roles, queues
+        self._roles, self._queues = roles, queues
         self._failed_prompts, self._event = failed_prompts, event
         self._counted = dict.fromkeys(roles, 0)  # restarts
         self._looking: asyncio.Task[None] | None = None
+        self._metrics: dict[str, Gauge | Counter] = {}
+        for series in all_series():
+            kind = Counter if is_counter(series.name) else Gauge
+            metric = kind(PREFIX + series.name, series.meaning, (*series.labels, "run"))
+            self._metrics[series.name] = metric.set_default_tags({"run": run})
 
     async def start(self) -> None:
         self._looking = asyncio.create_task(self._look())
         log_failure(self._looking, "queues and actors are no longer exported", self._event)
-        self._gauges.show([("last_step_timestamp_seconds", {}, time.time()), ("ends_total", {}, 0)])
+        self._show([("last_step_timestamp_seconds", {}, time.time()), ("ends_total", {}, 0)])
 
     def step(self, row: Row) -> None:
-        self._gauges.show(of_step(row))
-        self._gauges.show(self._now())
+        self._show(of_step(row))
+        self._show(self._now())
 
     async def evaluation(self, row: Row) -> None:
-        self._gauges.show(of_evaluation(row))
+        self._show(of_evaluation(row))
 
     def phase(self, name: str, seconds: float) -> None:
-        self._gauges.show([("phase_seconds_total", {"phase": name}, seconds)])
+        self._show([("phase_seconds_total", {"phase": name}, seconds)])
 
     async def finish(self, ending: Ending) -> None:
-        self._gauges.show([("ends_total", {}, 1)])
+        self._show([("ends_total", {}, 1)])
 
     def close(self) -> None:
         if self._looking is not None:
@@ -82,8 +67,19 @@ class Prometheus(Monitor):
 
     async def _look(self) -> None:
         while True:
-            self._gauges.show(self._now())
+            self._show(self._now())
             await asyncio.sleep(self._look_s)
+
+    def _show(self, values: Iterable[Value]) -> None:
+        """Set gauges, add to counters; what has no value, or none that is finite, is left as it was."""
+        for name, labels, value in values:
+            if value is None or not math.isfinite(value):
+                continue
+            metric = self._metrics[name]
+            if isinstance(metric, Gauge):
+                metric.set(value, labels)
+            else:
+                metric._record(value, labels)  # inc() refuses 0, without which a first increase goes unseen
 
     def _now(self) -> Iterator[Value]:
         for role, actors in self._roles.items():

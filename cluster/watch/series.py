@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cluster.settings.markdown import table
 from cluster.store.metrics import HELD_OUT, columns
 from cluster.store.rows import Row
 
@@ -81,12 +82,11 @@ def of_evaluation(row: Row) -> Iterator[Value]:
                 yield f"{whose}_{each.series}", score if each.is_percentage else {}, value / (100 if each.is_percentage else 1)
 
 
-def table() -> str:
-    """That of docs/monitoring.md."""
-    lines = ["| ray_lapdog_... | meaning | labels beside run |", "|---|---|---|"]
-    lines += [f"| {each.name} | {each.meaning} | {', '.join(each.labels)} |" for each in all_series()]
-    return "\n".join(lines)
+def documented() -> str:
+    """The table of docs/monitoring.md."""
+    rows = ((each.name, each.meaning, ", ".join(each.labels)) for each in all_series())
+    return table(["ray_lapdog_...", "meaning", "labels beside run"], rows)
 
 
 if __name__ == "__main__":
-    print(table())
+    print(documented(), end="")

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from cluster.actors.retry_policy import RetryPolicy, table
+from cluster.actors.retry_policy import RetryPolicy, documented
 from cluster.settings.tree import ClusterSettings
 
 RECOVERY = Path(__file__).parents[3] / "docs" / "recovery.md"
@@ -24,4 +24,4 @@ def test_the_deadlines_are_those_of_the_settings_and_their_defaults_the_same() -
 
 
 def test_the_documented_table_is_the_policy_itself() -> None:
-    assert table() in RECOVERY.read_text(encoding="utf-8")
+    assert documented() in RECOVERY.read_text(encoding="utf-8")

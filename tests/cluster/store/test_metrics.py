@@ -10,12 +10,13 @@ from cluster.report.curves import charts, curves
 from cluster.settings.tree import Settings
 from cluster.store import metrics
 from cluster.store.checkpoint import RunState
-from cluster.store.metrics import EVALUATION_COLUMNS, HELD_OUT, METRICS, Chart, Metric, metrics_line, tables, to
+from cluster.store.metrics import EVALUATION_COLUMNS, HELD_OUT, METRICS, Chart, Metric, documented, metrics_line, to
 from cluster.store.rows import Row
 from cluster.training.pipeline import Batch
 from cluster.training.rollout_client import Rollout
 from cluster.training.step_record import metrics_row
-from cluster.watch.series import all_series, of_step, table
+from cluster.watch import series
+from cluster.watch.series import all_series, of_step
 from learner.update_metrics import UpdateMetrics
 from rollout.types import Prompt, SampleReport, ScoreReport, Version
 
@@ -102,9 +103,9 @@ def test_a_new_metric_is_one_line_of_the_table_and_one_figure_where_it_arises(mo
     row = row_of((ONE[0] | {"cache_hits": 4}, ONE[1]), (OTHER[0] | {"cache_hits": 3}, OTHER[1]))
     assert row["cache_hits"] == 7
     assert ("cache_hits_total", {}, 7) in list(of_step(row))
-    assert "cache_hits_total" in [series.name for series in all_series()]
-    assert "| cache_hits_total | contexts found in the cache |  |" in table()
-    assert "| cache_hits | contexts found in the cache | contexts | sum |" in tables()
+    assert "cache_hits_total" in [each.name for each in all_series()]
+    assert "| cache_hits_total | contexts found in the cache |  |" in series.documented()
+    assert "| cache_hits | contexts found in the cache | contexts | sum |" in documented()
     shown = [chart for chart in charts(row) if chart["key"] == "cache_hits"]
     assert [(each["title"], each["about"]) for each in shown] == [("Cache hits", "contexts found in the cache, in contexts")]
     assert curves([row])["values"]["cache_hits"] == [7.0]
@@ -125,7 +126,7 @@ def test_series_have_base_units() -> None:
 
 def test_the_documented_figures_are_those_of_the_tables() -> None:
     page = (ROOT / "docs" / "run-folder.md").read_text()
-    for each in tables().split("\n\n"):
+    for each in documented().split("\n\n"):
         assert each in page, "write it anew: python -m cluster.store.metrics"
 
 
