@@ -32,10 +32,8 @@ class HeldOutEvaluations:
         self._constant_reply = asyncio.ensure_future(self._found_constant_reply(known))
 
     async def constant_reply(self) -> str:
-        found = self._constant_reply
-        if found is None or (found.done() and found.exception() is not None):
-            found = self._constant_reply = asyncio.ensure_future(self._found_constant_reply(None))
-        return await found
+        assert self._constant_reply is not None, "find_constant_reply() comes first"
+        return await self._constant_reply
 
     def is_due(self, step: int, at_the_end_of_a_stage: bool) -> bool:
         """Before, between and after the stages and every `eval_every` steps, once a step."""

@@ -26,13 +26,15 @@ GOLD_BATCHES_AHEAD = 3  # they do not depend on the weights
 @dataclass(slots=True)
 class Batch:
     """What is trained on together. rollouts: calls that ended while it was filled. filtered: groups that were replaced as they
-    teach nothing; requeued: groups that had become too stale, whose prompts were queued again."""
+    teach nothing; requeued: groups that had become too stale, whose prompts were queued again. asked_at: when somebody began to
+    wait for it, by the client's clock."""
 
     groups: list[GroupRef] = field(default_factory=list)
     staleness: list[int] = field(default_factory=list)
     rollouts: list[Rollout] = field(default_factory=list)
     filtered: int = 0
     requeued: int = 0
+    asked_at: float = 0.0
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -90,6 +92,7 @@ class Pipeline:
 
     async def batch(self) -> Batch | None:
         """The next full batch, or None if prompts failed: call `take_failed`, then `batch` again."""
+        self._filling.asked_at = self._filling.asked_at or self.client.clock()
         if not self.in_admission_order and not self._filling.groups:
             await self._wait_for_expiring()
         while len(self._filling.groups) < self.stage.prompts_per_step:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import fields
 
-from cluster.actors.ports import ActorHandles, UpdateCall
+from cluster.actors.ports import UpdateCall
 from cluster.store.checkpoint import RunState
 from cluster.store.metrics import metrics_line
 from cluster.store.rows import Row
@@ -11,28 +11,6 @@ from cluster.training.pipeline import Batch
 from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from reward.config import METRICS as REWARD_PARTS
-
-
-class StepRecorder:
-    """Makes the rows of a run whose actors are these: knows when a step began and which restarts were recorded."""
-
-    def __init__(self, actors: ActorHandles):
-        self._actors, self._restarts = actors, 0
-        self._began: float | None = None
-
-    def restart(self) -> None:
-        """What was begun is dropped."""
-        self._began = None
-
-    def step_begins(self) -> None:
-        """It may begin again: its batch may have to be made again."""
-        self._began = self._began or time.perf_counter()
-
-    def row(self, state: RunState, stage: Stage, batch: Batch, update: UpdateCall) -> Row:
-        """Of the step that ends now."""
-        seconds, self._began = time.perf_counter() - (self._began or 0.0), None
-        restarts, self._restarts = self._actors.restarts - self._restarts, self._actors.restarts
-        return metrics_row(state, stage, batch, update, seconds, restarts)
 
 
 def metrics_row(state: RunState, stage: Stage, batch: Batch, update: UpdateCall, seconds_step: float, restarts: int) -> Row:

@@ -20,11 +20,12 @@ from cluster.training.held_out import HeldOutEvaluations
 from cluster.training.inputs import Inputs
 from cluster.training.pipeline import Batch, Pipeline
 from cluster.training.rollout_client import RolloutClient
-from cluster.training.step_record import StepRecorder
-from cluster.training.stops import LearnerLosses, Stop, install_stop_handlers
+from cluster.training.step_record import metrics_row
+from cluster.training.stop_signals import Stop, install_stop_handlers
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import OutputMode
 from learner.config import Stage
+from rollout.errors import ClusterError
 from rollout.types import Mode, Version
 
 
@@ -51,8 +52,8 @@ class Trainer:
         self.stop: Stop | None = None
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
-        self._losses = LearnerLosses(self.retry.learner_losses)
-        self._recorder = StepRecorder(self.actors)
+        self._losses: list[LearnerLost] = []  # without getting beyond the furthest step
+        self._furthest_step = self._restarts_recorded = 0
 
     def resume(self, checkpoint: tuple[Path, RunState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
@@ -63,7 +64,6 @@ class Trainer:
                 state.requeue_ready()  # they were sampled otherwise
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
-        self._losses.reached(state.step)
         if self.stop is not None and not self.stop.interrupted:
             self.stop = None  # what ended the patience is undone
         self.run_log.rewind(state.step)
@@ -109,7 +109,6 @@ class Trainer:
             await self.actors.learner.begin(stage)
             self.state.begin(stage.name)
             await self._publish()
-        self._recorder.restart()
         self.pipeline = await pipeline_state.restored(
             self.state, self._restored, self._client(stage.mode), stage, self.actors.records, self.inputs.train, self.settings
         )
@@ -122,7 +121,6 @@ class Trainer:
     async def batch(self) -> Batch:
         """The next batch of scored groups, by reference; prompts that fail on the way are written down and left out."""
         pipeline = self._pipeline()
-        self._recorder.step_begins()
         pipeline.admit()
         while (batch := await pipeline.batch()) is None:
             self.failed_prompts.add("train", self.state.step + 1, pipeline.take_failed())
@@ -144,9 +142,10 @@ class Trainer:
             pipeline.give_back(batch)
             return
         self.state.step = step
-        self._losses.reached(step)
         pipeline.trained(batch)
-        self.run_log.step(self._recorder.row(self.state, pipeline.stage, batch, update))
+        seconds = pipeline.client.clock() - batch.asked_at
+        restarts, self._restarts_recorded = self.actors.restarts - self._restarts_recorded, self.actors.restarts
+        self.run_log.step(metrics_row(self.state, pipeline.stage, batch, update, seconds, restarts))
         if update.metrics.skipped:
             ids = ", ".join(key.id for key in update.metrics.skipped_prompts)
             self.run_log.event(f"step {step} skipped: its loss or gradient is not finite; its prompts are {ids}")
@@ -211,7 +210,12 @@ class Trainer:
 
     async def _replace_learner(self, error: LearnerLost) -> LearnerLost | None:
         """Restart from the newest checkpoint, or from step 0, with a new learner; return its error if it is lost too."""
-        self._losses.add(error)
+        if self.state.step > self._furthest_step:
+            self._furthest_step, self._losses = self.state.step, []
+        self._losses.append(error)
+        if len(self._losses) == self.retry.learner_losses:
+            times = f"{len(self._losses)} times without getting beyond step {self._furthest_step}"
+            raise ClusterError(f"{self._losses[0]}, {times}; see its log in the dashboard") from error
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None

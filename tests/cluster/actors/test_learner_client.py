@@ -9,7 +9,9 @@ from ray.exceptions import ActorDiedError, ObjectLostError, OutOfMemoryError
 
 from cluster.actors.errors import InputsLost, LearnerLost
 from cluster.actors.learner_client import LearnerClient
+from cluster.actors.ports import Snapshot
 from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.snapshots import SnapshotStore
 from rollout.errors import ClusterError, LapdogError, PolicyError
 from rollout.types import Version
 from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task
@@ -124,3 +126,17 @@ async def test_a_learner_without_a_place_counts_the_seconds_until_it_has_one() -
     cluster.handles[0].answer()
     await starting
     assert client.pending_s == 0
+
+
+@pytest.mark.parametrize("method", ["update", "ping"])
+async def test_weights_of_a_learner_that_is_lost_in_or_after_its_update_never_become_current(method: str) -> None:
+    """And the store is free again for those of its successor."""
+    learner = FakeHandle(update=lambda *_: ("metrics", 1.5))
+    client = await started(learner)
+    store = SnapshotStore(client, Version(0, 0))
+    learner.answers[method] = lambda *_: ActorDiedError()
+    if method == "ping":
+        learner.answers["weights"] = lambda *_: learner.die()
+    with pytest.raises(LearnerLost, match=f"lost in {method}"):
+        await store.publish_after(client.update(1, None, []), Version(0, 1))
+    assert store.current == Snapshot(Version(0, 0))

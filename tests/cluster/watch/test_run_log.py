@@ -22,6 +22,7 @@ from cluster.watch.prometheus import Prometheus
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import Terminal
 from cluster.watch.trackers.monitor import Trackers
+from rollout.errors import CheckpointError
 from tests.cluster.runs import rows
 
 ROW = {"step": 7, "stage": "rl", "reward": 0.5}
@@ -136,3 +137,21 @@ async def test_monitors_are_told_in_order_and_of_the_end_in_the_opposite_one(tmp
     log.event("one")
     await log.finish(3, "SIGTERM came", interrupted=True)
     assert told == [("first", "one"), ("last", "one"), ("last", "finished: False"), ("first", "finished: False")]
+
+
+async def test_an_event_that_cannot_be_written_ends_the_run_with_its_next_row_or_at_its_end(tmp_path: Path) -> None:
+    """It may come in a signal's handler or a timer, where an error would be a traceback and the run would go on."""
+    log = run_log(tmp_path / "run")
+    (tmp_path / "run" / "events.jsonl").mkdir()
+    asyncio.get_running_loop().call_soon(log.event, "a sampler was lost")
+    met: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: met.append(context))
+    await asyncio.sleep(0)
+    assert met == []
+    with pytest.raises(CheckpointError, match="events.jsonl: cannot be written"):
+        log.step(ROW)
+    with pytest.raises(CheckpointError, match="events.jsonl: cannot be written"):
+        await log.evaluation(ROW)
+    with pytest.raises(CheckpointError, match="events.jsonl: cannot be written"):
+        await log.finish(7, None, interrupted=False)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
