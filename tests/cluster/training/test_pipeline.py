@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ from cluster.actors.errors import InputsLost, ReplicasLost
 from cluster.actors.ports import GroupRef, SampledCall, ScoredCall, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
+from cluster.settings.tree import Settings
+from cluster.settings.values import build
 from cluster.store.checkpoint import RunState
 from cluster.training.pipeline import Batch, Pipeline, call_size, expiring
-from cluster.training.pipeline_state import note_position
+from cluster.training.pipeline_state import note_position, restored, write_groups
 from cluster.training.rollout_client import InflightCall, RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
-from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
+from rollout.types import Mode, Prompt, PromptKey, SampleReport, ScoreReport, Version
 
 FIRST = Version(0, 0)
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
@@ -553,3 +556,163 @@ async def test_groups_of_a_checkpoint_are_trained_on_before_new_ones() -> None:
     batch = await full(flow)
     assert [group.reference for group in batch.groups[:2]] == ["group 7", "group 3"] and len(batch.groups) == 4
     assert flow.order.position == 2
+
+
+async def test_a_prompt_that_shares_a_call_made_again_and_is_not_wanted_may_fail() -> None:
+    order = ids(PromptOrder(PROMPTS, seed=0).take(12))
+    samplers = Samplers()
+    flow = pipeline(samplers, rewards=Rewards(dull=order[:1]), dynamic_sampling=1)
+    flow.admit()
+    flow.give_back(await full(flow))
+    samplers.poison = {order[0]}
+    assert ids((await full(flow)).prompts) == order[1:5] and not flow.failed
+    assert ids(flow.filtered) == order[:1] and untrained(flow) == []
+
+
+async def test_groups_made_before_an_update_are_one_version_old_after_it() -> None:
+    flow = pipeline(Samplers(), max_staleness=1)
+    flow.admit()
+    stalenesses = []
+    for step in (1, 2, 3):
+        batch = await full(flow)
+        stalenesses.append(batch.staleness)
+        trained(flow, batch, Version(0, step))
+        flow.admit()
+    assert stalenesses == [[0] * 4, [1] * 4, [1] * 4]
+
+
+@dataclass
+class FaultySamplers(Samplers):
+    """Answer after a random while; some calls lose their inputs, some their actor, those of a prompt in `poison` always."""
+
+    rng: random.Random = field(default_factory=random.Random)
+
+    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
+        await asyncio.sleep(self.rng.random())
+        self.lost = int(self.rng.random() < 0.05)
+        if self.rng.random() < 0.05:
+            raise ReplicasLost("sampler: its node left")
+        sampled = await super().sample(prompts, mode, snapshot)
+        await asyncio.sleep(10 * self.rng.random() ** 4)
+        return sampled
+
+
+@dataclass
+class FaultyRewards(ErraticRewards):
+    """Score after a random while; some of what they are given is lost."""
+
+    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
+        await asyncio.sleep(self.rng.random())
+        self.lost = int(self.rng.random() < 0.05)
+        return await super().score(groups)
+
+
+class Groups(Port):
+    """What checkpoints hold of groups: some are lost before they are written."""
+
+    def __init__(self, rng: random.Random):
+        super().__init__()
+        self.rng = rng
+        self.written: list[Any] = []
+
+    async def write_groups(self, path: Path, groups: Sequence[GroupRef]) -> None:
+        if self.rng.random() < 0.2:
+            raise InputsLost("records actor: what it was given is lost")
+        self.written = [group.reference for group in groups]
+
+    async def read_groups(self, path: Path, count: int) -> list[Any]:
+        assert len(self.written) == count
+        return self.written
+
+
+GOLD = Stage(name="supervised", mode="gold", first=1, steps=8, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
+SAMPLED = Stage(name="rl", mode="sample", first=9, steps=16, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
+
+
+class History:
+    """A run through both stages that is killed and resumed at random; `done` and `failed` are those of its stage."""
+
+    def __init__(self, seed: int, folder: Path):
+        self.rng, self.folder = random.Random(seed), folder
+        self.prompts = [Prompt(id=str(n), question="q", answers=("a",)) for n in range(self.rng.randrange(3, 30))]
+        self.poison = {prompt.id for prompt in self.prompts if self.rng.random() < 0.05}
+        self.on_policy = self.rng.random() < 0.4  # then no groups are set aside either
+        self.records = Groups(self.rng)
+        self.state = RunState()
+        self.done: list[PromptKey] = []
+        self.failed: list[PromptKey] = []
+
+    async def go(self, stage: Stage) -> None:
+        self.state.begin(stage.name)
+        self.done, self.failed = [], []
+        await self.save(await self.resumed(stage))
+        while self.state.step < stage.last:
+            flow, (done, failed, step) = await self.resumed(stage), (list(self.done), list(self.failed), self.state.step)
+            try:
+                for _ in range(min(self.rng.randrange(1, 8), stage.last - step)):
+                    await self.step(flow)
+                killed = self.rng.random() < 0.3
+            except InputsLost:  # again and again: the run ends, and somebody resumes it
+                killed = True
+            if killed:
+                self.state, self.done, self.failed = RunState.read(self.folder / "state.json"), done, failed
+            else:
+                await self.save(flow)
+            flow.cancel()
+
+    async def resumed(self, stage: Stage) -> Pipeline:
+        rollout = {"prompts_per_call": self.rng.choice([1, 2, 4]), "dynamic_sampling": self.rng.choice([0, 1, 3])}
+        max_staleness = self.rng.randrange(4)
+        if self.on_policy:
+            max_staleness, rollout["dynamic_sampling"] = 0, 0
+        settings = build(Settings, {f"rollout.{name}": value for name, value in rollout.items()} | {"seed": 0})
+        settings = settings.with_values(cluster=settings.cluster.with_values(max_staleness=max_staleness))
+        samplers = FaultySamplers(rng=self.rng, poison=self.poison)
+        rewards = FaultyRewards(rng=self.rng, dull_share=self.rng.choice([0, 0.3, 0.9, 1]))
+        snapshots = SnapshotStore(None, Version(0, self.state.step))
+        clock = asyncio.get_running_loop().time
+        client = RolloutClient(samplers, rewards, snapshots, stage.mode, RetryPolicy(), clock)
+        return await restored(self.state, self.folder, client, stage, self.records, self.prompts, settings)  # type: ignore[arg-type]
+
+    async def step(self, flow: Pipeline) -> None:
+        flow.admit()
+        given_back = False
+        while (batch := await flow.batch()) is None or (not given_back and self.rng.random() < 0.2):
+            if batch is None:
+                self.note_failed(flow)
+            else:
+                flow.give_back(batch)
+                given_back = True
+        self.state.step += 1
+        trained(flow, batch, Version(0, self.state.step))
+        self.done += [prompt.key for prompt in batch.prompts]
+        assert max(batch.staleness) <= flow.max_staleness and len(batch.groups) == 4
+        if self.on_policy or not flow.stage.sampled:
+            order = PromptOrder(self.prompts, seed=0).take(len(self.done) + len(self.failed) + 4)
+            assert self.done == [prompt.key for prompt in order if prompt.key not in self.failed][: len(self.done)]
+
+    async def save(self, flow: Pipeline) -> None:
+        ready = note_position(flow, self.state)
+        self.note_failed(flow)
+        await write_groups(self.records, ready, self.folder, self.state)  # type: ignore[arg-type]
+        self.state.write(self.folder / "state.json")
+        self.state = RunState.read(self.folder / "state.json")
+        kept = [*self.state.pending, *self.state.filtered, *(group.prompt for group in self.state.ready)]
+        everywhere = [*self.done, *self.failed, *(PromptKey(saved.epoch, saved.id) for saved in kept)]
+        order = self.state.order
+        assert len(set(everywhere)) == len(everywhere) == order["epoch"] * len(self.prompts) + order["position"]
+
+    def note_failed(self, flow: Pipeline) -> None:
+        self.failed += [each.prompt.key for each in flow.take_failed()]
+
+
+@pytest.mark.simulated_time
+@pytest.mark.parametrize("seed", range(40))
+async def test_no_history_of_two_stages_with_failures_and_losses_has_a_prompt_in_two_places_or_none(
+    seed: int, tmp_path: Path
+) -> None:
+    """Stopped, killed and resumed with other settings. On policy and with gold answers, prompts come in the order's order."""
+    history = History(seed, tmp_path)
+    for stage in (GOLD, SAMPLED):
+        await history.go(stage)
+    assert history.state.step == SAMPLED.last
