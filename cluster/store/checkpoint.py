@@ -76,7 +76,7 @@ class Checkpoints:
 
     async def save(
         self, state: RunState, config: Path, write: Callable[[Path], Awaitable[None]], best_step: int | None = None
-    ) -> Path:
+    ) -> None:
         """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones but the best.
 
         One of that step that is there already is what the run was resumed from, and stays. Raises CheckpointError if there
@@ -84,7 +84,7 @@ class Checkpoints:
         """
         target, draft = self.folder / f"step-{state.step}", self.folder / f".step-{state.step}.tmp"
         if target.exists():
-            return target
+            return
         shutil.rmtree(draft, ignore_errors=True)
         try:
             with writing(target):
@@ -101,7 +101,6 @@ class Checkpoints:
             shutil.rmtree(draft, ignore_errors=True)
         self.mark_best(best_step)
         self._prune()
-        return target
 
     def mark_best(self, step: int | None) -> None:
         """Let `best` point at the checkpoint of a step, if there is one already."""

@@ -25,10 +25,10 @@ class RunLog:
     """Tells all monitors, in this order: files, terminal, report and, once `watch` knows the actors, Prometheus, trackers, the
     list of jobs; of its end in the opposite one, so that the terminal has the last word.
 
-    Three failures end a run: a line that the run folder does not take (CheckpointError), a tracker that cannot be reached at
-    the start (SettingsError), and lost output: the trainer stops and saves at `output_lost`. Any other is an event, for what
-    only shows a run must not end it: a report that cannot be written, series that are no longer exported, a tracker that fails
-    later, a list of jobs that does not answer.
+    Three failures end a run: a line that the run folder does not take (CheckpointError; for an event's it comes with the next
+    row), a tracker that cannot be reached at the start (SettingsError), and lost output: the trainer stops and saves at
+    `output_lost`. Any other is an event, for what only shows a run must not end it: a report that is not written, series that
+    are no longer exported, a tracker that fails later, a list of jobs that does not answer.
     """
 
     def __init__(self, settings: Settings, folder: RunFolder, output_mode: OutputMode):
