@@ -87,7 +87,7 @@ def _sampler(opened: PolicySource) -> Sampler:
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
         print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
-    index = open_index(settings.data, corpus) if corpus is not None else None
+    index = open_index(corpus) if corpus is not None else None
     retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
