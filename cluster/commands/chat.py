@@ -12,10 +12,9 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy, read_by
 from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
-from cluster.settings.selection import read_by
 from cluster.settings.values import split
 from rollout.config import Positive, Section
 from rollout.data.convert import question_of

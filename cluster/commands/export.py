@@ -17,9 +17,9 @@ from cluster.commands.policy_source import (
     PolicySource,
     flags_of_a_policy,
     open_policy,
+    read_by,
 )
 from cluster.output import print_out
-from cluster.settings.selection import read_by
 from cluster.settings.tree import absolute
 from cluster.settings.values import by_name, split
 from rollout.config import Section

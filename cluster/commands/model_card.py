@@ -9,8 +9,7 @@ import transformers
 from jinja2 import Environment, StrictUndefined
 
 from cluster.commands.policy_source import PolicySource
-from cluster.settings.selection import changed
-from cluster.settings.tree import Settings
+from cluster.settings.tree import Settings, changed
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
 from cluster.store.records import Row

@@ -91,7 +91,7 @@ class FidPolicy(Policy):
         return EncoderCache(*self._cross_attention(states), visible[:, None, None])
 
     def _encoded(self, contexts: Sequence[Context]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder states [P, S, d_model] of the S tokens of the longest context, and which of them are a context's own, bool [P, S].
+        """Encoder states [P, S, d_model], S tokens in the longest context, and which of them are a context's own, bool [P, S].
 
         Each row is encoded once, together with rows of about its length. A context's rows stand end to end, without padding
         between them.
