@@ -1,7 +1,6 @@
 """`chat`: answers typed turns with a policy and shows what it read, in this process, without Ray."""
 
 import contextlib
-import io
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -95,8 +94,6 @@ def _sampler(opened: PolicySource) -> Sampler:
 
 def typed() -> Iterator[str]:
     """Lines until /quit or the end of the input; a person is shown a prompt."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # a tokenizer takes no half characters
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # not every Python has it
             import readline  # noqa: F401  (gives `input` a history)
