@@ -31,7 +31,7 @@ def sampled_groups(logs: Sequence[tuple[int, Path]]) -> dict[str, Any]:
             unreadable += 1
             continue
         groups += [_group(step, responses, passages) for responses in found]
-    texts = [[Excerpt.of(title), Excerpt.of(text)] for title, text in passages]
+    texts = [[Excerpt(title), Excerpt(text)] for title, text in passages]
     held = within_budget({"groups": groups, "passages": texts}, TEXT_BUDGET)
     return {**held, "sampled_steps": len(logs), "unreadable_samples": unreadable}
 
@@ -56,8 +56,8 @@ def _group(step: int, responses: Sequence[Row], passages: dict[tuple[str, str], 
         "epoch": prompt["epoch"],
         "id": cut(prompt["id"], LONGEST_NAME),
         "version": prompt["version"],
-        "question": Excerpt.of(prompt["question"]),
-        "answers": [Excerpt.of(answer) for answer in prompt["answers"][:ANSWERS_PER_GROUP]],
+        "question": Excerpt(prompt["question"]),
+        "answers": [Excerpt(answer) for answer in prompt["answers"][:ANSWERS_PER_GROUP]],
         "passages": _passages(prompt, passages),
         "read": len(prompt["passages"]),
         "drawn": len(responses),
@@ -91,7 +91,7 @@ def _shown(responses: Sequence[Row]) -> Sequence[Row]:
 def _response(row: Row) -> dict[str, Any]:
     known = {name for name, _ in COLUMNS}
     return {
-        "response": Excerpt.of(row["response"]),
+        "response": Excerpt(row["response"]),
         "reward": rounded(row["reward"]),
         "advantage": rounded(row["advantage"]),
         "tokens": row["tokens"],
