@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from cluster.output import print_err, print_out, reopen_closed_streams, write_what_cannot_be_encoded
+from cluster.output import prepare_streams, print_err, print_out
 from rollout.errors import LapdogError, SettingsError
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def command_named(name: str) -> Command:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; 0, or 2 after one line on stderr that names place, value and remedy."""
-    reopen_closed_streams()
-    write_what_cannot_be_encoded()
+    prepare_streams()
     command, rest = ("train", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
     try:
         if argv and argv[0] in ("-h", "--help"):

@@ -30,30 +30,20 @@ def print_err(text: str) -> None:
         _drop(sys.stderr)
 
 
-def reopen_closed_streams() -> None:
-    """Those that a caller closed (`>&-`): the next file to be opened would take their number, and what others print."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        if getattr(sys, name) is None:
-            _lead_nowhere(number)
-            setattr(sys, name, os.fdopen(number, mode))
-
-
-def write_what_cannot_be_encoded() -> None:
-    """As its escape: a terminal without Unicode ends no run."""
-    for stream in (sys.stdout, sys.stderr):
+def prepare_streams() -> None:
+    """Before any file is opened, which would take the number of a stream that the caller closed (`>&-`), and what others print.
+    What a terminal cannot encode is written as its escape, and so is read what is no text: it ends no run."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name) or open(os.devnull, mode)
+        setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _drop(stream: TextIO) -> None:
     """Redirect a broken stream to /dev/null, so that Python's exit does not fail on it again."""
-    with contextlib.suppress(ValueError):  # a stream of Python's own has no number
-        _lead_nowhere(stream.fileno())
-
-
-def _lead_nowhere(number: int) -> None:
-    opened = os.open(os.devnull, os.O_RDWR)
-    os.dup2(opened, number)
-    os.set_inheritable(number, True)  # which dup2 leaves undone where they are one
-    if opened != number:
-        os.close(opened)
+    with contextlib.suppress(ValueError), open(os.devnull, "w") as nowhere:  # a stream of Python's own has no number
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -61,7 +61,7 @@ class LearnerActor:
         metrics, advantages = self._learner.update(groups, step)
         seconds = time.perf_counter() - start
         if samples is not None:
-            write_samples(samples, groups, advantages)
+            write_samples(samples, groups, advantages.tolist())
         self._trained_to = f"step {step}"
         done = f"{len(groups)} groups, {metrics.response_tokens} response tokens in {seconds:.2f} s, loss {metrics.loss:.4f}"
         skipped = "; skipped, its loss or gradient is not finite" if metrics.skipped else ""

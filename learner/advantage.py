@@ -1,16 +1,14 @@
 """Rewards of groups -> advantages. P prompts, G responses each; NaN stands where a reward does not apply. Torch only."""
 
-import math
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 EPSILON = 1e-4
 SAME_REWARD = 1e-6
 
-Baseline = Literal["group", "leave_one_out", "batch", "none"]
-Scale = Literal["group", "batch", "none"]
-RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
+if TYPE_CHECKING:
+    from learner.algorithm import Baseline, Scale
 
 
 def zero_variance(rewards: torch.Tensor) -> torch.Tensor:
@@ -27,7 +25,7 @@ def reward_std(rewards: torch.Tensor) -> torch.Tensor:
     return (squares / (_present(rewards) - 1).clamp(min=1)).sqrt()
 
 
-def group_advantages(rewards: torch.Tensor, baseline: Baseline = "group", scale: Scale = "group") -> torch.Tensor:
+def group_advantages(rewards: torch.Tensor, baseline: "Baseline" = "group", scale: "Scale" = "group") -> torch.Tensor:
     """Advantages [P, G] of rewards [P, G]: what a response earned beyond a baseline, over a scale. n rewards r apply.
 
     baseline  group          r - mean of the group                   GRPO, Shao et al. 2024 (arXiv:2402.03300)
@@ -78,23 +76,17 @@ def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Te
     return torch.where(applies, total / (std + EPSILON), 0.0)
 
 
-def keep_largest(advantages: torch.Tensor, ratio: float) -> torch.Tensor:
-    """Keep the `kept_count` advantages of largest magnitude in each group [P, G], zero the others.
+def keep_largest(advantages: torch.Tensor, kept: int) -> torch.Tensor:
+    """Keep the `kept` advantages of largest magnitude in each group [P, G], zero the others.
 
     Among equal magnitudes those of either sign take turns, earlier responses first: else binary rewards would keep one sign.
     """
-    kept = kept_count(ratio, advantages.shape[-1])
     positive = advantages > 0
     turn = torch.where(positive, positive.cumsum(-1), (~positive).cumsum(-1))
     by_turn = turn.argsort(dim=-1, stable=True)
     by_size = advantages.abs().gather(-1, by_turn).argsort(dim=-1, descending=True, stable=True)
     chosen = by_turn.gather(-1, by_size)[..., :kept]
     return torch.zeros_like(advantages).scatter(-1, chosen, advantages.gather(-1, chosen))
-
-
-def kept_count(ratio: float, size: int) -> int:
-    """max(2, ceil(ratio * size)) of a group of `size`, but not more than there are."""
-    return min(size, max(2, math.ceil(ratio * size - 1e-9)))  # 0.28 * 25 is 7.000000000000001
 
 
 def overlong_penalty(lengths: torch.Tensor, max_length: int, buffer: int) -> torch.Tensor:

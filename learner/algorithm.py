@@ -1,12 +1,40 @@
-"""Named losses: how the rewards of a batch become advantages, and what is minimised with them."""
+"""Named losses: how the rewards of a batch become advantages, and what is minimised with them. Settings read it: no torch."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
-from learner.advantage import Baseline, RewardAggregation, Scale
-from learner.loss import LossConfig
-
 Loss = Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "gspo", "reinforce", "sft"]
+Importance = Literal["token", "sequence", "none"]
+Surrogate = Literal["clip", "cispo"]
+Aggregation = Literal["sequence", "token", "constant"]
+KlEstimator = Literal["k1", "k2", "k3"]
+KlPlace = Literal["loss", "reward"]
+Correction = Literal["none", "truncate", "mask"]
+CorrectionLevel = Literal["token", "sequence"]
+Baseline = Literal["group", "leave_one_out", "batch", "none"]
+Scale = Literal["group", "batch", "none"]
+RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """What `loss.policy_loss` computes; the function that takes a field explains it. The defaults are GRPO's."""
+
+    importance: Importance = "token"
+    surrogate: Surrogate = "clip"
+    aggregation: Aggregation = "sequence"
+    eps_low: float = 0.2
+    eps_high: float = 0.2
+    kl_coef: float = 0.04
+    kl_in: KlPlace = "loss"
+    kl_estimator: KlEstimator = "k3"
+    kl_weighted: bool = False
+    dual_clip: float | None = None
+    entropy_coef: float = 0.0
+    correction: Correction = "none"
+    correction_level: CorrectionLevel = "token"
+    correction_cap: float = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +61,10 @@ class Algorithm(LossConfig):
         """Whether advantages need two responses of a prompt or more."""
         own = self.baseline in ("group", "leave_one_out") or self.scale_rewards == "group"
         return own or self.reward_aggregation == "normalize_then_sum"
+
+    def kept_count(self, size: int) -> int:
+        """How many of a group of `size` keep their advantage: max(2, ceil(top_k_ratio * size)), but not more than there are."""
+        return min(size, max(2, math.ceil(self.top_k_ratio * size - 1e-9)))  # 0.28 * 25 is 7.000000000000001
 
 
 GRPO = Algorithm()

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from learner.advantage import decoupled_advantages, group_advantages, keep_largest, overlong_penalty
-from learner.algorithm import Algorithm
+from learner.algorithm import Algorithm, KlEstimator
 from learner.batch import MicroBatch, counted_lengths
-from learner.loss import KlEstimator, kl_divergence
+from learner.loss import kl_divergence
 from rollout.types import Group
 
 
@@ -38,7 +38,7 @@ def advantages_of(
         rewards = rewards_of(groups) + algorithm.overlong_penalty * penalty
         rewards = rewards if kl is None else rewards - kl
         advantages = group_advantages(rewards, algorithm.baseline, algorithm.scale_rewards)
-    return keep_largest(advantages, algorithm.top_k_ratio)
+    return keep_largest(advantages, algorithm.kept_count(advantages.shape[-1]))
 
 
 def sequence_kl(batches: Sequence[MicroBatch], reference: Sequence[torch.Tensor], estimator: KlEstimator) -> torch.Tensor:

@@ -1,15 +1,29 @@
 """Settings of the learner, and the stages a run trains in."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from learner.advantage import Baseline, RewardAggregation, Scale
-from learner.algorithm import CHOSEN_BY_PRESETS, GRPO, PRESETS, Algorithm, Loss
-from learner.loss import Aggregation, Correction, CorrectionLevel, Importance, KlEstimator, KlPlace, Surrogate
-from rollout.config import NonNegative, Positive, Section
+from learner.algorithm import (
+    CHOSEN_BY_PRESETS,
+    GRPO,
+    PRESETS,
+    Aggregation,
+    Algorithm,
+    Baseline,
+    Correction,
+    CorrectionLevel,
+    Importance,
+    KlEstimator,
+    KlPlace,
+    Loss,
+    RewardAggregation,
+    Scale,
+    Surrogate,
+)
+from rollout.config import Condition, NonNegative, Positive, Section
 from rollout.setting_tags import ModelCard, tagged
 from rollout.types import Mode
 
@@ -139,37 +153,31 @@ class LearnerSettings(Section):
         """Whether a prompt needs two responses or more."""
         return self.loss != "sft" and self.algorithm().compares_within_group
 
-    def without_effect(self) -> Iterator[tuple[str, str]]:
-        """Settings that were changed and that nothing will read, each with what takes its effect away."""
-        for names, effective, cause in self._conditions():
-            for name in names if not effective else ():
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    yield name, cause
-
     def as_used(self) -> "LearnerSettings":
         """The same with what the preset says written out, but for settings without effect."""
-        idle = {name for names, effective, _ in self._conditions() if not effective for name in names}
+        idle = {name for effective, _, names in self.conditions() if not effective for name in names}
         used = {field.name: getattr(self.algorithm(), field.name) for field in fields(Algorithm) if field.name not in idle}
         return self.with_values(**used)
 
-    def _conditions(self) -> Iterator[tuple[tuple[str, ...], bool, str]]:
-        """Settings, whether they have an effect, and if not, because of what."""
-        algorithm = self.algorithm()
-        of_any_loss = dict(tagged(type(self), OfAnyLoss))
-        rewarded = tuple(name for name in type(self).model_fields if name not in of_any_loss)
-        yield rewarded, self.loss != "sft", "learner.loss sft"
+    def conditions(self) -> Sequence[Condition]:
+        algorithm, of_any_loss = self.algorithm(), dict(tagged(type(self), OfAnyLoss))
+        rewarded = [name for name in type(self).model_fields if name not in of_any_loss]
         clipped = ("surrogate", "eps_low", "eps_high", "dual_clip")
-        yield clipped, algorithm.importance != "none", "learner.importance none"
         moves = self.correction == "none" or self.passes > 1
-        yield clipped, moves, f"learner.correction {self.correction} and learner.passes 1, where the ratio stays 1"
-        yield ("dual_clip",), algorithm.surrogate == "clip", "learner.surrogate cispo"
-        with_reference = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
-        yield with_reference, self.needs_reference(), "learner.kl_coef 0"
-        yield ("kl_weighted",), self.kl_in == "loss", "learner.kl_in reward"
+        stays = f"learner.correction {self.correction} and learner.passes 1, where the ratio stays 1"
+        referred = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
         summed = self.reward_aggregation == "sum_then_normalize"
-        yield ("baseline", "scale_rewards", "kl_in"), summed, "learner.reward_aggregation normalize_then_sum"
-        yield ("overlong_penalty",), self.overlong_buffer > 0, "learner.overlong_buffer 0"
-        yield ("correction_level", "correction_cap"), self.correction != "none", "learner.correction none"
+        return (
+            (self.loss != "sft", "learner.loss sft", rewarded),
+            (algorithm.importance != "none", "learner.importance none", clipped),
+            (moves, stays, clipped),
+            (algorithm.surrogate == "clip", "learner.surrogate cispo", ("dual_clip",)),
+            (self.needs_reference(), "learner.kl_coef 0", referred),
+            (self.kl_in == "loss", "learner.kl_in reward", ("kl_weighted",)),
+            (summed, "learner.reward_aggregation normalize_then_sum", ("baseline", "scale_rewards", "kl_in")),
+            (self.overlong_buffer > 0, "learner.overlong_buffer 0", ("overlong_penalty",)),
+            (self.correction != "none", "learner.correction none", ("correction_level", "correction_cap")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

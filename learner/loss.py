@@ -4,42 +4,17 @@ Per token, to be minimised, and summed with the weights of `token_weights`:
 
     correction * surrogate(ratio, A) + kl_coef * KL - entropy_coef * entropy
 
-Every named loss of `learner.algorithm.PRESETS` is one choice of `LossConfig`.
+Every named loss of `learner.algorithm.PRESETS` is one choice of its `LossConfig`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 
-Importance = Literal["token", "sequence", "none"]
-Surrogate = Literal["clip", "cispo"]
-Aggregation = Literal["sequence", "token", "constant"]
-KlEstimator = Literal["k1", "k2", "k3"]
-KlPlace = Literal["loss", "reward"]
-Correction = Literal["none", "truncate", "mask"]
-CorrectionLevel = Literal["token", "sequence"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossConfig:
-    """What `policy_loss` computes; the function that takes a field explains it. The defaults are GRPO's."""
-
-    importance: Importance = "token"
-    surrogate: Surrogate = "clip"
-    aggregation: Aggregation = "sequence"
-    eps_low: float = 0.2
-    eps_high: float = 0.2
-    kl_coef: float = 0.04
-    kl_in: KlPlace = "loss"
-    kl_estimator: KlEstimator = "k3"
-    kl_weighted: bool = False
-    dual_clip: float | None = None
-    entropy_coef: float = 0.0
-    correction: Correction = "none"
-    correction_level: CorrectionLevel = "token"
-    correction_cap: float = 2.0
+if TYPE_CHECKING:
+    from learner.algorithm import Aggregation, Importance, KlEstimator, LossConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +45,7 @@ def policy_loss(
     advantages: torch.Tensor,
     weights: torch.Tensor,
     mask: torch.Tensor,
-    config: LossConfig,
+    config: "LossConfig",
     *,
     reference_logprobs: torch.Tensor | None = None,
     proximal_logprobs: torch.Tensor | None = None,
@@ -104,7 +79,7 @@ def policy_loss(
     return loss, TokenStatistics.where(mask, log_ratio=policy - sampler, **measured)
 
 
-def importance_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, level: Importance) -> torch.Tensor:
+def importance_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, level: "Importance") -> torch.Tensor:
     """exp(log_ratio) of every token [N, T]; at the level of sequences exp(mean log_ratio) for all tokens of one: the ratio of
     the sequences' probabilities, normalised by their length, of GSPO, Zheng et al. 2025 (arXiv:2507.18071)."""
     if level == "sequence":
@@ -113,7 +88,7 @@ def importance_ratio(log_ratio: torch.Tensor, mask: torch.Tensor, level: Importa
 
 
 def surrogate(
-    policy_logprobs: torch.Tensor, ratio: torch.Tensor, advantage: torch.Tensor, config: LossConfig
+    policy_logprobs: torch.Tensor, ratio: torch.Tensor, advantage: torch.Tensor, config: "LossConfig"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The surrogate's loss [N, T] and where clipping bounds it, bool [N, T]. ratio r [N, T], advantage A [N, 1].
 
@@ -135,7 +110,9 @@ def surrogate(
     return -gain, gain != ratio * advantage
 
 
-def off_policy_correction(log_ratio: torch.Tensor, mask: torch.Tensor, config: LossConfig) -> tuple[torch.Tensor, torch.Tensor]:
+def off_policy_correction(
+    log_ratio: torch.Tensor, mask: torch.Tensor, config: "LossConfig"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Importance weights [N, T] or [N, 1] of sampled tokens under the proximal policy, log_ratio = proximal - sampler, and
     where the cap C bound them, bool [N, T].
 
@@ -151,7 +128,7 @@ def off_policy_correction(log_ratio: torch.Tensor, mask: torch.Tensor, config: L
     return kept, above.expand_as(mask)
 
 
-def token_kl(policy: torch.Tensor, sampler: torch.Tensor, reference: torch.Tensor, config: LossConfig) -> torch.Tensor:
+def token_kl(policy: torch.Tensor, sampler: torch.Tensor, reference: torch.Tensor, config: "LossConfig") -> torch.Tensor:
     """KL(policy || reference) of each token [N, T]; with kl_weighted multiplied by policy / sampler, and differentiated through
     that too: the expected gradient of k1 and k3 is then that of KL(policy || reference), also off-policy, DeepSeek-AI 2025
     (arXiv:2512.02556)."""
@@ -159,7 +136,7 @@ def token_kl(policy: torch.Tensor, sampler: torch.Tensor, reference: torch.Tenso
     return (policy - sampler).exp() * kl if config.kl_weighted else kl
 
 
-def kl_divergence(policy: torch.Tensor, reference: torch.Tensor, estimator: KlEstimator) -> torch.Tensor:
+def kl_divergence(policy: torch.Tensor, reference: torch.Tensor, estimator: "KlEstimator") -> torch.Tensor:
     """Estimate KL(policy || reference) per token from log-probs of sampled tokens (Schulman 2020), d = reference - policy.
 
     k1: -d.   k2: d^2 / 2.   k3: exp(d) - d - 1, never negative. As a loss k1 does not pull back: at the sampling policy its
@@ -184,7 +161,7 @@ def adapted_kl_coef(kl_coef: float, kl: float, target: float) -> float:
     return kl_coef * (1 + 0.1 * min(0.2, max(-0.2, kl / target - 1)))
 
 
-def token_weights(lengths: torch.Tensor, aggregation: Aggregation, max_length: int) -> torch.Tensor:
+def token_weights(lengths: torch.Tensor, aggregation: "Aggregation", max_length: int) -> torch.Tensor:
     """Weight [N] of every token of a response, from the lengths [N] of the WHOLE batch: micro-batches then just add up.
 
     sequence  1 / (N * length)        mean over responses of their token means   GRPO, arXiv:2402.03300

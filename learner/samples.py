@@ -7,7 +7,6 @@ from typing import SupportsFloat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from rollout.errors import writing
 from rollout.types import Group
@@ -32,7 +31,7 @@ COLUMNS = [
 ]
 
 
-def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor) -> None:
+def write_samples(path: Path, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
     """Write every response of scored groups with its reward parts; advantages [P, G]."""
     rows = [
         {
@@ -48,7 +47,7 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: torch.Tensor)
             "response": response.text,
             "reward": None if group.rewards is None else _finite(group.rewards[i]),
             **{name: _finite(part[i]) for name, part in group.reward_parts.items()},
-            "advantage": _finite(advantages[p, i]),
+            "advantage": _finite(advantages[p][i]),
             "tokens": len(response.token_ids),
             "finished": response.finished,
             "version": list(group.version),

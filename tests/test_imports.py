@@ -73,11 +73,20 @@ def test_no_test_is_imported(path: str) -> None:
 
 
 def test_advantage_and_loss_use_torch_and_nothing_else() -> None:
+    """But for the types of their arguments, which are those of the settings."""
     for name in ("advantage", "loss"):
-        assert packages(f"learner/{name}.py") - sys.stdlib_module_names == {"torch"}
+        own = {name for name in imported(f"learner/{name}.py") if not name.startswith("learner.algorithm.")}
+        assert {name.partition(".")[0] for name in own} - sys.stdlib_module_names == {"torch"}
 
 
 @pytest.mark.integration
 def test_plain_classes_load_without_ray_in_a_fresh_interpreter() -> None:
     code = "import sys, rollout.sampler, learner.learner, reward.scorer, reward.evaluation; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.integration
+def test_a_report_and_a_conversion_load_no_torch() -> None:
+    code = "import sys, cluster.commands.report, cluster.commands.convert; print({'torch', 'ray'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert told.stdout == "set()\n"

@@ -1,7 +1,6 @@
 """`chat`: answers typed turns with a policy and shows what it read, in this process, without Ray."""
 
 import contextlib
-import io
 import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,9 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy, read_by
 from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
-from cluster.settings.selection import read_by
 from cluster.settings.values import split
 from rollout.config import Positive, Section
 from rollout.data.convert import question_of
@@ -87,7 +85,7 @@ def _sampler(opened: PolicySource) -> Sampler:
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
         print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
-    index = open_index(settings.data, corpus) if corpus is not None else None
+    index = open_index(corpus) if corpus is not None else None
     retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
@@ -96,8 +94,6 @@ def _sampler(opened: PolicySource) -> Sampler:
 
 def typed() -> Iterator[str]:
     """Lines until /quit or the end of the input; a person is shown a prompt."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # a tokenizer takes no half characters
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # not every Python has it
             import readline  # noqa: F401  (gives `input` a history)

@@ -1,8 +1,7 @@
 """`export`: a policy as a plain transformers folder with tokenizer, generation config and model card."""
 
-import contextlib
-import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,9 +16,9 @@ from cluster.commands.policy_source import (
     PolicySource,
     flags_of_a_policy,
     open_policy,
+    read_by,
 )
 from cluster.output import print_out
-from cluster.settings.selection import read_by
 from cluster.settings.tree import absolute
 from cluster.settings.values import by_name, split
 from rollout.config import Section
@@ -45,28 +44,18 @@ def export(argv: Sequence[str]) -> None:
     opened = open_policy(options.checkpoint, values)
     if options.keep_adapters and not adapters.are_in(opened.path):
         raise SettingsError(f"keep_adapters: {opened.path} holds no adapters; leave it out")
-    with writing(target, DISK_REMEDY), _place_for_drafts(target) as place:
-        source = opened.path
-        if adapters.are_in(source) and not options.keep_adapters:
-            merge_adapters(Path(source), place / "merged")
-            source = str(place / "merged")
-        _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, place / "draft")
-        if target.is_dir():
-            target.rmdir()
-        (place / "draft").rename(target)
+    with writing(target, DISK_REMEDY):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            source, merged, draft = opened.path, Path(folder) / "merged", Path(folder) / "draft"
+            if adapters.are_in(source) and not options.keep_adapters:
+                merge_adapters(Path(source), merged)
+                source = str(merged)
+            _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, draft)
+            if target.is_dir():
+                target.rmdir()
+            draft.rename(target)
     print_out(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
-
-
-@contextlib.contextmanager
-def _place_for_drafts(target: Path) -> Iterator[Path]:
-    """A folder beside the target, always the same: what an export left that was killed goes with the next one."""
-    place = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:

@@ -1,7 +1,6 @@
 """The README of an exported policy: what it is, how it was trained, what it reaches and what one constant reply reaches."""
 
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -9,8 +8,7 @@ import transformers
 from jinja2 import Environment, StrictUndefined
 
 from cluster.commands.policy_source import PolicySource
-from cluster.settings.selection import changed
-from cluster.settings.tree import Settings
+from cluster.settings.tree import Settings, changed
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
 from cluster.store.rows import Row
@@ -85,10 +83,8 @@ def _shown(name: str, value: object) -> str:
 
 
 def _code(text: str) -> str:
-    """As it is, in one line of a table: in Markdown's code only a bar and the fence itself mean something."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    edge = " " if text[:1] == "`" or text[-1:] == "`" else ""
-    return f"{fence}{edge}{' '.join(text.splitlines())}{edge}{fence}".replace("|", "\\|")
+    """As it is, in one line of a table."""
+    return f"`{' '.join(text.splitlines())}`".replace("|", "\\|")
 
 
 def _evaluation(opened: PolicySource) -> Row | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.settings.flags import Flag, flags_of, parse_flags
-from cluster.settings.selection import read_by
 from cluster.settings.tree import Settings, absolute
 from cluster.settings.values import Values, build
 from cluster.settings.yaml_file import read_yaml
@@ -13,7 +12,7 @@ from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from rollout.config import Section
 from rollout.policy.loading import with_family_templates
-from rollout.setting_tags import Reader
+from rollout.setting_tags import ReadBy, Reader, tagged
 
 EXPORTED_SETTINGS = "lapdog.yaml"
 CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
@@ -29,6 +28,12 @@ class PolicySource:
     path: str
     state: RunState | None
     settings: Settings
+
+
+def read_by(reader: Reader) -> list[str]:
+    """Dotted names of what a command, with whatever options of its own, reads of a policy's settings."""
+    tags = tagged(Settings, ReadBy)
+    return [name for name, tag in tags if any(reader in (command, command.partition(" ")[0]) for command in tag.commands)]
 
 
 def flags_of_a_policy(

@@ -15,14 +15,15 @@ from rollout.errors import SettingsError
 
 
 class ReportOptions(Section):
+    runs: tuple[Path, ...] = ()
     output: Path | None = Field(None, description="HTML file to write; default: report.html, in the run or, for several, here")
 
 
 def report(argv: Sequence[str]) -> None:
     """RUN [RUN ...]: curves, held-out figures, sampled groups, incidents, settings; several runs are compared."""
-    runs, flags = _runs_and_flags(argv)
-    given = parse_flags("report RUN [RUN ...]", report.__doc__, flags, flags_of(ReportOptions))
-    options = build(ReportOptions, given)
+    flags = flags_of(ReportOptions, only=("output",))
+    options = build(ReportOptions, parse_flags("report RUN [RUN ...]", report.__doc__, argv, flags, alone="runs"))
+    runs = list(options.runs)
     if len(runs) > 1:
         runs = [run for run in dict.fromkeys(run.resolve() for run in runs) if _holds_a_run(run)]
     if not runs:
@@ -42,16 +43,3 @@ def _holds_a_run(path: Path) -> bool:
         return True
     print_err(f"{path}: holds no run (no config.yaml); left out")
     return False
-
-
-def _runs_and_flags(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Runs may stand before and after `--output FILE`, which takes one word; anything else with a dash is for the parser."""
-    runs: list[Path] = []
-    flags: list[str] = []
-    for text in argv:
-        belongs_to_a_flag = bool(flags) and flags[-1] == "--output"
-        if text.startswith("-") or belongs_to_a_flag:
-            flags.append(text)
-        else:
-            runs.append(Path(text))
-    return runs, flags

@@ -1,8 +1,7 @@
 """What keeps a report small: no list or text without end."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from cluster.store.rows import mapped
@@ -43,42 +42,20 @@ def evenly(count: int, wanted: int) -> list[int]:
     return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})
 
 
-def cut(text: str, limit: int, length: int | None = None) -> str:
-    """length: of the text as it was, where `text` is no longer all of it."""
-    more = (len(text) if length is None else length) - limit
-    return text if more <= 0 else f"{text[:limit]}… ({count(more, 'character')} more)"
+def cut(text: str, limit: int) -> str:
+    more = len(text) - limit
+    return text if more <= 0 else f"{text[:limit]}… ({more:,} character{'' if more == 1 else 's'} more)"
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """A text's beginning and its whole length."""
-
-    head: str
-    length: int
-
-    @classmethod
-    def of(cls, text: str) -> "Excerpt":
-        return cls(text[:LONGEST_TEXT], len(text))
+class Excerpt(str):
+    """A text that `within_budget` may cut."""
 
 
 def within_budget(tree: Any, budget: int) -> Any:
-    """`tree` with texts in place of its excerpts: short ones whole, long ones cut, all alike, so that together they keep to
-    `budget` characters."""
+    """`tree` with its excerpts cut, all alike, so that they are short enough and keep to `budget` characters together."""
     lengths: list[int] = []
-    mapped(tree, lambda leaf: lengths.append(len(leaf.head)) if isinstance(leaf, Excerpt) else None)
-    limit = fair_limit(lengths, budget)
-    return mapped(tree, lambda leaf: cut(leaf.head, limit, leaf.length) if isinstance(leaf, Excerpt) else leaf)
-
-
-def fair_limit(lengths: Sequence[int], budget: int) -> int:
-    """The greatest length, at most LONGEST_TEXT, at which texts of these lengths can be cut to keep to `budget` together."""
-    for place, length in enumerate(sorted(lengths)):
-        share = budget // (len(lengths) - place)
-        if length > share:
-            return share
-        budget -= length
-    return LONGEST_TEXT
+    mapped(tree, lambda leaf: lengths.append(len(leaf)) if isinstance(leaf, Excerpt) else None)
+    limit = LONGEST_TEXT
+    while sum(min(limit, length) for length in lengths) > budget:
+        limit //= 2
+    return mapped(tree, lambda leaf: cut(leaf, limit) if isinstance(leaf, Excerpt) else leaf)

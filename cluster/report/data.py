@@ -8,8 +8,7 @@ from typing import Any
 from cluster.report.bounded import LONGEST_LINE, cut, evenly
 from cluster.report.curves import charts, curves, stages, with_incidents
 from cluster.report.groups import sampled_groups
-from cluster.settings.selection import changed
-from cluster.settings.tree import Settings
+from cluster.settings.tree import Settings, changed
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
 from cluster.store.rows import Row, best_of, finite, summary_rows

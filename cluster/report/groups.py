@@ -16,8 +16,6 @@ GROUPS_PER_STEP = 16
 RESPONSES_PER_GROUP = 64
 PASSAGES_PER_GROUP = 20
 ANSWERS_PER_GROUP = 20
-ROWS_AT_ONCE = 64
-OF_PROMPT = ("question", "answers", "gold", "passages", "passage_titles", "passage_ids", "retrieval_scores", "version")
 
 
 def sampled_groups(logs: Sequence[tuple[int, Path]]) -> dict[str, Any]:
@@ -32,45 +30,34 @@ def sampled_groups(logs: Sequence[tuple[int, Path]]) -> dict[str, Any]:
         except (pa.ArrowException, OSError):
             unreadable += 1
             continue
-        groups += [_group(step, prompt, responses, passages) for prompt, responses in found]
-    texts = [[Excerpt.of(title), Excerpt.of(text)] for title, text in passages]
+        groups += [_group(step, responses, passages) for responses in found]
+    texts = [[Excerpt(title), Excerpt(text)] for title, text in passages]
     held = within_budget({"groups": groups, "passages": texts}, TEXT_BUDGET)
     return {**held, "sampled_steps": len(logs), "unreadable_samples": unreadable}
 
 
-def _rows_of_groups(log: Path) -> list[tuple[Row, list[Row]]]:
-    """(what is the same in all its rows, its rows without that) of each group. The same stands in every row of the file and may
-    be long, so it is read in small parts."""
-    with pq.ParquetFile(log) as file:
-        columns = [(column.name, column.type) for column in file.schema_arrow]
-        if any(column not in columns for column in COLUMNS):
-            raise pa.ArrowInvalid(f"{log}: is no sample log")
-        names = file.schema_arrow.names
-        by_prompt: dict[tuple[int, str], list[Row]] = {}
-        firsts: list[int] = []
-        for place, row in enumerate(finite(file.read(columns=[name for name in names if name not in OF_PROMPT]).to_pylist())):
-            group = by_prompt.setdefault((row["epoch"], row["id"]), [])
-            if not group:
-                firsts.append(place)
-            group.append(row)
-        firsts = firsts[:GROUPS_PER_STEP]
-        prompts: list[Row] = []
-        start = 0
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name for name in names if name in OF_PROMPT]):
-            prompts += [finite(batch.slice(i - start, 1).to_pylist()[0]) for i in firsts if start <= i < start + len(batch)]
-            start += len(batch)
-    return list(zip(prompts, by_prompt.values(), strict=False))
+def _rows_of_groups(log: Path) -> list[list[Row]]:
+    """Of the first groups in it."""
+    table = pq.read_table(log)
+    columns = [(column.name, column.type) for column in table.schema]
+    if any(column not in columns for column in COLUMNS):
+        raise pa.ArrowInvalid(f"{log}: is no sample log")
+    places: dict[tuple[int, str], list[int]] = {}
+    for place, prompt in enumerate(zip(table["epoch"].to_pylist(), table["id"].to_pylist(), strict=True)):
+        places.setdefault(prompt, []).append(place)
+    return [finite(table.take(own).to_pylist()) for own in list(places.values())[:GROUPS_PER_STEP]]
 
 
-def _group(step: int, prompt: Row, responses: Sequence[Row], passages: dict[tuple[str, str], int]) -> dict[str, Any]:
+def _group(step: int, responses: Sequence[Row], passages: dict[tuple[str, str], int]) -> dict[str, Any]:
+    prompt = responses[0]
     rewards = [row["reward"] for row in responses if row["reward"] is not None]
     return {
         "step": step,
-        "epoch": responses[0]["epoch"],
-        "id": cut(responses[0]["id"], LONGEST_NAME),
+        "epoch": prompt["epoch"],
+        "id": cut(prompt["id"], LONGEST_NAME),
         "version": prompt["version"],
-        "question": Excerpt.of(prompt["question"]),
-        "answers": [Excerpt.of(answer) for answer in prompt["answers"][:ANSWERS_PER_GROUP]],
+        "question": Excerpt(prompt["question"]),
+        "answers": [Excerpt(answer) for answer in prompt["answers"][:ANSWERS_PER_GROUP]],
         "passages": _passages(prompt, passages),
         "read": len(prompt["passages"]),
         "drawn": len(responses),
@@ -104,7 +91,7 @@ def _shown(responses: Sequence[Row]) -> Sequence[Row]:
 def _response(row: Row) -> dict[str, Any]:
     known = {name for name, _ in COLUMNS}
     return {
-        "response": Excerpt.of(row["response"]),
+        "response": Excerpt(row["response"]),
         "reward": rounded(row["reward"]),
         "advantage": rounded(row["advantage"]),
         "tokens": row["tokens"],

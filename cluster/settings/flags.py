@@ -53,15 +53,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_flags(
-    command: str, about: str | None, argv: Sequence[str], known: Sequence[Flag], beside: Sequence[Flag] = ()
+    command: str,
+    about: str | None,
+    argv: Sequence[str],
+    known: Sequence[Flag],
+    beside: Sequence[Flag] = (),
+    alone: str | None = None,
 ) -> Values:
     """Flags of one command -> {name: text, or True for a switch}.
 
     beside: flags that are no settings, which come last in the help and are proposed for a misspelt one where nothing known is
-    near. Raises SettingsError for an unknown or incomplete flag.
+    near. alone: the name under which words that stand alone are returned, where they may. Raises SettingsError for an unknown
+    or incomplete flag.
     """
     usage = f"python launch.py {command} [--name value ...]"
     parser = _Parser(usage=usage, description=about, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser._negative_number_matcher = NEGATIVE  # argparse's own takes -1e-5 for a flag
     for flag in (*known, *beside):
         text = flag.help.replace("%", "%%")
         if flag.is_switch:
@@ -69,22 +76,12 @@ def parse_flags(
             parser.add_argument(*(f"--{spelling}" for spelling in spellings), action="store_true", help=text)
         else:
             parser.add_argument(f"--{flag.name}", metavar=flag.name.rsplit(".")[-1].upper(), help=text)
-    values, unknown = parser.parse_known_args(_with_negative_numbers(argv))
-    if unknown:
+    values, rest = parser.parse_known_args(argv)
+    words = [] if alone is None else [word for word in rest if not word.startswith("-")]
+    if unknown := [word for word in rest if word not in words]:
         given = unknown[0].split("=")[0]
         if not given.startswith("--"):
             raise SettingsError(f"{given!r}: stands alone; give settings as --name value")
         remedy = nearest(given.removeprefix("--"), [flag.name for flag in known], [flag.name for flag in beside])
         raise SettingsError(f"{given}: unknown setting{remedy}")
-    return vars(values)
-
-
-def _with_negative_numbers(argv: Sequence[str]) -> list[str]:
-    """argparse takes -1e-5 for a flag unless it is joined to the one before."""
-    joined: list[str] = []
-    for text in argv:
-        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and NEGATIVE.fullmatch(text):
-            joined[-1] += f"={text}"
-        else:
-            joined.append(text)
-    return joined
+    return vars(values) | ({} if alone is None else {alone: words})

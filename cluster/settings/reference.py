@@ -1,11 +1,8 @@
 """The settings as a page: `python -m cluster.settings.reference > docs/settings.md`."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from cluster.settings.markdown import table
@@ -24,8 +21,12 @@ them, as used, to its `config.yaml`.
 
 This page is what `python -m cluster.settings.reference` prints; a test compares the two.
 """
-BOUNDS = {Gt: ">", Ge: "≥", Lt: "<", Le: "≤"}
-TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}
+BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+TYPES = {"integer": "whole number", "number": "number", "string": "text", "path": "path", "boolean": "true or false"} | {
+    "null": "null",
+    "array": "a list",
+    "object": "a mapping",
+}
 MEMBERS_HEADER = ["setting", "default", "takes", "meaning"]
 TITLES = {
     "": "The run",
@@ -66,40 +67,19 @@ def _default(value: Any) -> str:
 
 def _takes(field: FieldInfo) -> str:
     """A setting's type and bounds in words."""
-    return " or ".join(dict.fromkeys(_kinds(field.annotation, field.metadata)))
+    annotation: Any = Annotated[field.annotation, *field.metadata, None]
+    schema = TypeAdapter(annotation).json_schema()
+    return " or ".join(dict.fromkeys(map(_kind, schema.get("anyOf", [schema]))))
 
 
-def _kinds(annotation: Any, metadata: Sequence[Any]) -> Iterator[str]:
-    origin = get_origin(annotation)
-    if annotation is NoneType:
-        yield "null"
-    elif origin is Annotated:
-        yield from _kinds(annotation.__origin__, annotation.__metadata__)
-    elif origin in (Union, UnionType):
-        for each in get_args(annotation):
-            yield from _kinds(each, metadata)
-    elif origin is Literal:
-        yield ", ".join(f"`{choice}`" for choice in get_args(annotation))
-    elif origin is tuple:
-        yield "a list"
-    elif origin is dict:
-        yield "a mapping"
-    else:
-        bounds = [f"{BOUNDS[type(bound)]} {_bound(bound)}" for bound in _bounds(metadata)]
-        yield " ".join([TYPES[annotation], ", ".join(bounds)]).strip()
+def _kind(schema: dict[str, Any]) -> str:
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    bounds = (f"{sign} {_bound(schema[name])}" for name, sign in BOUNDS.items() if name in schema)
+    return f"{TYPES[schema.get('format', schema['type'])]} {', '.join(bounds)}".strip()
 
 
-def _bounds(metadata: Sequence[Any]) -> Iterator[Any]:
-    """Bounds among the metadata, out of the fields that stand there too (`Annotated[int, Field(gt=0)]`)."""
-    for each in metadata:
-        if isinstance(each, FieldInfo):
-            yield from _bounds(each.metadata)
-        elif type(each) in BOUNDS:
-            yield each
-
-
-def _bound(bound: Any) -> str:
-    (value,) = (getattr(bound, name) for name in ("gt", "ge", "lt", "le") if hasattr(bound, name))
+def _bound(value: float) -> str:
     return f"2^{value.bit_length() - 1}" if isinstance(value, int) and value > 1 << 20 else str(value)
 
 

@@ -1,17 +1,18 @@
 """The whole tree of settings and the checks that no single section can make."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from learner.advantage import kept_count
+from cluster.settings.values import by_name
 from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
-from rollout.config import Amount, DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
+from rollout.config import Amount, Condition, DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 from rollout.errors import SettingsError
+from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.setting_tags import Fixed, ModelCard, ReadBy
 
 STEPS_FROM_SCRATCH = 1000
@@ -122,9 +123,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> "Settings":
-        for name, cause in self.learner.without_effect():
-            value = getattr(self.learner, name)
-            raise ValueError(f"learner.{name}: {value} has no effect with {cause}; leave it out or change that")
+        for problem, _ in self.learner.without_effect():
+            raise ValueError(f"learner.{problem}; leave it out or change that")
         return self
 
     @model_validator(mode="after")
@@ -138,7 +138,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _some_advantages_are_dropped(self) -> "Settings":
         ratio, size = self.learner.top_k_ratio, self.rollout.group_size
-        if ratio < 1 and self.learner.loss != "sft" and kept_count(ratio, size) == size:
+        if ratio < 1 and self.learner.loss != "sft" and self.learner.algorithm().kept_count(size) == size:
             raise ValueError(f"learner.top_k_ratio: {ratio} keeps all {size} responses of a group; lower it or leave it out")
         return self
 
@@ -160,26 +160,22 @@ class Settings(Section):
         """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
         if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
             raise SettingsError("data.train: data.valid and data.passages need training examples beside them; give data.train")
-        for place, section, names, effective, cause in self._conditions():
-            for name in names if not effective else ():
-                value, default = getattr(section, name), type(section).model_fields[name].default
-                if value != default:
-                    remedy = f"set it to {'null' if default is None else default}, or change that"
-                    raise SettingsError(f"{place}{name}: {value} has no effect with {cause}; {remedy}")
+        for problem, default in self.without_effect():
+            raise SettingsError(f"{problem}; set it to {'null' if default is None else default}, or change that")
 
-    def _conditions(self) -> Iterator[tuple[str, Section, tuple[str, ...], bool, str]]:
-        """A section and its place, settings of it, whether they have an effect, and if not, because of what."""
-        lora, cluster = self.policy.lora, self.cluster
-        yield "policy.lora.", lora, ("alpha",), lora.rank > 0, "policy.lora.rank 0"
-        yield "rollout.", self.rollout, ("temperature", "top_p"), self.learner.loss != "sft", "learner.loss sft"
-        elastic = cluster.samplers == "auto"
-        yield "cluster.", cluster, ("min_samplers", "max_samplers"), elastic, f"cluster.samplers {cluster.samplers}"
+    def conditions(self) -> Sequence[Condition]:
         evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
-        yield "", self, ("patience",), evaluated, "data.valid null"
-        yield "", self, ("patience",), self.learner.steps > 0, "learner.steps 0"
-        supervised, no_stage = self.supervised, self.supervised.steps is None and not self.supervised_steps
-        names = tuple(name for name in type(supervised).model_fields if name != "steps")
-        yield "supervised.", supervised, names, not no_stage, "policy.path and no supervised.steps"
+        staged = self.supervised.steps is not None or self.supervised_steps > 0
+        of_stage = [f"supervised.{name}" for name in SupervisedSettings.model_fields if name != "steps"]
+        samplers = self.cluster.samplers
+        return (
+            (self.policy.lora.rank > 0, "policy.lora.rank 0", ["policy.lora.alpha"]),
+            (self.learner.loss != "sft", "learner.loss sft", ["rollout.temperature", "rollout.top_p"]),
+            (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
+            (evaluated, "data.valid null", ["patience"]),
+            (self.learner.steps > 0, "learner.steps 0", ["patience"]),
+            (staged, "policy.path and no supervised.steps", of_stage),
+        )
 
     @property
     def supervised_steps(self) -> int:
@@ -217,6 +213,15 @@ class Settings(Section):
             lr_warmup_steps=self.learner.lr_warmup_steps,
         )
         return [stage for stage in (supervised, rl) if stage.steps]
+
+
+def changed(settings: Settings) -> list[str]:
+    """Dotted names of what differs from the defaults. A template that its model's family has by default does not: without
+    `policy.path` the model is a T5; which family another is of, only its files would tell: any will do."""
+    used, default = by_name(settings.as_used()), by_name(Settings().as_used())
+    usual = (FUSED,) if settings.policy.path is None else DEFAULT_TEMPLATES
+    of_family = {f"policy.{name}" for name in FUSED if getattr(settings.policy, name) in {each[name] for each in usual}}
+    return [name for name, value in used.items() if value != default[name] and name not in of_family]
 
 
 def absolute(path: Path | str) -> Path:

@@ -1,6 +1,6 @@
 """Settings as YAML; every mistake is one line that names file, line or setting and the remedy."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def read_yaml(path: Path, model: type[BaseModel]) -> Values:
     if tree is not None and not isinstance(tree, dict):
         raise SettingsError(f"{path}: holds {type(tree).__name__}, not settings; write one 'name: value' a line")
     known = [name for name, _ in fields(model)]
-    values = {name: value for name, value in _flatten(tree or {}, known) if not (value is None and _is_section(name, known))}
+    values = dict(_flatten(tree or {}, known))
     for name in values:
         if name not in known:
             raise SettingsError(f"{path}: {name}: unknown setting{nearest(name, known)}")
@@ -51,14 +51,12 @@ def dump(model: BaseModel) -> str:
     return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _flatten(tree: Values, known: Collection[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and f"{prefix}{key}" not in known:
-            yield from _flatten(value, known, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _is_section(name: str, known: Sequence[str]) -> bool:
+def _flatten(tree: Values, known: Sequence[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A section whose settings are all commented out reads as null."""
-    return any(other.startswith(f"{name}.") for other in known)
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        is_empty = value is None and any(other.startswith(f"{name}.") for other in known)
+        if is_empty or (isinstance(value, dict) and name not in known):
+            yield from _flatten(value or {}, known, f"{name}.")
+        else:
+            yield name, value

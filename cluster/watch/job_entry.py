@@ -1,7 +1,7 @@
 """What the dashboard's list of jobs tells of a submitted job: run, model and data as metadata, how far it is as its message."""
 
 import asyncio
-import time
+import contextlib
 from collections.abc import Callable
 
 from cluster.actors.job_info import JobInfo
@@ -30,37 +30,33 @@ class JobEntry(Monitor):
         self._metadata, self._last_step, self._event, self._own = job_metadata(settings), last_step, event, own
         self._pause_s = retry.message_s
         self._info: JobInfo | None = None
-        self._written_at = float("-inf")
         self._unwritten: Row | None = None
+        self._ended = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
     def step(self, row: Row) -> None:
         self._unwritten = row
-        if time.monotonic() - self._written_at >= self._pause_s:
-            self._write_on()
+        if self._writing is None or (self._writing.done() and not self._writing.exception()):
+            self._writing = asyncio.create_task(self._write_on())
+            log_failure(self._writing, "the dashboard's list of jobs no longer tells the step", self._event)
 
     async def finish(self, ending: Ending) -> None:
         """The last step is written, too."""
-        await self._written()
-        self._write_on()
-        await self._written()
+        self._ended.set()
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=2 * self._pause_s)
 
     def close(self) -> None:
         if self._writing is not None:
             cancel_quietly(self._writing)
 
-    async def _written(self) -> None:
-        if self._writing is not None:
-            await asyncio.wait([self._writing], timeout=self._pause_s)
-
-    def _write_on(self) -> None:
-        free = self._writing is None or (self._writing.done() and not self._writing.exception())
-        if not free or self._unwritten is None:
-            return
-        self._written_at = time.monotonic()
-        self._writing = asyncio.create_task(self._write(self._unwritten))
-        self._unwritten = None
-        log_failure(self._writing, "the dashboard's list of jobs no longer tells the step", self._event)
+    async def _write_on(self) -> None:
+        """As long as there is something new, with pauses."""
+        while row := self._unwritten:
+            self._unwritten = None
+            await self._write(row)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), self._pause_s)
 
     async def _write(self, row: Row) -> None:
         self._info = self._info or self._own()

@@ -31,7 +31,7 @@ class Terminal(Monitor):
         self._write(row["text"], {"event": row["text"]})
 
     def step(self, row: Row) -> None:
-        self._write(step_line(row, _width()), row)
+        self._write(step_line(row), row)
         if self._bar is None:
             watched = self._output_mode == "lines" and sys.stderr.isatty()
             start = {"total": self._last_step, "initial": row["step"] - 1, "unit": "step"}
@@ -39,7 +39,7 @@ class Terminal(Monitor):
         self._bar.update(row["step"] - self._bar.n)
 
     async def evaluation(self, row: Row) -> None:
-        self._write(evaluation_line(row, _width()), row)
+        self._write(evaluation_line(row), row)
 
     async def finish(self, ending: Ending) -> None:
         """Say in every mode what the run achieved, and where everything lies."""
@@ -70,32 +70,29 @@ class Terminal(Monitor):
             self.output_lost = error
 
 
-def step_line(row: Row, width: int | None = None) -> str:
-    """`row` is a line of metrics.jsonl; what does not fit into `width` columns is left out, the least important first."""
+def step_line(row: Row) -> str:
+    """`row` is a line of metrics.jsonl."""
     parts = [f"{row['stage']:>10} {row['step']:>6}", f"loss {round(row['loss'], 4) + 0.0:8.4f}"]  # no -0.0000
     if row["reward"] is not None:
         parts += [f"reward {row['reward']:6.3f} ± {row['reward_std']:5.3f}"]
         parts += [] if row["kl"] is None else [f"kl {row['kl']:7.4f}"]
         parts += [f"entropy {row['entropy']:5.2f}", f"lag {row['staleness_mean']:3.1f}"]
     parts += [f"grad {row['grad_norm']:6.2f}", f"lr {row['lr']:.1e}", f"{row['seconds_step']:6.2f} s"]
-    return _fitted(parts, ("lag", "lr", "grad", "loss", "entropy"), width)
+    return _fitted(parts, ("lag", "lr", "grad", "loss", "entropy"))
 
 
-def evaluation_line(row: Row, width: int | None = None) -> str:
-    """`row` is a line of evaluations.jsonl; `width` as of a step."""
+def evaluation_line(row: Row) -> str:
+    """`row` is a line of evaluations.jsonl."""
     figures = [f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row.get(name) is not None]
     parts = [f"{'held-out':>10} {row['step']:>6}", *figures]
-    return _fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies"), width)
+    return _fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies"))
 
 
-def _width() -> int | None:
-    """Of the terminal, if it is one."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _fitted(parts: Sequence[str], left_out: Sequence[str], width: int | None) -> str:
+def _fitted(parts: Sequence[str], left_out: Sequence[str]) -> str:
+    """Without what does not fit into the terminal, the least important first."""
+    width = shutil.get_terminal_size((1000, 1)).columns  # where there is none all fits
     for name in left_out:
-        if width is not None and len("  ".join(parts)) > width:
+        if len("  ".join(parts)) > width:
             parts = [part for part in parts if not part.startswith(f"{name} ")]
     return "  ".join(parts)
 

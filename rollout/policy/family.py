@@ -1,14 +1,13 @@
 """What sets one kind of model apart: everything that loads, words, measures or describes a policy asks its Family."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from rollout.policy.base import Policy
-
-Templates = Mapping[str, str]  # by their names in PolicySettings
+from rollout.policy.templates import Templates
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,6 @@ class Family:
     fuses_passages: bool
     made_up_tokens: int
     footprint: Callable[[PretrainedConfig, Lengths], Footprint]
-
-    @property
-    def all_templates(self) -> tuple[Templates, ...]:
-        return (self.templates,) if self.chat_templates is None else (self.templates, self.chat_templates)
 
     def chats(self, tokenizer: PreTrainedTokenizerBase | None) -> bool:
         """Whether prompts go through the tokenizer's chat template."""

@@ -9,8 +9,8 @@ from transformers.models.auto.modeling_auto import (
 
 from rollout.policy.causal import CausalPolicy
 from rollout.policy.family import Family, Footprint, Lengths
+from rollout.policy.templates import CHAT, PROMPT
 
-PASSAGE = "{title}\n{text}"
 FEED_FORWARD = ("d_ff", "intermediate_size", "ffn_dim", "n_inner")  # as models name its width
 
 
@@ -41,8 +41,8 @@ CAUSAL = Family(
     ),
     auto_model=AutoModelForCausalLM,
     policy=CausalPolicy,
-    templates={"prompt_template": "{question} R:", "passage_template": PASSAGE, "response_template": " {answer}"},
-    chat_templates={"prompt_template": "{question}", "passage_template": PASSAGE, "response_template": "{answer}"},
+    templates=PROMPT,
+    chat_templates=CHAT,
     fuses_passages=False,
     made_up_tokens=4,
     footprint=footprint,

@@ -4,6 +4,7 @@ from transformers import AutoModelForSeq2SeqLM, T5Config
 
 from rollout.policy.family import Family, Footprint, Lengths
 from rollout.policy.fid import FidPolicy
+from rollout.policy.templates import FUSED
 from rollout.policy.tokenizer import EXTRA_IDS
 
 
@@ -34,11 +35,7 @@ T5 = Family(
     model_types={"t5"},
     auto_model=AutoModelForSeq2SeqLM,
     policy=FidPolicy,
-    templates={  # LAPDOG's own
-        "prompt_template": "dialog with R's persona: {question} R:",
-        "passage_template": "{query} story title: {title} story: {text}",
-        "response_template": "{answer}",
-    },
+    templates=FUSED,
     fuses_passages=True,
     made_up_tokens=4 + EXTRA_IDS,
     footprint=footprint,

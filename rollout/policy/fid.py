@@ -86,11 +86,16 @@ class FidPolicy(Policy):
             _untie(folder / "config.json")
 
     def _encode(self, contexts: Sequence[Context]) -> EncoderCache:
-        """Encode each row once, together with rows of about its length, and project the cross-attention K/V of every layer.
+        """Encode the contexts and project the cross-attention K/V of every decoder layer."""
+        states, visible = self._encoded(contexts)
+        return EncoderCache(*self._cross_attention(states), visible[:, None, None])
 
-        A context's rows stand end to end, without padding between them.
+    def _encoded(self, contexts: Sequence[Context]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder states [P, S, d_model], S tokens in the longest context, and which of them are a context's own, bool [P, S].
+
+        Each row is encoded once, together with rows of about its length. A context's rows stand end to end, without padding
+        between them.
         """
-        device = self.device
         rows = [row for context in contexts for row in context]
         owners = np.repeat(np.arange(len(contexts)), [len(context) for context in contexts])
         lengths = np.array([len(row) for row in rows])
@@ -100,18 +105,23 @@ class FidPolicy(Policy):
         encoded, places = [], []
         for bucket in buckets(lengths):
             ids, real = pad([rows[i] for i in bucket], np.int64)
-            real = real.to(device)
-            states = self.model.encoder(input_ids=ids.to(device), attention_mask=real).last_hidden_state
+            real = real.to(self.device)
+            states = self.model.encoder(input_ids=ids.to(self.device), attention_mask=real).last_hidden_state
             encoded.append(states[real])
             places += [owners[i] * width + starts[i] + np.arange(lengths[i]) for i in bucket]
-        place = torch.from_numpy(np.concatenate(places)).to(device)
+        place = torch.from_numpy(np.concatenate(places)).to(self.device)
         tokens = torch.cat(encoded)
         states = tokens.new_zeros(len(contexts) * width, tokens.shape[-1]).index_copy(0, place, tokens)
-        states = states.view(len(contexts), width, -1)
-        visible = torch.arange(width, device=device) < torch.from_numpy(sizes).to(device)[:, None]
+        visible = torch.arange(width, device=self.device) < torch.from_numpy(sizes).to(self.device)[:, None]
+        return states.view(len(contexts), width, -1), visible
+
+    def _cross_attention(self, states: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What each decoder layer reads of encoder states [P, S, d_model]: keys and values [P, H, S, D].
+
+        All keys come before all values: in another order the gradients of the states would be summed to other last bits.
+        """
         attentions = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
-        keys, values = [_split(a.k(states), a) for a in attentions], [_split(a.v(states), a) for a in attentions]
-        return EncoderCache(keys, values, visible[:, None, None])
+        return [_split(a.k(states), a) for a in attentions], [_split(a.v(states), a) for a in attentions]
 
     def decode(
         self, encoder_cache: EncoderCache, ids: torch.Tensor, bias: torch.Tensor, cache: ResponseCache | None = None

@@ -1,14 +1,33 @@
 """The templates that suit a family of models, where the settings name none."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from rollout.config import PolicySettings
 from rollout.errors import SettingsError, first_line
-from rollout.policy.family import Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rollout.policy.family import Family
+
+Templates = Mapping[str, str]  # by their names in PolicySettings
+
+PASSAGE = "{title}\n{text}"
+# of all families, which name theirs: settings are compared with them where no model is loaded
+FUSED: Templates = {  # LAPDOG's own
+    "prompt_template": "dialog with R's persona: {question} R:",
+    "passage_template": "{query} story title: {title} story: {text}",
+    "response_template": "{answer}",
+}
+PROMPT: Templates = {"prompt_template": "{question} R:", "passage_template": PASSAGE, "response_template": " {answer}"}
+CHAT: Templates = {"prompt_template": "{question}", "passage_template": PASSAGE, "response_template": "{answer}"}
+DEFAULT_TEMPLATES = (FUSED, PROMPT, CHAT)
 
 
-def with_templates(settings: PolicySettings, tokenizer: PreTrainedTokenizerBase | None, family: Family) -> PolicySettings:
+def with_templates(settings: PolicySettings, tokenizer: "PreTrainedTokenizerBase | None", family: "Family") -> PolicySettings:
     """Raises SettingsError for a template that the family has no use for."""
     chats = family.chats(tokenizer)
     defaults = (chats and family.chat_templates) or family.templates

@@ -7,8 +7,8 @@ from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.retriever import Retriever
 
 
-def open_index(data: DataSettings, corpus: Corpus) -> SearchIndex:
-    """BM25 whatever the settings say, built on first use: another kind of index is a file beside `bm25.py` and a line here."""
+def open_index(corpus: Corpus) -> SearchIndex:
+    """BM25, built on first use: another kind of index is a file beside `bm25.py` and a line here."""
     return Bm25(corpus)
 
 
@@ -18,4 +18,4 @@ def open_retriever(data: DataSettings, n_context: int) -> Retriever:
     if data.passages is None:
         return Retriever(data.query, n_context)
     corpus = Corpus.open(data.passages, data.cache)
-    return Retriever(data.query, n_context, corpus, open_index(data, corpus))
+    return Retriever(data.query, n_context, corpus, open_index(corpus))

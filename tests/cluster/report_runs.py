@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from learner.samples import write_samples
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
@@ -43,7 +42,7 @@ def log_group(
         reward_parts={"f1": np.array(rewards, np.float32)},
     )
     shutil.rmtree(run / "samples", ignore_errors=True)
-    write_samples(run / "samples" / f"step-{step}.parquet", [group], torch.tensor([rewards]) - 1)
+    write_samples(run / "samples" / f"step-{step}.parquet", [group], [[reward - 1 for reward in rewards]])
 
 
 def write_rows(file: Path, lines: list[dict[str, Any]]) -> None:

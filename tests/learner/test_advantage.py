@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from learner.advantage import (
-    Baseline,
-    Scale,
     decoupled_advantages,
     group_advantages,
     keep_largest,
@@ -16,6 +14,7 @@ from learner.advantage import (
     reward_std,
     zero_variance,
 )
+from learner.algorithm import Algorithm, Baseline, Scale
 
 NAN = math.nan
 # means 2 and 5; unbiased std of the groups 1 and 2, of all six rewards (mean 3.5) sqrt(23.5 / 5):
@@ -225,13 +224,13 @@ def test_decoupled_advantages_equal_their_slow_ground_truth():
 
 def test_among_equal_magnitudes_the_signs_take_turns():
     halves = torch.tensor([[1.0, 1.0, -1.0, -1.0], [-1.0, -1.0, 1.0, 1.0]])
-    assert keep_largest(halves, 0.5).tolist() == [[1, 0, -1, 0], [-1, 0, 1, 0]]
+    assert keep_largest(halves, 2).tolist() == [[1, 0, -1, 0], [-1, 0, 1, 0]]
 
 
 def test_keep_largest_goes_by_magnitude_in_each_group():
     advantages = torch.tensor([[0.1, -3.0, 2.0, -0.5], [4.0, 1.0, -1.5, 0.0]])
     expected = [[0, -3, 2, 0], [4, 0, -1.5, 0]]
-    assert keep_largest(advantages, 0.5).tolist() == expected
+    assert keep_largest(advantages, 2).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -249,9 +248,10 @@ def test_keep_largest_goes_by_magnitude_in_each_group():
         (0.28, 25, 7),
     ],
 )
-def test_keep_largest_keeps_two_or_the_share_rounded_up(ratio, size, kept):
+def test_two_responses_or_the_share_rounded_up_keep_their_advantage(ratio, size, kept):
+    assert Algorithm(top_k_ratio=ratio).kept_count(size) == kept
     advantages = torch.arange(1.0, size + 1)[None]
-    assert keep_largest(advantages, ratio).tolist() == [[0] * (size - kept) + list(range(size - kept + 1, size + 1))]
+    assert keep_largest(advantages, kept).tolist() == [[0] * (size - kept) + list(range(size - kept + 1, size + 1))]
 
 
 def test_the_overlong_penalty_falls_linearly_over_the_buffer():

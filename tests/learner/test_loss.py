@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.algorithm import PRESETS
+from learner.algorithm import PRESETS, LossConfig
 from learner.loss import (
-    LossConfig,
     TokenStatistics,
     adapted_kl_coef,
     importance_ratio,

@@ -13,7 +13,7 @@ def test_every_response_is_a_row_with_its_reward_and_advantage(tmp_path):
     learner = new_learner(RL)
     groups = groups_of(learner, epoch=2)
     _, advantages = learner.update(groups, 1)
-    write_samples(tmp_path / "new" / "step-1.parquet", groups, advantages)
+    write_samples(tmp_path / "new" / "step-1.parquet", groups, advantages.tolist())
     rows = pq.read_table(tmp_path / "new" / "step-1.parquet").to_pylist()
     assert len(rows) == 16
     row, group = rows[5], groups[1]  # the second response of the second group
@@ -30,7 +30,7 @@ def test_gold_answers_have_no_reward(tmp_path):
     learner = new_learner(SUPERVISED)
     groups = groups_of(learner)
     _, advantages = learner.update(groups, 1)
-    write_samples(tmp_path / "step-1.parquet", groups, advantages)
+    write_samples(tmp_path / "step-1.parquet", groups, advantages.tolist())
     rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()
     assert [(row["reward"], row["advantage"]) for row in rows] == [(None, 1.0)] * 4
 
@@ -41,7 +41,7 @@ def test_a_reward_that_does_not_apply_is_null(tmp_path):
     missing = np.array([np.nan, 1, 0, np.nan], np.float32)
     groups[0] = replace(groups[0], rewards=missing, reward_parts={"f1": missing})
     metrics, advantages = learner.update(groups, 1)
-    write_samples(tmp_path / "step-1.parquet", groups, advantages)
+    write_samples(tmp_path / "step-1.parquet", groups, advantages.tolist())
     rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()[:4]
     assert [row["reward"] for row in rows] == [row["f1"] for row in rows] == [None, 1, 0, None]
     assert [row["advantage"] for row in rows][::3] == [0, 0]
@@ -55,7 +55,7 @@ def test_what_is_beyond_all_bounds_is_null(tmp_path):
     vast = np.array([np.inf, 1, 0, 0], np.float32)
     groups[0] = replace(groups[0], rewards=vast, reward_parts={"f1": vast})
     advantages = torch.tensor([[float("nan")] * 4] * len(groups))
-    write_samples(tmp_path / "step-1.parquet", groups, advantages)
+    write_samples(tmp_path / "step-1.parquet", groups, advantages.tolist())
     rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()
     assert [rows[0][name] for name in ("reward", "f1", "advantage")] == [None] * 3
     assert [file.name for file in tmp_path.iterdir()] == ["step-1.parquet"]

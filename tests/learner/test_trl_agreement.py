@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from learner.advantage import decoupled_advantages, group_advantages
-from learner.loss import LossConfig, policy_loss, token_weights
+from learner.algorithm import LossConfig
+from learner.loss import policy_loss, token_weights
 
 RECORDED = json.loads((Path(__file__).parent / "trl" / "agreement.json").read_text(encoding="utf-8"))
 INPUTS = {name: torch.tensor(value, dtype=torch.float64) for name, value in RECORDED["inputs"].items()}

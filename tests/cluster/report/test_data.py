@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.report.bounded import LONGEST_TEXT, fair_limit
+from cluster.report.bounded import LONGEST_TEXT, Excerpt, within_budget
 from cluster.report.curves import POINTS
 from cluster.report.data import distinct_names, report_data
 from cluster.report.page import page, write_report
@@ -103,9 +103,10 @@ def test_rows_that_lack_a_figure_are_reported_without_it(run: Path) -> None:
 
 
 def test_only_the_longest_texts_are_cut_to_keep_a_budget() -> None:
-    lengths = [10, 20, 1000, 2000]
-    assert fair_limit(lengths, 400) == (400 - 10 - 20) // 2
-    assert fair_limit(lengths, sum(lengths)) == LONGEST_TEXT and fair_limit([], 400) == LONGEST_TEXT
+    texts = [Excerpt("x" * length) for length in (10, 20, 1000, 2000)]
+    limit = LONGEST_TEXT // 32
+    assert [text.partition("…")[0] for text in within_budget(texts, 400)] == [*texts[:2], *["x" * limit] * 2]
+    assert within_budget(texts, sum(map(len, texts))) == texts and within_budget([], 400) == []
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(run: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
 from playwright.sync_api import Page, expect
 
@@ -22,8 +21,7 @@ from cluster.report.curves import POINTS
 from cluster.report.data import EVALUATIONS, report_data
 from cluster.report.groups import GROUPS_PER_STEP, RESPONSES_PER_GROUP, STEPS_WITH_GROUPS
 from cluster.report.page import page, write_report
-from cluster.settings.selection import changed
-from cluster.settings.tree import Settings
+from cluster.settings.tree import Settings, changed
 from cluster.store.run_folder import read_settings
 from launch import main
 from learner.samples import write_samples
@@ -371,7 +369,7 @@ def long_run(run: Path) -> Path:
         for n in range(GROUPS_PER_STEP)
     ]
     shutil.rmtree(run / "samples")
-    write_samples(run / "samples" / "step-1.parquet", groups, torch.zeros(GROUPS_PER_STEP, count))
+    write_samples(run / "samples" / "step-1.parquet", groups, [[0.0] * count] * GROUPS_PER_STEP)
     for step in range(2, STEPS_WITH_GROUPS + 1):
         shutil.copy(run / "samples" / "step-1.parquet", run / "samples" / f"step-{step}.parquet")
     return run

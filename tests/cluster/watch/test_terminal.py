@@ -36,12 +36,14 @@ def test_step_lines_are_aligned() -> None:
     assert len(step_line(STEP)) == len(step_line(STEP | {"step": 99999, "reward": 0.001, "loss": -12.3456}))
 
 
-def test_lines_keep_what_matters_on_a_narrow_terminal() -> None:
+def test_lines_keep_what_matters_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = step_line(STEP | {"kl": 0.01})
-    assert step_line(STEP | {"kl": 0.01}, len(whole)) == whole
-    narrow = step_line(STEP | {"kl": 0.01}, 80)
+    monkeypatch.setenv("COLUMNS", str(len(whole)))
+    assert step_line(STEP | {"kl": 0.01}) == whole
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = step_line(STEP | {"kl": 0.01})
     assert len(narrow) <= 80 and {"reward", "kl", "entropy"} < set(narrow.split()) and "lag" not in narrow
-    figures = evaluation_line(dict.fromkeys(EVALUATION_COLUMNS, 12.5) | {"step": 680}, 80)
+    figures = evaluation_line(dict.fromkeys(EVALUATION_COLUMNS, 12.5) | {"step": 680})
     assert len(figures) <= 80 and {"reward", "f1", "bleu"} < set(figures.split())
 
 
@@ -196,8 +198,8 @@ def test_closed_streams_are_nobodys_file(tiny_flags: list[str], tmp_path: Path) 
 def test_a_child_has_the_streams_that_its_parent_was_started_without() -> None:
     child = "import sys; sys.exit(None in (sys.stdin, sys.stdout, sys.stderr))"
     parent = f"""import subprocess, sys
-from cluster.output import reopen_closed_streams
-reopen_closed_streams()
+from cluster.output import prepare_streams
+prepare_streams()
 sys.exit(subprocess.run([sys.executable, "-c", {child!r}]).returncode)"""
     closing = ["bash", "-c", '"$@" <&- >&- 2>&-', "bash", sys.executable, "-c", parent]
     assert subprocess.run(closing, cwd=ROOT, timeout=DEADLINE_S).returncode == 0

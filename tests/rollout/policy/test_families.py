@@ -18,6 +18,7 @@ from rollout.policy.family_causal import CAUSAL
 from rollout.policy.family_t5 import T5
 from rollout.policy.fid import FidPolicy
 from rollout.policy.loading import check_policy, load_policy, merge_adapters, skeleton, with_family_templates
+from rollout.policy.templates import DEFAULT_TEMPLATES
 from tests.learner.examples import RL, ROLLOUT, groups_of
 from tests.rollout import tiny_causal
 from tests.rollout.tiny import SETTINGS, contexts_of, sampled, tiny_policy
@@ -71,6 +72,11 @@ def registered(monkeypatch):
 def test_a_family_that_is_not_registered_is_refused(folder, loads):
     with pytest.raises(PolicyError, match="is of type 'toy-t5'; give a T5 or a causal LM"):
         loads(folder)
+
+
+def test_settings_know_every_familys_templates():
+    of_families = [templates for each in FAMILIES for templates in (each.templates, each.chat_templates) if templates]
+    assert all(templates in DEFAULT_TEMPLATES for templates in of_families)
 
 
 def test_models_find_their_families(tmp_path):

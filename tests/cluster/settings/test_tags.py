@@ -3,7 +3,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from cluster.settings.selection import read_by
+from cluster.commands.policy_source import read_by
 from cluster.settings.tree import Settings
 from cluster.training.resume_checks import FIXED
 from launch import COMMANDS
