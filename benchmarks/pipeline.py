@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from cluster.actors.learner_client import LearnerClient
+from cluster.actors.handle import RayHandle, Spawn
+from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
-from cluster.actors.pools import RewardPools, SamplerPool
-from cluster.actors.replica import RayHandle, Spawn
+from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.training.pipeline import Pipeline
@@ -107,9 +107,9 @@ async def flow(
     samplers: int, sampler_seconds: float, learner_seconds: float, groups: int, max_staleness: int
 ) -> tuple[float, float]:
     """Wall and driver CPU seconds from the first prompt admitted to the last group trained on."""
-    sampling = SamplerPool("sampler", waiting(sampler_seconds), samplers, POLICY, print)
-    rewards = RewardPools(Pool("reward actor", waiting(0.0), 2, POLICY, print), [], POLICY)
-    learner = LearnerClient(waiting(learner_seconds), POLICY, print)
+    sampling = SamplerPort("sampler", waiting(sampler_seconds), samplers, POLICY, print)
+    rewards = RewardPort(Pool("reward actor", waiting(0.0), 2, POLICY, print), [], POLICY)
+    learner = LearnerPort(waiting(learner_seconds), POLICY, print)
     sampling.start()
     rewards.start()
     await learner.start()

@@ -7,10 +7,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actors.learner_client import LearnerClient
-from cluster.actors.pools import RewardPools, SamplerPool
+from cluster.actors.learner_port import LearnerPort
+from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.session import Resources, Shares, bears_samplers
+from cluster.actors.roles import Resources, Roles
+from cluster.actors.session import bears_samplers
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.tree import ClusterSettings
 from rollout.errors import first_line
@@ -23,14 +24,14 @@ class Autoscaler:
     def __init__(
         self,
         settings: ClusterSettings,
-        shares: Shares,
-        samplers: SamplerPool,
-        rewards: RewardPools,
-        learner: LearnerClient,
+        roles: Roles,
+        samplers: SamplerPort,
+        rewards: RewardPort,
+        learner: LearnerPort,
         retry: RetryPolicy,
         event: Event,
     ):
-        self._settings, self._shares, self._retry, self._event = settings, shares, retry, event
+        self._settings, self._roles, self._retry, self._event = settings, roles, retry, event
         self._samplers, self._rewards, self._learner = samplers, rewards, learner
         self._watching: asyncio.Task[None] | None = None
 
@@ -46,7 +47,7 @@ class Autoscaler:
         """Act on nodes as `ray.nodes()` lists them."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
         in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // self._retry.make_room_s)
-        size = max(1, samplers_that_fit(nodes, self._settings, self._shares) - in_the_way)
+        size = max(1, samplers_that_fit(nodes, self._settings, self._roles) - in_the_way)
         self._samplers.drop_nodes(alive)
         self._rewards.drop_nodes(alive)
         if size != self._samplers.size:
@@ -63,11 +64,11 @@ class Autoscaler:
             await asyncio.sleep(self._retry.look_s)
 
 
-def start_what_fits(samplers: SamplerPool, settings: ClusterSettings, shares: Shares) -> None:
-    samplers.resize(samplers_that_fit(ray.nodes(), settings, shares))
+def start_what_fits(samplers: SamplerPort, settings: ClusterSettings, roles: Roles) -> None:
+    samplers.resize(samplers_that_fit(ray.nodes(), settings, roles))
 
 
-def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSettings, shares: Shares) -> int:
+def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSettings, roles: Roles) -> int:
     """Of nodes as `ray.nodes()` lists them, once the learner and the reward actors have their places; within the bounds.
 
     A fixed number is what it is, whether it fits or not.
@@ -76,13 +77,14 @@ def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSetti
         return settings.samplers
     alive = [node for node in nodes if node["Alive"]]
     free = [dict(node["Resources"]) for node in alive]
-    for wanted in [shares.learner, *[shares.reward] * settings.rewards, *shares.extra_rewards]:
+    others = [role.resources for name, role in roles.items() if name != "sampler" for _ in range(role.count)]
+    for wanted in reversed(others):  # the learner first
         place = next((room for room in free if _times(room, wanted)), None)
         if place is not None:
             for resource, amount in wanted.items():
                 place[resource] = place.get(resource, 0.0) - amount
     rooms = [room for node, room in zip(alive, free, strict=True) if bears_samplers(node, settings)]
-    fit = sum(_times(room, shares.sampler) for room in rooms)
+    fit = sum(_times(room, roles["sampler"].resources) for room in rooms)
     return max(settings.min_samplers, fit if settings.max_samplers is None else min(fit, settings.max_samplers))
 
 

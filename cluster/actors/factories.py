@@ -1,21 +1,21 @@
-"""Where actors are made on Ray, with their names, resources and threads."""
+"""What makes the actors of a run, with their arguments; on Ray with names and resources, too."""
 
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import ray
 
+from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.autoscaler import Autoscaler
-from cluster.actors.learner_client import LearnerClient
+from cluster.actors.handle import RayHandle, Spawn
+from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
-from cluster.actors.pools import RecordsPool, RewardPools, SamplerPool
-from cluster.actors.ports import ActorHandles
-from cluster.actors.replica import RayHandle, Spawn
+from cluster.actors.ports import RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.session import Resources, Shares
+from cluster.actors.roles import Roles, prefix_of
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
@@ -24,95 +24,87 @@ from reward.config import ExtraReward
 from rollout.actor import SamplerActor
 
 NODE = "ray.io/node-id"
+Arguments = Callable[[str], tuple[Any, ...]]  # of the actor of this name
 
 
 @dataclass(frozen=True, slots=True)
-class Factory:
-    """Makes the actors of one run, in a namespace of its own. event: told of what is lost."""
+class Factory(ABC):
+    """Makes the actors of one run. event: told of what is lost."""
 
     settings: Settings
-    shares: Shares
-    run: str
+    roles: Roles
     policy_path: str
     event: Event
-    namespace: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-
-    def actors(self) -> ActorHandles:
-        samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
-        nodes = Autoscaler(self.settings.cluster, self.shares, samplers, rewards, learner, self.retry, self.event)
-        return ActorHandles(samplers, rewards, self.records(), learner, nodes)
 
     @property
     def retry(self) -> RetryPolicy:
         return RetryPolicy.of(self.settings.cluster)
 
-    def samplers(self) -> SamplerPool:
-        key, _, value = (self.settings.cluster.sampler_label or "").partition("=")
-        spawn = self._spawn("sampler", SamplerActor, self.shares.sampler, self._of_sampler, {key: value} if key else {})
-        return SamplerPool("sampler", spawn, self.settings.cluster.fewest_samplers, self.retry, self.event)
+    def actors(self) -> ActorHandles:
+        return ActorHandles(self.samplers(), self.rewards(), self.records(), self.learner())
 
-    def rewards(self) -> RewardPools:
-        reward, event, own = self.settings.reward, self.event, []
-        for extra in reward.extra:
-            if extra.own_pool:
-                share = {"CPU": self.shares.reward["CPU"], "GPU": extra.gpus}
-                role = f"reward-{extra.short_name}"
-                spawn = self._spawn(role, ExtraRewardActor, share, _named(extra))
-                own.append(Pool(f"reward actor of {extra.column}", spawn, extra.pool_size, self.retry, event))
-        spawn = self._spawn("reward", RewardActor, self.shares.reward, lambda name: (name, reward))
-        scorers = Pool("reward actor", spawn, self.settings.cluster.rewards, self.retry, event)
-        return RewardPools(scorers, own, self.retry)
+    def samplers(self) -> SamplerPort:
+        told, threads = self.settings, self.settings.cluster.threads or 1
+        of_each = self.policy_path, told.data, told.policy, told.rollout, told.seed, threads
+        return SamplerPort(*self._pool("sampler", SamplerActor, lambda name: (name, *of_each)))
 
-    def records(self) -> RecordsPool:
-        spawn = self._spawn("records", RecordsActor, {"CPU": 0.0}, lambda name: (self.settings.reward,))
-        return RecordsPool("records actor", spawn, 1, self.retry, self.event)
+    def rewards(self) -> RewardPort:
+        reward = self.settings.reward
+        scorers = Pool(*self._pool("reward", RewardActor, lambda name: (name, reward)))
+        return RewardPort(scorers, [self._measuring(extra) for extra in reward.extra if extra.own_pool], self.retry)
 
-    def learner(self) -> LearnerClient:
-        of_learner = learner_arguments(self.settings, self.policy_path)
-        spawn = self._spawn("learner", LearnerActor, self.shares.learner, lambda name: of_learner)
-        return LearnerClient(spawn, self.retry, self.event)
+    def records(self) -> RecordsPort:
+        return RecordsPort(*self._pool("records", RecordsActor, lambda name: (self.settings.reward,)))
 
-    def _of_sampler(self, name: str) -> tuple[Any, ...]:
-        return sampler_arguments(name, self.settings, self.policy_path)
+    def learner(self) -> LearnerPort:
+        told = self.settings
+        sections = told.learner, told.rollout, told.policy, told.reward.weights(), told.cluster.threads
+        spawn = self._spawn("learner", LearnerActor, lambda name: (self.policy_path, *sections))
+        return LearnerPort(spawn, self.retry, self.event)
 
-    def _spawn(
-        self,
-        role: str,
-        kind: type,
-        share: Resources,
-        arguments: Callable[[str], tuple[Any, ...]],
-        labels: Mapping[str, str] = MappingProxyType({}),
-    ) -> Spawn:
-        """Ray never restarts an actor by itself: the pool replaces what is lost, where it is safe."""
-        own = {name: amount for name, amount in share.items() if name not in ("CPU", "GPU")}
-        resources = {"num_cpus": share["CPU"], "num_gpus": share.get("GPU", 0.0), "resources": own}
-        strategy = {"scheduling_strategy": "SPREAD"} if role == "sampler" else {}
+    def _measuring(self, extra: ExtraReward) -> Pool:
+        name, spawn, size, retry, event = self._pool(prefix_of(extra), ExtraRewardActor, lambda name: (name, extra))
+        return Pool(f"reward actor of {name}", spawn, size, retry, event)
+
+    @abstractmethod
+    def _spawn(self, role: str, kind: type, arguments: Arguments) -> Spawn: ...
+
+    def _pool(self, role: str, kind: type, arguments: Arguments) -> tuple[str, Spawn, int, RetryPolicy, Event]:
+        """What a pool of the role's actors is made of."""
+        return self.roles[role].name, self._spawn(role, kind, arguments), self.roles[role].count, self.retry, self.event
+
+
+@dataclass(frozen=True, slots=True)
+class RayFactory(Factory):
+    """On Ray, which never restarts an actor by itself: the pool replaces what is lost, where it is safe."""
+
+    run: str
+    namespace: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def actors(self) -> ActorHandles:
+        samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
+        nodes = Autoscaler(self.settings.cluster, self.roles, samplers, rewards, learner, self.retry, self.event)
+        return ActorHandles(samplers, rewards, self.records(), learner, nodes)
+
+    def _spawn(self, role: str, kind: type, arguments: Arguments) -> Spawn:
+        share, labels = self.roles[role], {}
+        options: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus, "resources": dict(share.own)}
+        if role == "sampler":
+            options["scheduling_strategy"] = "SPREAD"
+            key, _, value = (self.settings.cluster.sampler_label or "").partition("=")
+            labels = {key: value} if key else {}
 
         def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
-            place = {"name": f"{role}-{name}", "namespace": f"{self.run}-{self.namespace}"} | _placement(labels, avoid)
-            actor = ray.remote(kind).options(max_restarts=0, **resources, **strategy, **place)
+            options["name"], options["namespace"] = f"{role}-{name}", f"{self.run}-{self.namespace}"
+            actor = ray.remote(kind).options(max_restarts=0, **options, **_placement(labels, avoid))
             return RayHandle(actor.remote(*arguments(name)))
 
         return spawn
 
 
-def _named(extra: ExtraReward) -> Callable[[str], tuple[Any, ...]]:
-    return lambda name: (name, extra)
-
-
-def sampler_arguments(name: str, settings: Settings, policy_path: str) -> tuple[Any, ...]:
-    sections = settings.data, settings.policy, settings.rollout
-    return name, policy_path, *sections, settings.seed, settings.cluster.threads or 1
-
-
-def learner_arguments(settings: Settings, policy_path: str) -> tuple[Any, ...]:
-    sections = settings.learner, settings.rollout, settings.policy
-    return policy_path, *sections, settings.reward.weights(), settings.cluster.threads
-
-
-def _placement(labels: Mapping[str, str], avoid: Collection[str]) -> dict[str, Any]:
+def _placement(labels: dict[str, str], avoid: Collection[str]) -> dict[str, Any]:
     """Where an actor must lie, and away from some nodes as long as others have room."""
     if not avoid:
-        return {"label_selector": dict(labels)} if labels else {}
+        return {"label_selector": labels} if labels else {}
     elsewhere = {**labels, NODE: f"!in({', '.join(avoid)})"}
-    return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": dict(labels)}]}
+    return {"label_selector": elsewhere, "fallback_strategy": [{"label_selector": labels}]}

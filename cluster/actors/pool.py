@@ -2,17 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 from cluster.actors.errors import InputsLost, Meaning, ReplicasLost, cause, meaning_of
-from cluster.actors.replica import Launcher, Pending, Replica, Spawn, within
+from cluster.actors.handle import Spawn, answer, within
+from cluster.actors.replica import Launcher, Pending, Replica
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, cancel_quietly
 from rollout.errors import first_line
-
-Invoke = Callable[[Any], list[Any]]  # an actor -> the references that its remote method returns
 
 
 class Pool:
@@ -67,45 +66,45 @@ class Pool:
         """Seconds for which there has been no replica because Ray finds no room for one."""
         return 0.0 if self._replicas else max((pending.pending_s for pending in self._starting.values()), default=0.0)
 
-    async def call(self, invoke: Invoke, attempts: int | None = None) -> tuple[Any, list[Any]]:
-        """Run `invoke` on a free replica; awaits its first result, the others stay references. If it is cancelled, the slot is
-        free when the actor is done.
+    async def call(
+        self,
+        method: str,
+        *arguments: Any,
+        parts: int = 1,
+        attempts: int | None = None,
+        late: Callable[[], tuple[Any, ...]] = tuple,
+    ) -> tuple[Any, Sequence[Any]]:
+        """Ask a free replica; awaits the first part of what it returns, the others stay references. `late` gives further
+        arguments once a replica is free. If it is cancelled, the slot is free when the actor is done.
 
         An exception that the call itself raises is passed on. Raises ReplicasLost if as many replicas as there are `attempts`
         were lost with it, InputsLost if what it was given is gone.
         """
         attempts = attempts or self._retry.call_attempts
-        for attempt in range(1, attempts + 1):
-            replica = await (self._answering_replica() if attempt > 1 or attempts == 1 else self._free_replica())
-            answer: asyncio.Task[Any] | None = None
+        for left in reversed(range(attempts)):
+            replica = await (self._free_replica() if left == attempts - 1 > 0 else self._answering_replica())
+            asked: asyncio.Task[Any] | None = None
             try:
-                references = invoke(replica.handle.actor)
-                answer = asyncio.create_task(within(references[0], self._retry.call_deadline_s))
-                first = await asyncio.shield(answer)
+                first, *others = replica.handle.call(method, *arguments, *late(), parts=parts)
+                asked = asyncio.create_task(within(first, self._retry.call_deadline_s))
+                answered = await asyncio.shield(asked)
             except BaseException as error:
-                match meaning_of(error):
-                    case Meaning.INPUTS_LOST:
-                        self._release(replica)
-                        raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
-                    case Meaning.FAILED:
-                        self._replace(replica, error)
-                        if attempt == attempts:
-                            raise
-                    case Meaning.DIED | Meaning.FROZEN:
-                        what = self._replace(replica, error)
-                        if attempt == attempts:
-                            lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
-                            raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
-                    case Meaning.OTHER if answer is not None:
-                        answer.add_done_callback(partial(self._drained, replica))
-                        raise
-                    case _:
-                        self._release(replica)
-                        raise
+                meaning = meaning_of(error)
+                if meaning is Meaning.OTHER and asked is not None:
+                    asked.add_done_callback(partial(self._drained, replica))
+                    raise
+                what = self._end(replica, error)
+                if meaning is Meaning.INPUTS_LOST:
+                    raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
+                if what is None or (meaning is Meaning.FAILED and not left):
+                    raise
+                if not left:
+                    lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
+                    raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
             else:
                 self._losses = 0
                 self._release(replica)
-                return first, references[1:]
+                return answered, others
         raise AssertionError("unreachable")
 
     def drop_nodes(self, alive: Collection[str]) -> None:
@@ -148,12 +147,10 @@ class Pool:
         while True:
             replica = await self._free_replica()
             try:
-                await within(replica.handle.ping(), self._retry.call_deadline_s)
+                await answer(replica.handle, "ping", self._retry.call_deadline_s)
             except BaseException as error:
-                if meaning_of(error) not in (Meaning.DIED, Meaning.FROZEN, Meaning.INPUTS_LOST):
-                    self._release(replica)
+                if self._end(replica, error) is None:
                     raise
-                self._replace(replica, error)
             else:
                 if not replica.is_gone:
                     return replica
@@ -168,13 +165,21 @@ class Pool:
         elif replica.calls == 0:
             self._discard(replica)
 
-    def _drained(self, replica: Replica, answer: "asyncio.Task[Any]") -> None:
-        """A call that was cancelled occupies its actor until here: the next one would have seemed to hang."""
-        error = None if answer.cancelled() else answer.exception()
-        if error is not None and meaning_of(error) in (Meaning.DIED, Meaning.FROZEN):
-            self._replace(replica, error)
-        else:
+    def _end(self, replica: Replica, error: BaseException | None) -> str | None:
+        """End a call, which met `error`, if any: a replica that is lost or broken is replaced, once however many calls tell of
+        it, any other has a free slot. Returns what is wrong with the replica."""
+        meaning = meaning_of(error)
+        if error is None or meaning not in (Meaning.DIED, Meaning.FROZEN, Meaning.FAILED):
             self._release(replica)
+            return None
+        frozen = meaning is Meaning.FROZEN
+        what = f"no answer in {self._retry.call_deadline_s:g} s" if frozen else cause(error)
+        self._lose(replica, what, frozen)
+        return what
+
+    def _drained(self, replica: Replica, asked: "asyncio.Task[Any]") -> None:
+        """A call that was cancelled occupies its actor until here: the next one would have seemed to hang."""
+        self._end(replica, None if asked.cancelled() else asked.exception())
 
     def _offer_what_stays(self) -> None:
         """Reopen replicas held back for a shrink that no longer applies."""
@@ -196,13 +201,6 @@ class Pool:
         if replica.calls < self._slots and not replica.is_open:
             replica.is_open = True
             self._open.append(replica)
-
-    def _replace(self, replica: Replica, error: BaseException) -> str:
-        """Start another in place of one that a call lost, and tell why; once, however many calls lost it."""
-        frozen = meaning_of(error) is Meaning.FROZEN
-        what = f"no answer in {self._retry.call_deadline_s:g} s" if frozen else cause(error)
-        self._lose(replica, what, frozen)
-        return what
 
     def _lose(self, replica: Replica, what: str, frozen: bool = False) -> None:
         replica.calls -= 1
@@ -226,7 +224,7 @@ class Pool:
         self._offer_what_stays()
 
     def _start_replica(self, after_s: float = 0.0) -> None:
-        task = asyncio.create_task(self._bring_up(after_s))
+        task = asyncio.create_task(self._grow(after_s))
         self._starting[task] = Pending()
         task.add_done_callback(self._start_ended)
 
@@ -235,7 +233,7 @@ class Pool:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):
             self._fail(error)
 
-    async def _bring_up(self, after_s: float) -> None:
+    async def _grow(self, after_s: float) -> None:
         """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
         task = asyncio.current_task()
         assert task is not None

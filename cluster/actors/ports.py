@@ -1,17 +1,18 @@
-"""What trainer and pipeline know of actors: four ports, and what comes back through them. On Ray or in this process.
+"""What trainer and pipeline know of actors: their ports, and what comes back through them.
 
 A group stays where it was made; the driver holds a `GroupRef` and passes it on. A port's `states` and `restarts` are what
-monitors show of its role.
+monitors show of its role. All raise InputsLost, ReplicasLost, and what a call raises.
 """
 
-import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from cluster.actors.pool import Pool
+from cluster.actors.retry_policy import RetryPolicy
 from learner.advantage import SAME_REWARD
-from learner.config import Stage
 from learner.update_metrics import UpdateMetrics
 from reward.evaluation import Evaluation
 from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
@@ -60,110 +61,78 @@ class UpdateCall:
     seconds: float
 
 
-class Port(Protocol):
-    """Actors of one role. states: how many are starting, idle and busy. restarts: how many were replaced."""
-
-    @property
-    def restarts(self) -> int: ...
-
-    @property
-    def states(self) -> dict[str, int]: ...
-
-    def close(self) -> None: ...
-
-
-class SamplerPort(Port, Protocol):
-    def start(self) -> None: ...
-
+class SamplerPort(Pool):
     async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
-        """One call; `snapshot` is asked when a sampler is free. Raises InputsLost, ReplicasLost, and what the call raises."""
-        ...
+        """One call; `snapshot` is asked when a sampler is free."""
+
+        def current() -> tuple[Version, list[Any]]:
+            now = snapshot()
+            return now.version, [] if now.weights is None else [now.weights]  # a reference in a list is not opened
+
+        attempts = self._retry.attempts(len(prompts))
+        report, made = await self.call("sample", list(prompts), mode, parts=1 + len(prompts), attempts=attempts, late=current)
+        groups = (GroupRef(prompt, reference, report.version) for prompt, reference in zip(prompts, made, strict=True))
+        return SampledCall(tuple(groups), report)
 
 
-class RewardPort(Port, Protocol):
-    def start(self) -> None: ...
+class RewardPort:
+    """scorers: the reward actors. own: pools of extra rewards that have actors of their own, whose values the scorers add."""
 
-    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall: ...
-
-
-class RecordsPort(Port, Protocol):
-    """Work on groups and examples that neither samples nor scores."""
-
-    def start(self) -> None: ...
-
-    async def evaluate(self, constant_reply: str | None, groups: Sequence[GroupRef]) -> Evaluation: ...
-
-    async def constant_reply(self, prompts: Sequence[Prompt], seed: int) -> str: ...
-
-    async def write_groups(self, path: Path, groups: Sequence[GroupRef]) -> None: ...
-
-    async def read_groups(self, path: Path, count: int) -> list[Any]:
-        """References to the groups of a file that holds `count` of them."""
-        ...
-
-
-class LearnerPort(Port, Protocol):
-    """Every method but close raises LearnerLost where the learner is."""
-
-    async def start(self) -> None:
-        """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
-        ...
-
-    async def begin(self, stage: Stage) -> None: ...
-
-    async def update(self, step: int, samples: Path | None, groups: Sequence[GroupRef]) -> UpdateCall:
-        """Raises InputsLost if a group is gone."""
-        ...
-
-    async def save(self, folder: Path) -> None: ...
-
-    async def restore(self, folder: Path, stage: Stage) -> None: ...
-
-    async def check(self) -> None:
-        """Raises LearnerLost unless it answers."""
-        ...
-
-    def publish(self, version: Version) -> Snapshot:
-        """The weights as they are after the calls made so far."""
-        ...
-
-
-class NodePort(Protocol):
-    """Watches what the actors live on."""
-
-    def start(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ActorHandles:
-    """The actors of a run. nodes: None in one process."""
-
-    samplers: SamplerPort
-    rewards: RewardPort
-    records: RecordsPort
-    learner: LearnerPort
-    nodes: NodePort | None
-
-    @property
-    def roles(self) -> dict[str, Port]:
-        """By the names that monitors show."""
-        return {"sampler": self.samplers, "reward": self.rewards, "records": self.records, "learner": self.learner}
+    def __init__(self, scorers: Pool, own: Sequence[Pool], retry: RetryPolicy):
+        self._scorers, self._own, self._retry = scorers, own, retry
+        self._all = [scorers, *own]
 
     @property
     def restarts(self) -> int:
-        return sum(port.restarts for port in self.roles.values())
+        return sum(pool.restarts for pool in self._all)
+
+    @property
+    def states(self) -> dict[str, int]:
+        return {state: sum(pool.states[state] for pool in self._all) for state in self._scorers.states}
+
+    @property
+    def pending_s(self) -> float:
+        """Seconds for which Ray has found no room for any of one kind."""
+        return max(pool.pending_s for pool in self._all)
 
     def start(self) -> None:
-        """All but the learner, which is awaited."""
-        for port in (self.samplers, self.rewards, self.records, self.nodes):
-            if port is not None:
-                port.start()
+        for pool in self._all:
+            pool.start()
+
+    def drop_nodes(self, alive: Collection[str]) -> None:
+        for pool in self._all:
+            pool.drop_nodes(alive)
+
+    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
+        references, attempts = [group.reference for group in groups], self._retry.attempts(len(groups))
+        measured = await asyncio.gather(*(pool.call("measure", *references, parts=2, attempts=attempts) for pool in self._own))
+        given = *references, *(values for _, [values] in measured)
+        report, scored = await self._scorers.call("score", len(groups), *given, parts=1 + len(groups), attempts=attempts)
+        seconds = sum(each.figures["seconds_reward"] for each in (report, *(own for own, _ in measured)))
+        report = replace(report, figures=report.figures | {"seconds_reward": seconds})
+        parts = zip(groups, scored, report.reward_ranges, strict=True)
+        return ScoredCall(tuple(replace(group, reference=new, reward_range=range) for group, new, range in parts), report)
 
     def close(self) -> None:
-        """The watch first: it would replace what is closed."""
-        with contextlib.ExitStack() as parts:  # the last first
-            for port in (self.samplers, self.rewards, self.records, self.learner, self.nodes):
-                if port is not None:
-                    parts.callback(port.close)
+        for pool in self._all:
+            pool.close()
+
+
+class RecordsPort(Pool):
+    """Work on groups and examples that neither samples nor scores."""
+
+    async def evaluate(self, constant_reply: str | None, groups: Sequence[GroupRef]) -> Evaluation:
+        evaluation, _ = await self.call("evaluate", constant_reply, *(group.reference for group in groups))
+        return evaluation
+
+    async def constant_reply(self, prompts: Sequence[Prompt], seed: int) -> str:
+        reply, _ = await self.call("constant_reply", list(prompts), seed)
+        return reply
+
+    async def write_groups(self, path: Path, groups: Sequence[GroupRef]) -> None:
+        await self.call("write_groups", path, *(group.reference for group in groups))
+
+    async def read_groups(self, path: Path, count: int) -> Sequence[Any]:
+        """References to the groups of a file that holds `count` of them."""
+        _, references = await self.call("read_groups", path, parts=1 + count)
+        return references

@@ -1,73 +1,14 @@
-"""An actor as the driver holds it, and how one is brought up."""
+"""Actors of a kind that are ready, and how one is brought up."""
 
 import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
-
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.errors import Meaning, cause, meaning_of
+from cluster.actors.handle import Handle, Spawn, answer
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event
 from rollout.errors import ClusterError, LapdogError
-
-
-class Handle(Protocol):
-    """One actor. `actor` has its remote methods, which return references that can be awaited."""
-
-    actor: Any
-
-    def ping(self) -> Awaitable[tuple[str, int]]:
-        """Its node and process."""
-        ...
-
-    def ready(self) -> Awaitable[None]: ...
-
-    def kill(self) -> None: ...
-
-    def kill_process(self, node: str, process: int) -> None:
-        """End one that gives no answer."""
-        ...
-
-
-class RayHandle:
-    def __init__(self, actor: Any):
-        self.actor = actor
-
-    def ping(self) -> Awaitable[tuple[str, int]]:
-        return self.actor.ping.remote()
-
-    def ready(self) -> Awaitable[None]:
-        return self.actor.ready.remote()
-
-    def kill(self) -> None:
-        ray.kill(self.actor)
-
-    def kill_process(self, node: str, process: int) -> None:
-        """Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
-        if node == ray.get_runtime_context().get_node_id():
-            _kill_actor_process(process)  # at once, for the run may end before a task for it has a worker
-        elif node:
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(process)
-
-
-def _kill_actor_process(process: int) -> None:
-    with contextlib.suppress(OSError):  # it is gone already
-        if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::"):
-            os.kill(process, signal.SIGKILL)
-
-
-class Spawn(Protocol):
-    def __call__(self, name: str, *, avoid: Collection[str]) -> Handle:
-        """An actor of this name, away from the nodes `avoid` as long as others have room."""
-        ...
 
 
 @dataclass(eq=False)
@@ -124,7 +65,7 @@ class Launcher:
         """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
         self._excluded = {node: until for node, until in self._excluded.items() if until > _now()}
         try:
-            return await self._bring_up(pending, list(self._excluded))
+            return await self._ready_replica(pending, list(self._excluded))
         except Exception as error:
             match meaning_of(error):
                 case Meaning.OTHER:
@@ -159,19 +100,21 @@ class Launcher:
         self._event(f"{str(failure).partition(';')[0]}; trying again in {seconds:g} s")
         await asyncio.sleep(seconds)
 
-    async def _bring_up(self, pending: Pending, avoid: Collection[str]) -> Replica:
+    async def _ready_replica(self, pending: Pending, avoid: Collection[str]) -> Replica:
         """Away from nodes to avoid if others have room for it in a while. What does not come up is killed."""
-        handle, replica = self._next(avoid), None
+        (handle, number), replica = self._next(avoid), None
         reminder = asyncio.get_running_loop().call_later(self._retry.slow_start_s, self._remind, pending)
         try:
             async with asyncio.timeout(self._retry.start_deadline_s):
                 try:
-                    replica = await self._placed(handle, pending, self._retry.elsewhere_s if avoid else None)
+                    node, process = await answer(handle, "ping", self._retry.elsewhere_s if avoid else None)
                 except TimeoutError:
                     handle.kill()
-                    handle = self._next(())
-                    replica = await self._placed(handle, pending, None)
-                await handle.ready()
+                    handle, number = self._next(())
+                    node, process = await answer(handle, "ping", None)
+                pending.placed = True
+                replica = Replica(handle, node, process, number)
+                await answer(handle, "ready", None)
                 return replica
         except BaseException as error:
             if replica is None:
@@ -182,23 +125,12 @@ class Launcher:
         finally:
             reminder.cancel()
 
-    def _next(self, avoid: Collection[str]) -> Handle:
-        self.spawned += 1
-        return self._spawn(str(self.spawned - 1), avoid=avoid)
-
-    async def _placed(self, handle: Handle, pending: Pending, deadline_s: float | None) -> Replica:
-        number = self.spawned - 1
-        node, process = await within(handle.ping(), deadline_s)
-        pending.placed = True
-        return Replica(handle, node, process, number)
+    def _next(self, avoid: Collection[str]) -> tuple[Handle, int]:
+        """An actor and its number."""
+        number, self.spawned = self.spawned, self.spawned + 1
+        return self._spawn(str(number), avoid=avoid), number
 
     def _remind(self, pending: Pending) -> None:
         doing = "still loading" if pending.placed else "without a place: `ray status` tells what is lacking"
         retry = self._retry
         self._event(f"{self.kind} is {doing} after {retry.slow_start_s:g} s; waiting for {retry.start_deadline_s:g} s")
-
-
-async def within(reference: Awaitable[Any], deadline_s: float | None) -> Any:
-    """What a remote method returns. Raises TimeoutError after the deadline, and what the method raises."""
-    async with asyncio.timeout(deadline_s):
-        return await reference

@@ -5,7 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,25 +16,15 @@ from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
 from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.roles import Roles, roles_of
 from cluster.output import print_err
 from cluster.settings.tree import ClusterSettings, Settings
 from rollout.errors import ClusterError, first_line
 
-Resources = dict[str, float]
 PROJECT = Path(__file__).resolve().parents[2]
 NOTHING: Mapping[str, str] = MappingProxyType({})
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Resources that Ray sets aside for one sampler, the learner, one reward actor, and each actor of an extra reward's own."""
-
-    sampler: Resources
-    learner: Resources
-    reward: Resources
-    extra_rewards: tuple[Resources, ...] = ()
 
 
 def in_job() -> bool:
@@ -42,18 +32,18 @@ def in_job() -> bool:
 
 
 @contextlib.contextmanager
-def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[Shares]:
+def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[Roles]:
     """Connect to Ray for the length of the context; the dashboard shows `metadata` with its job.
 
     Raises ClusterError if it cannot be reached or is too small.
     """
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # a call's error is met at its first result, not at each
     if ray.is_initialized():  # the caller's own, as in a notebook
-        yield _shares(settings)
+        yield _with_gpus(settings)
         return
     _connect(settings, namespace, metadata)
     try:
-        yield _shares(settings)
+        yield _with_gpus(settings)
     finally:
         ray.shutdown()
 
@@ -68,7 +58,7 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) ->
     elif address in (None, "", "local"):
         place = "a local Ray"
         arguments |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
-        arguments |= {"num_cpus": max(os.cpu_count() or 1, _needed_cpus(settings))}  # a laptop's actors take turns
+        arguments |= {"num_cpus": max(os.cpu_count() or 1, _cpus(roles_of(settings)))}  # a laptop's actors take turns
         port = settings.cluster.dashboard_port
         arguments |= {"dashboard_port": port} if port else {}
     else:
@@ -107,30 +97,20 @@ def _protect_token() -> None:
         token.chmod(0o600)
 
 
-def _needed_cpus(settings: Settings) -> int:
-    cluster = settings.cluster
-    samplers = cluster.fewest_samplers * cluster.sampler_cpus
-    rewards = (cluster.rewards + len(_of_extra_rewards(settings))) * cluster.reward_cpus
-    return math.ceil(cluster.learner_cpus + samplers + rewards)
+def _cpus(roles: Roles) -> int:
+    return math.ceil(sum(role.count * role.cpus for role in roles.values()))
 
 
-def _of_extra_rewards(settings: Settings) -> tuple[Resources, ...]:
-    """Of each actor that an extra reward has for itself."""
-    own = [extra for extra in settings.reward.extra if extra.own_pool]
-    cpus = settings.cluster.reward_cpus
-    return tuple({"CPU": cpus, "GPU": float(extra.gpus)} for extra in own for _ in range(extra.pool_size))
-
-
-def _shares(settings: Settings) -> Shares:
+def _with_gpus(settings: Settings) -> Roles:
     """Default GPU shares from what the cluster has; raises ClusterError if something asked for cannot fit."""
-    cluster, total, extra_rewards = settings.cluster, ray.cluster_resources(), _of_extra_rewards(settings)
-    others = sum(share["GPU"] for share in extra_rewards)
+    cluster, total, roles = settings.cluster, ray.cluster_resources(), roles_of(settings)
+    others = sum(role.count * (role.gpus or 0.0) for name, role in roles.items() if name not in ("learner", "sampler"))
     learner, sampler = gpu_shares(total.get("GPU", 0.0) - others, cluster)
     if total.get("GPU") and sampler == 0 and cluster.sampler_gpus is None:
         print_err(
             "warning: no GPU is left for samplers: they run on CPUs; add one, or lower cluster.learner_gpus or a reward's gpus"
         )
-    wanted = {"CPU": _needed_cpus(settings), "GPU": learner + others + cluster.fewest_samplers * sampler}
+    wanted = {"CPU": _cpus(roles), "GPU": learner + others + cluster.fewest_samplers * sampler}
     if cluster.sampler_resource is not None and cluster.samplers != "auto":
         wanted[cluster.sampler_resource] = cluster.samplers
     _check_fits(wanted, total)
@@ -138,13 +118,7 @@ def _shares(settings: Settings) -> Shares:
         raise ClusterError(
             f"cluster.sampler_label: no node is labelled {cluster.sampler_label}; start one with 'ray start --labels'"
         )
-    own = {} if cluster.sampler_resource is None else {cluster.sampler_resource: 1.0}
-    return Shares(
-        sampler={"CPU": cluster.sampler_cpus, "GPU": sampler, **own},
-        learner={"CPU": cluster.learner_cpus, "GPU": learner},
-        reward={"CPU": cluster.reward_cpus},
-        extra_rewards=extra_rewards,
-    )
+    return roles | {name: replace(roles[name], gpus=gpus) for name, gpus in (("learner", learner), ("sampler", sampler))}
 
 
 def gpu_shares(gpus: float, settings: ClusterSettings) -> tuple[float, float]:

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from cluster.actors.ports import LearnerPort, Snapshot
+from cluster.actors.learner_port import LearnerPort
+from cluster.actors.ports import Snapshot
 from rollout.types import Version
 
 Made = TypeVar("Made")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cluster.actors.roles import roles_of
 from cluster.commands.memory_estimate import memory, parameter_counts
 from cluster.settings.tree import Settings
 from cluster.settings.yaml_file import dump
@@ -50,23 +51,15 @@ def plan(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton, da
 
 
 def _actors(settings: Settings) -> Iterator[str]:
-    cluster, own = settings.cluster, [extra for extra in settings.reward.extra if extra.own_pool]
-    wanted = [
-        ("sampler", cluster.fewest_samplers, cluster.sampler_cpus, cluster.sampler_gpus),
-        ("reward actor", cluster.rewards, cluster.reward_cpus, 0.0),
-        *((extra.column, extra.pool_size, cluster.reward_cpus, extra.gpus) for extra in own),
-        ("records actor", 1, 0.0, 0.0),
-        ("learner", 1, cluster.learner_cpus, cluster.learner_gpus),
-    ]
-    for name, count, cpus, gpus in wanted:
-        named = f"{count} {name}{'s' if count > 1 else ''}"
-        more = " or more" if name == "sampler" and cluster.samplers == "auto" else ""
-        share = "a share of the GPUs there are" if gpus is None else f"{gpus:g} GPU"
-        yield f"{f'{named}{more}':<28}{cpus:g} CPU and {share} each"
-    known = sum(count * (gpus or 0.0) for _, count, _, gpus in wanted)
-    shared = any(gpus is None for *_, gpus in wanted)
-    gpus_together = f"{known:g} GPU{', and those that are shared' if shared else ''}"
-    yield f"{'together':<28}{sum(count * cpus for _, count, cpus, _ in wanted):g} CPU and {gpus_together}"
+    roles = roles_of(settings).values()
+    for role in roles:
+        named = f"{role.count} {role.name}{'s' if role.count > 1 else ''}"
+        more = " or more" if role.name == "sampler" and settings.cluster.samplers == "auto" else ""
+        share = "a share of the GPUs there are" if role.gpus is None else f"{role.gpus:g} GPU"
+        yield f"{f'{named}{more}':<28}{role.cpus:g} CPU and {share} each"
+    shared = ", and those that are shared" if any(role.gpus is None for role in roles) else ""
+    cpus, gpus = sum(role.count * role.cpus for role in roles), sum(role.count * (role.gpus or 0.0) for role in roles)
+    yield f"{'together':<28}{cpus:g} CPU and {gpus:g} GPU{shared}"
 
 
 def _memory(settings: Settings, policy: Policy | PolicySkeleton, measured: Tokens) -> Iterator[str]:

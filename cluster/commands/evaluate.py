@@ -9,8 +9,9 @@ from pydantic import Field
 
 from cluster.actors.autoscaler import start_what_fits
 from cluster.actors.errors import cause
-from cluster.actors.factories import Factory
-from cluster.actors.session import Shares, session
+from cluster.actors.factories import RayFactory
+from cluster.actors.roles import Roles
+from cluster.actors.session import session
 from cluster.actors.snapshots import SnapshotStore
 from cluster.commands.policy_source import CHECKPOINT, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
@@ -52,8 +53,8 @@ def evaluate(argv: Sequence[str]) -> None:
     settings = settings.model_copy(update={"cluster": without_learner})
     prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
     check_retrieval(settings, prompts)
-    with session(settings, "evaluate") as shares:
-        evaluation = asyncio.run(_evaluated(settings, shares, opened.path, prompts, state))
+    with session(settings, "evaluate") as roles:
+        evaluation = asyncio.run(_evaluated(settings, roles, opened.path, prompts, state))
     if options.predictions is not None:
         with writing(options.predictions, DISK_REMEDY):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in evaluation.predictions), encoding="utf-8")
@@ -67,16 +68,16 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 async def _evaluated(
-    settings: Settings, shares: Shares, policy_path: str, prompts: Sequence[Prompt], state: RunState | None
+    settings: Settings, roles: Roles, policy_path: str, prompts: Sequence[Prompt], state: RunState | None
 ) -> Evaluation:
     """Raises what the first prompt met that cannot be answered."""
-    factory = Factory(settings, shares, "evaluate", policy_path, print_err)
+    factory = RayFactory(settings, roles, policy_path, print_err, "evaluate")
     samplers, rewards, records = factory.samplers(), factory.rewards(), factory.records()
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
     client = RolloutClient(samplers, rewards, snapshots, "greedy", factory.retry)
     constant_reply = state.constant_reply if state is not None else None
     try:
-        start_what_fits(samplers, settings.cluster, shares)
+        start_what_fits(samplers, settings.cluster, roles)
         rewards.start()
         records.start()
         evaluation, failed = await held_out.evaluate(client, records, prompts, constant_reply, most_failed=0)

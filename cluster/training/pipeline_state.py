@@ -55,7 +55,7 @@ async def restored(
     def prompt(saved: SavedPrompt) -> Prompt:
         return replace(by_id[saved.id], epoch=saved.epoch, attempt=saved.attempt)
 
-    references: list[Any] = []
+    references: Sequence[Any] = ()
     if state.ready:
         assert checkpoint is not None, "the start has no groups"
         references = await records.read_groups(checkpoint / GROUPS, len(state.ready))

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.errors import InputsLost, LearnerLost
-from cluster.actors.ports import ActorHandles
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event

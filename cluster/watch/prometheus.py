@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.actors.ports import Port
+from cluster.actors.actor_handles import Port
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.rows import Row

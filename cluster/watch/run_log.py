@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from cluster.actors.ports import ActorHandles
+from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import in_job
 from cluster.settings.tree import Settings

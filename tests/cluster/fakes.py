@@ -2,11 +2,12 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from cluster.actors.handle import InProcessHandle
 from cluster.actors.pool import Pool
 
 
@@ -35,26 +36,20 @@ class _JumpingSelector(selectors.DefaultSelector):
         return events
 
 
-class FakeHandle:
-    """An actor that is a plain object. It answers soon, unless it `is_held`, and tells its name unless `answers` holds a
-    function of this method. error: what its methods raise, start_error: what `ready` does. Its references are futures."""
+class FakeHandle(InProcessHandle):
+    """An actor in this process that has faults. It answers soon, unless it `is_held`, and tells its name unless `answers` holds
+    a function of this method. error: what its methods raise, start_error: what `ready` does."""
 
     def __init__(self, name: str = "0", node: str = "node", **answers: Callable[..., Any]):
+        super().__init__(None)
         self.name, self.node, self.answers = name, node, answers
-        self.actor: Any = _RemoteMethods(self)
         self.error: Exception | None = None
         self.start_error: Exception | None = None
         self.is_held = self.is_dead = self.is_frozen = False
         self.has_place = self.loads = True
-        self.asked: list[tuple[str, tuple[Any, ...]]] = []  # but pings
-        self.under_way: dict[asyncio.Future[Any], Any] = {}  # references and the answers to come
+        self.asked: list[tuple[str, tuple[Any, ...]]] = []  # but pings and loading
+        self.under_way: dict[asyncio.Future[Any], Any] = {}  # what is awaited and the answers to come
         self.kills = self.process_kills = 0
-
-    def ping(self) -> "asyncio.Future[tuple[str, int]]":
-        return self._reference((self.node, 1), waits=not self.has_place)
-
-    def ready(self) -> "asyncio.Future[None]":
-        return self._reference(self.start_error, waits=not self.loads)
 
     def kill(self) -> None:
         self.kills += 1
@@ -64,75 +59,47 @@ class FakeHandle:
         assert (node, process) == (self.node, 1)
         self.process_kills += 1
 
-    def call(self, method: str, *arguments: Any) -> "asyncio.Future[Any]":
-        if method == "ping":
-            return self.ping()
-        self.asked.append((method, arguments))
-        answer = self.answers.get(method, lambda *_: self.name)(*arguments)
-        return self._reference(self.error or answer, waits=self.is_held)
-
     def die(self) -> None:
         """As with its process: all calls meet it, those under way and those to come."""
         self.is_dead = True
-        for reference in list(self.under_way):
-            _settle(reference, ActorDiedError())
+        for whole in list(self.under_way):
+            _settle(whole, ActorDiedError())
 
     def answer(self) -> None:
         """Let go what it held back."""
         self.is_held, self.has_place, self.loads = False, True, True
         if not self.is_frozen:
-            for reference, answer in list(self.under_way.items()):
-                _settle(reference, answer)
+            for whole, answer in list(self.under_way.items()):
+                _settle(whole, answer)
 
-    def _reference(self, answer: Any, waits: bool) -> "asyncio.Future[Any]":
+    def _begin(self, method: str, arguments: Sequence[Any]) -> "asyncio.Future[Any]":
+        answer, waits = self._answer(method, arguments)
         loop = asyncio.get_running_loop()
-        reference: asyncio.Future[Any] = loop.create_future()
-        self.under_way[reference] = answer
-        reference.add_done_callback(lambda ended: self.under_way.pop(ended, None))
+        whole: asyncio.Future[Any] = loop.create_future()
+        self.under_way[whole] = answer
+        whole.add_done_callback(lambda ended: self.under_way.pop(ended, None))
         if self.is_dead or not (waits or self.is_frozen):
-            loop.call_soon(_settle, reference, ActorDiedError() if self.is_dead else answer)
-        return reference
+            loop.call_soon(_settle, whole, ActorDiedError() if self.is_dead else answer)
+        return whole
+
+    def _answer(self, method: str, arguments: Sequence[Any]) -> tuple[Any, bool]:
+        """What it will be, and whether it is to wait for it."""
+        if method == "ping":
+            return (self.node, 1), not self.has_place
+        if method == "ready":
+            return self.start_error, not self.loads
+        self.asked.append((method, tuple(arguments)))
+        return self.error or self.answers.get(method, lambda *_: self.name)(*arguments), self.is_held
 
 
-def _settle(reference: "asyncio.Future[Any]", answer: Any) -> None:
-    if reference.done():
+def _settle(whole: "asyncio.Future[Any]", answer: Any) -> None:
+    if whole.done():
         return
     if not isinstance(answer, Exception):
-        reference.set_result(answer)
+        whole.set_result(answer)
         return
-    reference.set_exception(answer)
-    reference.exception()  # whoever drops the reference does not care
-
-
-class _RemoteMethods:
-    def __init__(self, handle: FakeHandle):
-        self._handle = handle
-
-    def __getattr__(self, method: str) -> "_RemoteMethod":
-        return _RemoteMethod(self._handle, method)
-
-
-class _RemoteMethod:
-    def __init__(self, handle: FakeHandle, name: str, num_returns: int | None = None):
-        self._handle, self._name, self._num_returns = handle, name, num_returns
-
-    def options(self, num_returns: int) -> "_RemoteMethod":
-        return _RemoteMethod(self._handle, self._name, num_returns)
-
-    def remote(self, *arguments: Any) -> Any:
-        """A reference, or so many where options asked for some: one to each part of the answer."""
-        reference = self._handle.call(self._name, *arguments)
-        if self._num_returns is None:
-            return reference
-        parts = [reference.get_loop().create_future() for _ in range(self._num_returns)]
-
-        def answered(whole: "asyncio.Future[Any]") -> None:
-            error = whole.exception()
-            for part, value in zip(parts, [error] * len(parts) if error else whole.result(), strict=True):
-                _settle(part, value)
-
-        reference.add_done_callback(answered)
-        return parts
+    whole.set_exception(answer)
+    whole.exception()  # whoever drops the reference does not care
 
 
 class FakeCluster:
@@ -165,7 +132,7 @@ class FakeCluster:
 
 async def work(pool: Pool, attempts: int | None = None) -> str:
     """The name of the actor that did it."""
-    name, _ = await pool.call(lambda actor: [actor.work.remote()], attempts)
+    name, _ = await pool.call("work", attempts=attempts)
     return name
 
 

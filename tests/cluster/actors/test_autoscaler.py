@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from cluster.actors.autoscaler import Autoscaler, samplers_that_fit
-from cluster.actors.learner_client import LearnerClient
+from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
-from cluster.actors.pools import RewardPools, SamplerPool
+from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.session import Shares
+from cluster.actors.roles import Role
 from cluster.settings.tree import ClusterSettings
 from tests.cluster.fakes import FakeCluster, FakeHandle, work
 
 pytestmark = pytest.mark.simulated_time
 
-SHARES = Shares(sampler={"CPU": 1.0, "GPU": 0.0}, learner={"CPU": 1.0, "GPU": 0.0}, reward={"CPU": 0.5})
+ROLES = {"sampler": Role("sampler", 1, 1.0), "reward": Role("reward actor", 1, 0.5), "learner": Role("learner", 1, 1.0)}
 POLICY = RetryPolicy(make_room_s=30)
 
 
@@ -25,7 +25,7 @@ def node(name: str, alive: bool = True, labels: dict[str, str] | None = None, **
 
 
 def settings(**values: Any) -> ClusterSettings:
-    return ClusterSettings(**{"samplers": "auto", "rewards": 1} | values)
+    return ClusterSettings(**{"samplers": "auto"} | values)
 
 
 class Followed:
@@ -34,12 +34,12 @@ class Followed:
     def __init__(self, learner: FakeHandle | None = None):
         self.events: list[str] = []
         self.cluster, self.scoring, self.own = FakeCluster(), FakeCluster(), FakeCluster()
-        self.samplers = SamplerPool("sampler", self.cluster.spawn, 1, POLICY, print)
+        self.samplers = SamplerPort("sampler", self.cluster.spawn, 1, POLICY, print)
         own = [Pool("judge", self.own.spawn, 2, POLICY, print)]
-        self.rewards = RewardPools(Pool("reward actor", self.scoring.spawn, 2, POLICY, print), own, POLICY)
-        self.learner = LearnerClient(lambda name, *, avoid: learner or FakeHandle(), POLICY, print)
+        self.rewards = RewardPort(Pool("reward actor", self.scoring.spawn, 2, POLICY, print), own, POLICY)
+        self.learner = LearnerPort(lambda name, *, avoid: learner or FakeHandle(), POLICY, print)
         actors = self.samplers, self.rewards, self.learner
-        self.autoscaler = Autoscaler(settings(), SHARES, *actors, POLICY, self.events.append)
+        self.autoscaler = Autoscaler(settings(), ROLES, *actors, POLICY, self.events.append)
 
     async def start(self) -> None:
         self.samplers.start()
@@ -114,27 +114,27 @@ async def test_reward_actors_of_every_kind_that_lay_on_a_node_that_left_are_repl
 def test_samplers_fill_what_the_learner_and_the_rewards_leave() -> None:
     # head: 4 CPUs - 1 - 0.5 = 2.5 -> 2 samplers; other: 3; the dead node counts for nothing
     nodes = [node("head", CPU=4.0), node("other", CPU=3.0), node("dead", alive=False, CPU=64.0)]
-    assert samplers_that_fit(nodes, settings(), SHARES) == 5
+    assert samplers_that_fit(nodes, settings(), ROLES) == 5
 
 
 def test_samplers_leave_room_for_actors_of_extra_rewards() -> None:
     # head: 4 CPUs - 1 - 0.5 - 2 * 0.5 = 1.5 -> 1 sampler; other: 3
-    shares = Shares(SHARES.sampler, SHARES.learner, SHARES.reward, extra_rewards=({"CPU": 0.5},) * 2)
-    assert samplers_that_fit([node("head", CPU=4.0), node("other", CPU=3.0)], settings(), shares) == 4
+    roles = ROLES | {"reward-judge": Role("extra/judge", 2, 0.5)}
+    assert samplers_that_fit([node("head", CPU=4.0), node("other", CPU=3.0)], settings(), roles) == 4
 
 
 def test_samplers_keep_within_their_bounds() -> None:
     nodes = [node("head", CPU=4.0), node("other", CPU=3.0)]
-    assert samplers_that_fit(nodes, settings(max_samplers=3), SHARES) == 3
-    assert samplers_that_fit([node("head", CPU=1.0)], settings(min_samplers=2), SHARES) == 2
-    assert samplers_that_fit(nodes, settings(samplers=7), SHARES) == 7
+    assert samplers_that_fit(nodes, settings(max_samplers=3), ROLES) == 3
+    assert samplers_that_fit([node("head", CPU=1.0)], settings(min_samplers=2), ROLES) == 2
+    assert samplers_that_fit(nodes, settings(samplers=7), ROLES) == 7
 
 
 def test_samplers_follow_a_custom_resource_a_label_and_gpus() -> None:
-    own = Shares(sampler={"CPU": 1.0, "GPU": 0.0, "rollout": 1.0}, learner=SHARES.learner, reward=SHARES.reward)
+    own = ROLES | {"sampler": Role("sampler", 1, 1.0, own={"rollout": 1.0})}
     nodes = [node("head", CPU=8.0), node("other", CPU=8.0, rollout=2.0)]
     assert samplers_that_fit(nodes, settings(sampler_resource="rollout"), own) == 2
     labelled = [node("head", CPU=8.0), node("other", CPU=3.0, labels={"role": "sampler"})]
-    assert samplers_that_fit(labelled, settings(sampler_label="role=sampler"), SHARES) == 3
-    gpus = Shares(sampler={"CPU": 1.0, "GPU": 1.0}, learner={"CPU": 1.0, "GPU": 1.0}, reward={"CPU": 0.5})
+    assert samplers_that_fit(labelled, settings(sampler_label="role=sampler"), ROLES) == 3
+    gpus = ROLES | {name: Role(name, 1, 1.0, 1.0) for name in ("sampler", "learner")}
     assert samplers_that_fit([node("head", CPU=64.0, GPU=4.0)], settings(), gpus) == 3

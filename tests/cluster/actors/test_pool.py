@@ -164,7 +164,7 @@ async def test_what_goes_wrong_before_an_actor_is_asked_takes_no_slot() -> None:
     cluster = FakeCluster()
     pool = await started(cluster, 1)
     with pytest.raises(TypeError, match="not serialisable"):
-        await pool.call(unserialisable)
+        await pool.call("work", late=unserialisable)
     assert await work(pool) == "0"
 
 
@@ -185,7 +185,7 @@ async def test_a_cancelled_call_ends_cancelled_however_near_its_answer_is(turns:
     assert await after == "0" and pool.states == {"starting": 0, "idle": 1, "busy": 0}
 
 
-def unserialisable(actor: Any) -> list[Any]:
+def unserialisable() -> tuple[Any, ...]:
     raise TypeError("not serialisable")
 
 
@@ -386,35 +386,23 @@ async def test_a_replica_that_may_stay_takes_calls_again(resized: bool) -> None:
     assert spread(cluster.handles) == ({"0": 2, "1": 1} if resized else {"1": 2})
 
 
-class Unmoved:
-    """As a reference of Ray's: who no longer awaits it does not end the work."""
-
-    def __init__(self, done: "asyncio.Future[str]"):
-        self.done = done
-
-    def __await__(self) -> Any:
-        return asyncio.shield(self.done).__await__()
-
-
 async def test_a_cancelled_call_keeps_its_slot_until_its_actor_is_done() -> None:
     """The next call would wait behind it in the actor, and seem to hang."""
-    done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    pool = await started(FakeCluster(), 1, RetryPolicy(call_deadline_s=10))
-    first = asyncio.create_task(pool.call(lambda actor: [Unmoved(done)]))
+    cluster = FakeCluster(starts_held("0"))
+    pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10))
+    first, second = begun(pool, 2)
     await asyncio.sleep(1)
     first.cancel()
-    second = asyncio.create_task(work(pool))
     await asyncio.sleep(5)
-    assert first.cancelled() and not second.done()
-    done.set_result("nobody asks for it")
-    await second
-    assert pool.restarts == 0
+    assert first.cancelled() and len(cluster.handles[0].asked) == 1
+    cluster.handles[0].answer()
+    assert await second == "0" and pool.restarts == 0
 
 
 async def test_a_cancelled_call_that_never_ends_loses_its_actor_at_the_deadline() -> None:
-    cluster = FakeCluster()
+    cluster = FakeCluster(starts_held("0"))
     pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10))
-    call = asyncio.create_task(pool.call(lambda actor: [Unmoved(asyncio.get_running_loop().create_future())]))
+    [call] = begun(pool, 1)
     await asyncio.sleep(1)
     call.cancel()
     await asyncio.sleep(20)

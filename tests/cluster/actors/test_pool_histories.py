@@ -127,7 +127,7 @@ class PoolHistory(RuleBasedStateMachine):
     def begin(self, attempts: int) -> Call:
         call = Call(len(self.calls), attempts)
         self.calls.append(call)
-        call.task = asyncio.create_task(self.pool.call(lambda actor: [actor.work.remote(call)], attempts))
+        call.task = asyncio.create_task(self.pool.call("work", call, attempts=attempts))
         return call
 
     @initialize(

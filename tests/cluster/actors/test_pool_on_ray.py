@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import ray
 
+from cluster.actors.handle import RayHandle
 from cluster.actors.pool import Pool
-from cluster.actors.replica import RayHandle
 from cluster.actors.retry_policy import RetryPolicy
 from rollout.errors import ClusterError, DataError
 
@@ -67,7 +67,7 @@ async def test_calls_are_spread_over_the_replicas(new_pool: Callable[..., Pool])
             await asyncio.sleep(0)
 
     async def doubled_by(number: int) -> tuple[int, int]:
-        answer, _ = await pool.call(lambda actor: [actor.doubled_by.remote(number)])
+        answer, _ = await pool.call("doubled_by", number)
         return answer
 
     doubled, processes = zip(*await asyncio.gather(*map(doubled_by, range(10))), strict=True)
@@ -76,15 +76,15 @@ async def test_calls_are_spread_over_the_replicas(new_pool: Callable[..., Pool])
 
 async def test_a_replica_that_dies_is_replaced_and_its_call_repeated(new_pool: Callable[..., Pool], tmp_path: Path) -> None:
     pool = new_pool(1, crashes=tmp_path / "crashed")
-    answer, _ = await pool.call(lambda actor: [actor.double.remote(21)])
+    answer, _ = await pool.call("double", 21)
     assert (answer, pool.restarts) == (42, 1)
 
 
 async def test_what_a_call_raises_reaches_the_caller_and_the_replica_lives_on(new_pool: Callable[..., Pool]) -> None:
     pool = new_pool(1)
     with pytest.raises(DataError, match="b.jsonl:7"):
-        await pool.call(lambda actor: [actor.refuse.remote()])
-    answer, _ = await pool.call(lambda actor: [actor.double.remote(1)])
+        await pool.call("refuse")
+    answer, _ = await pool.call("double", 1)
     assert (answer, pool.restarts) == (2, 0)
 
 
@@ -92,9 +92,9 @@ async def test_an_error_at_the_start_reaches_every_caller(new_pool: Callable[...
     pool = new_pool(1, start_error=True)
     for _ in range(2):
         with pytest.raises(DataError, match="a.jsonl:3"):
-            await pool.call(lambda actor: [actor.double.remote(1)])
+            await pool.call("double", 1)
 
 
 async def test_a_call_that_kills_every_replica_ends_in_one_error(new_pool: Callable[..., Pool]) -> None:
     with pytest.raises(ClusterError, match="one call lost 3 replicas"):
-        await new_pool(1).call(lambda actor: [actor.die.remote()])
+        await new_pool(1).call("die")

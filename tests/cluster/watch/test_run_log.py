@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from cluster.actors.in_process import InProcess, InProcessLearner, InProcessRecords, InProcessRewards, InProcessSampler
 from cluster.actors.job_info import JobInfo
+from cluster.actors.learner_port import LearnerPort
+from cluster.actors.pool import Pool
+from cluster.actors.ports import RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import JOB_CONFIG
 from cluster.commands.train import train_request, training
@@ -55,13 +57,12 @@ def test_what_fails_to_close_keeps_nothing_else_open(
         closed.append(type(part))
         raise RuntimeError("stuck")
 
-    for part in (InProcess, InProcessRewards, Trackers, Prometheus, Terminal):
+    for part in (Pool, RewardPort, LearnerPort, Trackers, Prometheus, Terminal):
         monkeypatch.setattr(part, "close", failing)
     flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
     with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):
         pass
-    actors = [InProcessLearner, InProcessRecords, InProcessRewards, InProcessSampler]
-    assert closed == [*actors, Trackers, Prometheus, Terminal]
+    assert closed == [LearnerPort, RecordsPort, RewardPort, SamplerPort, Trackers, Prometheus, Terminal]
 
 
 class Storage:

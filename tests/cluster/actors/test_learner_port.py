@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ObjectLostError, OutOfMemoryError
 
 from cluster.actors.errors import InputsLost, LearnerLost
-from cluster.actors.learner_client import LearnerClient
+from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
@@ -19,11 +19,11 @@ from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task
 pytestmark = pytest.mark.simulated_time
 
 
-async def started(handle: FakeHandle) -> LearnerClient:
+async def started(handle: FakeHandle) -> LearnerPort:
     def spawn(name: str, *, avoid: Collection[str]) -> FakeHandle:
         return handle
 
-    client = LearnerClient(spawn, RetryPolicy(call_deadline_s=0.05), lambda text: None)
+    client = LearnerPort(spawn, RetryPolicy(call_deadline_s=0.05), lambda text: None)
     await client.start()
     return client
 
@@ -54,7 +54,7 @@ async def test_a_learner_that_freezes_after_its_update_is_lost_at_the_next_check
     learner = FakeHandle()
     client = await started(learner)
     learner.is_frozen = True
-    assert not client.publish(Version(0, 1)).weights.done()
+    assert not client.publish(Version(0, 1)).weights.whole.done()
     with pytest.raises(LearnerLost, match="ping gave no answer"):
         await client.check()
     assert learner.process_kills == 1
@@ -85,8 +85,8 @@ def failing(*names: str) -> Callable[[FakeHandle], None]:
     return prepare
 
 
-def client_of(cluster: FakeCluster) -> LearnerClient:
-    return LearnerClient(cluster.spawn, RetryPolicy(), cluster.events.append)
+def client_of(cluster: FakeCluster) -> LearnerPort:
+    return LearnerPort(cluster.spawn, RetryPolicy(), cluster.events.append)
 
 
 async def test_a_learner_is_started_three_times() -> None:

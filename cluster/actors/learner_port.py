@@ -1,12 +1,13 @@
-"""The learner's port on Ray: one actor whose loss is told apart from what its calls raise."""
+"""The learner's port: one actor whose loss is told apart from what its calls raise."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster.actors.errors import InputsLost, LearnerLost, Meaning, cause, meaning_of
+from cluster.actors.handle import Spawn, within
 from cluster.actors.ports import GroupRef, Snapshot, UpdateCall
-from cluster.actors.replica import Launcher, Pending, Replica, Spawn, within
+from cluster.actors.replica import Launcher, Pending, Replica
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event
 from learner.config import Stage
@@ -14,8 +15,9 @@ from rollout.errors import ClusterError, first_line
 from rollout.types import Version
 
 
-class LearnerClient:
-    """One LearnerActor at a time; `restarts` counts those that were replaced."""
+class LearnerPort:
+    """One LearnerActor at a time; `restarts` counts those that were replaced. Whatever asks it raises LearnerLost where it is
+    lost."""
 
     def __init__(self, spawn: Spawn, retry: RetryPolicy, event: Event):
         self._spawned_for_run = 0
@@ -40,6 +42,7 @@ class LearnerClient:
         return self._pending.pending_s
 
     async def start(self) -> None:
+        """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
         self._pending = Pending()
         for attempt in range(1, self._retry.start_attempts + 1):
             self.close()
@@ -58,6 +61,7 @@ class LearnerClient:
         await self._call("begin", stage)
 
     async def update(self, step: int, samples: Path | None, groups: Sequence[GroupRef]) -> UpdateCall:
+        """Raises InputsLost if a group is gone."""
         return UpdateCall(*await self._call("update", step, samples, *(group.reference for group in groups)))
 
     async def save(self, folder: Path) -> None:
@@ -67,11 +71,14 @@ class LearnerClient:
         await self._call("restore", folder, stage)
 
     async def check(self) -> None:
+        """Raises LearnerLost unless it answers."""
         await self._call("ping")
 
     def publish(self, version: Version) -> Snapshot:
-        """The weights are a method result, not a `put` of the learner: the driver owns them, so they outlive the learner."""
-        return Snapshot(version, self._started().handle.actor.weights.remote())
+        """The weights as they are after the calls made so far. They are a method's result, not a `put` of the learner: the
+        driver owns them, so they outlive it."""
+        [weights] = self._started().handle.call("weights")
+        return Snapshot(version, weights)
 
     def close(self) -> None:
         if self._replica is not None:
@@ -82,7 +89,8 @@ class LearnerClient:
         replica = self._started()
         self._calls += 1
         try:
-            return await within(getattr(replica.handle.actor, method).remote(*arguments), self._retry.call_deadline_s)
+            [answer] = replica.handle.call(method, *arguments)
+            return await within(answer, self._retry.call_deadline_s)
         except Exception as error:
             match meaning_of(error):
                 case Meaning.INPUTS_LOST:
