@@ -76,7 +76,10 @@ def _kill_actor_process(process: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a method returns, or one part of it. As with Ray's, who no longer awaits it does not end the work."""
+    """What a method returns, or one part of it. As with Ray's, who no longer awaits it does not end the work.
+
+    whole: holds what the method raised as its result, so that asyncio does not complain where nobody asks for it.
+    """
 
     whole: "asyncio.Future[Any]"
     part: int | None = None
@@ -88,6 +91,8 @@ class Reference:
     def open(self) -> Any:
         """What it refers to, which is there. Raises what the method raised."""
         returned = self.whole.result()
+        if isinstance(returned, Exception):
+            raise returned
         return returned if self.part is None else returned[self.part]
 
 
@@ -113,10 +118,7 @@ class InProcessHandle:
         if self._thread is not None:
             return loop.run_in_executor(self._thread, self._run, method, arguments)
         whole: asyncio.Future[Any] = loop.create_future()
-        try:
-            whole.set_result(self._run(method, arguments))
-        except Exception as error:
-            whole.set_exception(error)
+        whole.set_result(self._run(method, arguments))
         return whole
 
     def _run(self, method: str, arguments: Sequence[Any]) -> Any:
@@ -125,5 +127,7 @@ class InProcessHandle:
         torch.set_num_threads(self._torch_threads)
         try:
             return getattr(self._made, method)(*arguments)
+        except Exception as error:
+            return error
         finally:
             self._torch_threads = torch.get_num_threads()
