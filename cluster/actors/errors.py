@@ -53,7 +53,7 @@ class Meaning(Enum):
     OTHER = auto()  # no answer of an actor: cancelled, or a bug of ours
 
 
-def meaning_of(error: BaseException | None) -> Meaning:
+def meaning_of(error: BaseException) -> Meaning:
     if isinstance(error, ObjectLostError) or (isinstance(error, RayTaskError) and isinstance(error, RayActorError)):
         return Meaning.INPUTS_LOST
     if isinstance(error, RayTaskError):

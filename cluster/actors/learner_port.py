@@ -11,7 +11,7 @@ from cluster.actors.replica import Launcher, Pending, Replica
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event
 from learner.config import Stage
-from rollout.errors import ClusterError, first_line
+from rollout.errors import first_line
 from rollout.types import Version
 
 
@@ -20,7 +20,7 @@ class LearnerPort:
     lost."""
 
     def __init__(self, spawn: Spawn, retry: RetryPolicy, event: Event):
-        self._spawned_for_run = 0
+        self._starts = 0
         self._launcher, self._retry = Launcher("learner", spawn, retry, event), retry
         self._replica: Replica | None = None
         self._pending = Pending(placed=True, since=0.0)
@@ -28,7 +28,7 @@ class LearnerPort:
 
     @property
     def restarts(self) -> int:
-        return max(0, self._spawned_for_run - 1)
+        return max(0, self._starts - 1)
 
     @property
     def states(self) -> dict[str, int]:
@@ -43,19 +43,8 @@ class LearnerPort:
 
     async def start(self) -> None:
         """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
-        self._pending = Pending()
-        for attempt in range(1, self._retry.start_attempts + 1):
-            self.close()
-            self._spawned_for_run += 1
-            if self._pending.placed:
-                self._pending = Pending()
-            try:
-                self._replica = await self._launcher.start(self._pending)
-                return
-            except ClusterError as error:
-                if attempt == self._retry.start_attempts:
-                    raise
-                await self._launcher.pause(error, attempt)
+        self.close()
+        self._replica = await self._launcher.keep_starting(self._begin_start, has_others=lambda: False)
 
     async def begin(self, stage: Stage) -> None:
         await self._call("begin", stage)
@@ -84,6 +73,9 @@ class LearnerPort:
         if self._replica is not None:
             self._replica.discard()
             self._replica = None
+
+    def _begin_start(self, pending: Pending) -> None:
+        self._pending, self._starts = pending, self._starts + 1
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         replica = self._started()

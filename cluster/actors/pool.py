@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from cluster.actors.replica import Launcher, Pending, Replica
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, cancel_quietly
 from rollout.errors import first_line
+
+Late = Callable[[], tuple[Any, ...]]
 
 
 class Pool:
@@ -67,13 +69,8 @@ class Pool:
         return 0.0 if self._replicas else max((pending.pending_s for pending in self._starting.values()), default=0.0)
 
     async def call(
-        self,
-        method: str,
-        *arguments: Any,
-        parts: int = 1,
-        attempts: int | None = None,
-        late: Callable[[], tuple[Any, ...]] = tuple,
-    ) -> tuple[Any, Sequence[Any]]:
+        self, method: str, *arguments: Any, parts: int = 1, attempts: int | None = None, late: Late = tuple
+    ) -> tuple[Any, list[Any]]:
         """Ask a free replica; awaits the first part of what it returns, the others stay references. `late` gives further
         arguments once a replica is free. If it is cancelled, the slot is free when the actor is done.
 
@@ -168,11 +165,10 @@ class Pool:
     def _end(self, replica: Replica, error: BaseException | None) -> str | None:
         """End a call, which met `error`, if any: a replica that is lost or broken is replaced, once however many calls tell of
         it, any other has a free slot. Returns what is wrong with the replica."""
-        meaning = meaning_of(error)
-        if error is None or meaning not in (Meaning.DIED, Meaning.FROZEN, Meaning.FAILED):
+        if error is None or meaning_of(error) not in (Meaning.DIED, Meaning.FROZEN, Meaning.FAILED):
             self._release(replica)
             return None
-        frozen = meaning is Meaning.FROZEN
+        frozen = meaning_of(error) is Meaning.FROZEN
         what = f"no answer in {self._retry.call_deadline_s:g} s" if frozen else cause(error)
         self._lose(replica, what, frozen)
         return what

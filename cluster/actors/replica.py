@@ -1,6 +1,7 @@
 """Actors of a kind that are ready, and how one is brought up."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -61,7 +62,7 @@ class Launcher:
         if node:
             self._excluded[node] = _now() + self._retry.excluded_s
 
-    async def start(self, pending: Pending) -> Replica:
+    async def _start(self, pending: Pending) -> Replica:
         """A ready actor. Raises ClusterError if none comes up, which may be tried again, and a user's mistake as it is."""
         self._excluded = {node: until for node, until in self._excluded.items() if until > _now()}
         try:
@@ -81,24 +82,20 @@ class Launcher:
     async def keep_starting(self, note: Callable[[Pending], None], has_others: Callable[[], bool]) -> Replica:
         """The first of several attempts that is ready; `note` is given each. Raises what it met where there is no other actor
         and little hope for one."""
-        attempt = failures = 0
-        while True:
-            attempt += 1
-            pending = Pending()
+        failures, pending = 0, Pending()
+        for attempt in itertools.count(1):
             note(pending)
             try:
-                return await self.start(pending)
+                return await self._start(pending)
             except LapdogError as error:
                 failures = 0 if has_others() else failures + 1
                 if failures >= self._retry.start_attempts or (failures and not isinstance(error, ClusterError)):
                     raise
-                await self.pause(error, attempt)
-
-    async def pause(self, failure: LapdogError, attempt: int) -> None:
-        """Wait before the next attempt, and tell why."""
-        seconds = self._retry.pause_s(attempt)
-        self._event(f"{str(failure).partition(';')[0]}; trying again in {seconds:g} s")
-        await asyncio.sleep(seconds)
+                seconds = self._retry.pause_s(attempt)
+                self._event(f"{str(error).partition(';')[0]}; trying again in {seconds:g} s")
+                await asyncio.sleep(seconds)
+            pending = Pending() if pending.placed else pending
+        raise AssertionError("unreachable")
 
     async def _ready_replica(self, pending: Pending, avoid: Collection[str]) -> Replica:
         """Away from nodes to avoid if others have room for it in a while. What does not come up is killed."""
