@@ -39,11 +39,11 @@ def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NO
     """
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # a call's error is met at its first result, not at each
     if ray.is_initialized():  # the caller's own, as in a notebook
-        yield _with_gpus(settings)
+        yield roles_with_gpus(settings)
         return
     _connect(settings, namespace, metadata)
     try:
-        yield _with_gpus(settings)
+        yield roles_with_gpus(settings)
     finally:
         ray.shutdown()
 
@@ -101,7 +101,7 @@ def _cpus(roles: Roles) -> int:
     return math.ceil(sum(role.count * role.cpus for role in roles.values()))
 
 
-def _with_gpus(settings: Settings) -> Roles:
+def roles_with_gpus(settings: Settings) -> Roles:
     """Default GPU shares from what the cluster has; raises ClusterError if something asked for cannot fit."""
     cluster, total, roles = settings.cluster, ray.cluster_resources(), roles_of(settings)
     others = sum(role.count * (role.gpus or 0.0) for name, role in roles.items() if name not in ("learner", "sampler"))

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.errors import InputsLost
 from cluster.actors.ports import RecordsPort
 from cluster.actors.tasks import cancel_quietly

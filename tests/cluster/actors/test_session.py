@@ -2,8 +2,7 @@
 
 import pytest
 
-from cluster.actors import session
-from cluster.actors.session import gpu_shares
+from cluster.actors.session import gpu_shares, roles_with_gpus
 from cluster.settings.tree import ClusterSettings, Settings
 
 
@@ -37,6 +36,6 @@ def test_samplers_without_a_gpu_are_warned_of_where_the_cluster_has_one(
 ) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": gpus})
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Labels": {}, "Resources": {"CPU": 64.0}}])
-    shares = session._shares(Settings(cluster=ClusterSettings(**set_by_user)))
-    assert (shares.sampler["GPU"] == 0) == (warned or gpus == 0)
+    roles = roles_with_gpus(Settings(cluster=ClusterSettings(**set_by_user)))
+    assert (roles["sampler"].gpus == 0) == (warned or gpus == 0)
     assert ("warning: no GPU is left for samplers" in capsys.readouterr().err) == warned
