@@ -1,5 +1,6 @@
 """What a run says on the terminal: a line per step, a bar where somebody watches, a table at the end."""
 
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def evaluation_line(row: Row) -> str:
 
 def _fitted(parts: Sequence[str], left_out: Sequence[str]) -> str:
     """Without what does not fit into the terminal, the least important first."""
-    width = shutil.get_terminal_size((1000, 1)).columns  # where there is none all fits
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else math.inf
     for name in left_out:
         if len("  ".join(parts)) > width:
             parts = [part for part in parts if not part.startswith(f"{name} ")]

@@ -21,7 +21,7 @@ import ray
 import requests
 import yaml
 
-from cluster.watch.series import all_series, table
+from cluster.watch.series import all_series, documented
 from tests.cluster.head import free_ports
 from tests.cluster.runs import DEADLINE_S, ROOT, Process
 
@@ -283,7 +283,7 @@ def test_the_files_that_bring_up_grafana_fit_each_other() -> None:
 
 
 def test_the_documented_series_are_those_of_the_code() -> None:
-    assert table() in PAGE.read_text(), "write it anew: python -m cluster.watch.series"
+    assert documented() in PAGE.read_text(), "write it anew: python -m cluster.watch.series"
 
 
 @needs_prometheus
