@@ -4,9 +4,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from pydantic import Field
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from cluster.commands.model_card import model_card
@@ -19,13 +21,26 @@ from cluster.commands.policy_source import (
     read_by,
 )
 from cluster.output import print_out
-from cluster.settings.tree import absolute
+from cluster.settings.tree import Settings, absolute
 from cluster.settings.values import by_name, split
-from rollout.config import Section
+from rollout.config import LoraSettings, Section
 from rollout.errors import DISK_REMEDY, CheckpointError, SettingsError, writing
 from rollout.policy import adapters
 from rollout.policy.base import Policy
+from rollout.policy.decoding import Decoding
+from rollout.policy.interface import Context
 from rollout.policy.loading import load_policy, merge_adapters
+from rollout.types import Passage, Response
+
+# questions, and passages to them, that each export must answer as its checkpoint does
+TRIED = (
+    "what do you do in your free time ?",
+    "who wrote the first book of the series ?",
+    "Wie hoch war der Anteil, der 3.5 % nicht überstieg?",
+)
+TRIED_TOKENS = 16
+DRAFT = "draft"
+TOLERANCE = 1e-3  # nats a token: adding adapters to the weights rounds anew
 
 
 class ExportOptions(Section):
@@ -47,15 +62,46 @@ def export(argv: Sequence[str]) -> None:
     with writing(target, DISK_REMEDY):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-            source, merged, draft = opened.path, Path(folder) / "merged", Path(folder) / "draft"
-            if adapters.are_in(source) and not options.keep_adapters:
-                merge_adapters(Path(source), merged)
-                source = str(merged)
-            _write(load_policy(source, opened.settings.policy, torch.float32, "cpu"), opened, draft)
+            _write_checked(opened, options.keep_adapters, Path(folder), target)
             if target.is_dir():
                 target.rmdir()
-            draft.rename(target)
+            (Path(folder) / DRAFT).rename(target)
     print_out(f"wrote {target}: " + ", ".join(sorted(file.name for file in target.iterdir())))
+
+
+def _write_checked(opened: PolicySource, keep_adapters: bool, place: Path, target: Path) -> None:
+    """Write the draft of `target` and load it again. Raises CheckpointError unless it answers as the checkpoint does."""
+    policy = load_policy(opened.path, opened.settings.policy, torch.float32, "cpu")
+    contexts, replies = _replies(policy, opened.settings)
+    without = opened.settings.policy.with_values(lora=LoraSettings())  # those in the folder are enough
+    if adapters.are_in(opened.path) and not keep_adapters:
+        merge_adapters(Path(opened.path), place / "merged")
+        policy = load_policy(place / "merged", without, torch.float32, "cpu")
+    _write(policy, opened, place / DRAFT)
+    del policy  # its memory is the next one's
+    _check_replies(load_policy(place / DRAFT, without, torch.float32, "cpu"), contexts, replies, target)
+
+
+def _replies(policy: Policy, settings: Settings) -> tuple[list[Context], list[Response]]:
+    """What a policy reads of the questions that an export is tried with, and its greedy replies."""
+    passages = [Passage(id="", title="", text=text) for text in TRIED * settings.policy.n_context]
+    contexts = policy.contexts(TRIED, [passages[: settings.policy.n_context]] * len(TRIED))
+    groups = policy.sample(contexts, 1, Decoding(min(TRIED_TOKENS, settings.rollout.max_new_tokens))).responses
+    return contexts, [reply for [reply] in groups]
+
+
+@torch.inference_mode()
+def _check_replies(policy: Policy, contexts: Sequence[Context], replies: Sequence[Response], target: Path) -> None:
+    """Raise CheckpointError unless what was written gives the checkpoint's replies the log-probs that the checkpoint gave."""
+    ids = pad_sequence([torch.from_numpy(reply.token_ids).long() for reply in replies], batch_first=True)[:, None]
+    logprobs = policy.token_logprobs(contexts, ids, temperature=1.0).logprobs[:, 0].numpy()
+    for own, reply in zip(logprobs, replies, strict=True):
+        off = np.abs(own[: len(reply.token_ids)] - reply.sampler_logprobs).max()
+        if not off < TOLERANCE:
+            raise CheckpointError(
+                f"{target}: is not written, for what was loaded back gives the checkpoint's replies other log-probs "
+                f"(by {off:.2g}); give another checkpoint, or --keep-adapters"
+            )
 
 
 def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:

@@ -23,6 +23,7 @@ from cluster.settings.tree import Settings
 from cluster.settings.values import build
 from launch import main
 from rollout.config import LoraSettings
+from rollout.policy.base import Policy
 from rollout.policy.loading import load_policy
 from rollout.setting_tags import ModelCard, tagged
 from tests.cluster.runs import rows
@@ -174,6 +175,41 @@ def test_adapters_are_added_to_the_weights_unless_they_are_to_be_kept(family: st
         )
     torch.testing.assert_close(merged, kept, atol=1e-4, rtol=1e-4)
     assert (merged - plain).abs().max() > 1e-2
+
+
+def test_a_run_with_adapters_is_exported_as_a_model_that_needs_none(
+    train_locally: Callable[..., Path], data_dir: Path, tmp_path: Path
+) -> None:
+    save_causal(tmp_path / "base", "llama")
+    lora = ["--policy.path", tmp_path / "base", "--policy.lora.rank", 2, "--policy.prompt_template", "{question}"]
+    run = train_locally("--supervised.steps", 2, "--supervised.lr", "0.05", "--learner.steps", 1, *lora)
+    export(["--checkpoint", str(run), "--to", str(tmp_path / "merged")])
+    export(["--checkpoint", str(run), "--to", str(tmp_path / "kept"), "--keep-adapters"])
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        base, merged, kept = (
+            AutoModelForCausalLM.from_pretrained(tmp_path / name).eval()(ids).logits for name in ("base", "merged", "kept")
+        )
+    torch.testing.assert_close(merged, kept, atol=1e-4, rtol=1e-4)
+    assert (merged - base).abs().max() > 1e-2
+
+
+def test_an_export_that_answers_otherwise_than_its_checkpoint_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_causal(tmp_path / "model", "llama")
+    save = Policy.save
+
+    def damaged(policy: Policy, folder: Path) -> None:
+        with torch.no_grad():
+            policy.model.get_output_embeddings().weight[5] += 1.0
+        save(policy, folder)
+
+    monkeypatch.setattr(Policy, "save", damaged)
+    assert main(["export", "--checkpoint", str(tmp_path / "model"), "--to", str(tmp_path / "taken")]) == 2
+    assert "taken: is not written, for what was loaded back gives the checkpoint's replies other" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
 @pytest.mark.parametrize(
