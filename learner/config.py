@@ -1,5 +1,6 @@
 """Settings of the learner, and the stages a run trains in."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
@@ -30,7 +31,9 @@ from rollout.types import Mode
 AtLeastZero = Annotated[float, Field(ge=0)]
 AboveZero = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
 AboveOne = Annotated[float, Field(gt=1)]
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 def without_preset(values: dict[str, Any]) -> dict[str, Any]:
@@ -56,18 +59,22 @@ class SupervisedSettings(Section):
         None, description="updates of stage 1; default: 0 with policy.path, else 1000"
     )
     batch_size: Positive = Field(32, description="gold answers in one update")
-    lr: AboveZero = Field(1e-3, description="peak learning rate; it falls linearly to a tenth at the last step")
+    lr: AboveZero = Field(1e-3, description="peak learning rate of stage 1")
     lr_warmup_steps: NonNegative = Field(50, description="steps of linear warm-up")
+    schedule: Schedule = Field("linear", description="how the rate falls after the warm-up: linear, cosine, or constant")
+    final_lr_ratio: Ratio = Field(0.1, description="rate of the last step, as a share of lr")
 
 
 class LearnerSettings(Section):
     """`loss` names a preset of the settings that have no default here; one that is set itself wins."""
 
     steps: Annotated[NonNegative, OfAnyLoss(), ModelCard(always=True)] = Field(200, description="updates of stage 2")
-    lr: Annotated[AboveZero, OfAnyLoss(), ModelCard(always=True)] = Field(
-        1e-4, description="peak learning rate of stage 2; it falls linearly to a tenth at the last step"
-    )
+    lr: Annotated[AboveZero, OfAnyLoss(), ModelCard(always=True)] = Field(1e-4, description="peak learning rate of stage 2")
     lr_warmup_steps: Annotated[NonNegative, OfAnyLoss()] = Field(5, description="steps of linear warm-up")
+    schedule: Annotated[Schedule, OfAnyLoss()] = Field(
+        "linear", description="how the rate falls after the warm-up: linear, cosine, or constant"
+    )
+    final_lr_ratio: Annotated[Ratio, OfAnyLoss()] = Field(0.1, description="rate of the last step, as a share of lr")
     weight_decay: Annotated[AtLeastZero, OfAnyLoss()] = Field(0.01, description="AdamW's decoupled weight decay")
     max_grad_norm: Annotated[AboveZero, OfAnyLoss()] = Field(1.0, description="gradients are clipped to this norm")
     passes: Annotated[Positive, OfAnyLoss()] = Field(GRPO.passes, description="optimiser steps on each batch")
@@ -168,6 +175,7 @@ class LearnerSettings(Section):
         referred = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
         summed = self.reward_aggregation == "sum_then_normalize"
         return (
+            (self.schedule != "constant", "learner.schedule constant", ("final_lr_ratio",)),
             (self.loss != "sft", "learner.loss sft", rewarded),
             (algorithm.importance != "none", "learner.importance none", clipped),
             (moves, stays, clipped),
@@ -191,6 +199,8 @@ class Stage:
     prompts_per_step: int
     lr: float
     lr_warmup_steps: int
+    schedule: Schedule = "linear"
+    final_lr_ratio: float = 0.1
 
     @property
     def sampled(self) -> bool:
@@ -202,9 +212,13 @@ class Stage:
         return self.first + self.steps - 1
 
     def lr_at(self, step: int) -> float:
-        """Linear warm-up to `lr`, then linear decay to a tenth of it at the last step."""
+        """Linear warm-up to `lr`, then by the schedule to `final_lr_ratio` of it at the last step."""
         done = step - self.first
         if done < self.lr_warmup_steps:
             return self.lr * (done + 1) / self.lr_warmup_steps
-        decay = (done - self.lr_warmup_steps) / max(1, self.steps - 1 - self.lr_warmup_steps)
-        return self.lr * (1 - 0.9 * min(1.0, decay))
+        if self.schedule == "constant":
+            return self.lr
+        decay = min(1.0, (done - self.lr_warmup_steps) / max(1, self.steps - 1 - self.lr_warmup_steps))
+        if self.schedule == "cosine":
+            decay = (1 - math.cos(math.pi * decay)) / 2
+        return self.lr * (1 - (1 - self.final_lr_ratio) * decay)

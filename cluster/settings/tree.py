@@ -175,6 +175,7 @@ class Settings(Section):
             (evaluated, "data.valid null", ["patience"]),
             (self.learner.steps > 0, "learner.steps 0", ["patience"]),
             (staged, "policy.path and no supervised.steps", of_stage),
+            (self.supervised.schedule != "constant", "supervised.schedule constant", ["supervised.final_lr_ratio"]),
         )
 
     @property
@@ -202,6 +203,8 @@ class Settings(Section):
             prompts_per_step=self.supervised.batch_size,
             lr=self.supervised.lr,
             lr_warmup_steps=self.supervised.lr_warmup_steps,
+            schedule=self.supervised.schedule,
+            final_lr_ratio=self.supervised.final_lr_ratio,
         )
         rl = Stage(
             name="rl",
@@ -211,6 +214,8 @@ class Settings(Section):
             prompts_per_step=self.rollout.prompts_per_step,
             lr=self.learner.lr,
             lr_warmup_steps=self.learner.lr_warmup_steps,
+            schedule=self.learner.schedule,
+            final_lr_ratio=self.learner.final_lr_ratio,
         )
         return [stage for stage in (supervised, rl) if stage.steps]
 

@@ -52,6 +52,16 @@ def test_a_stage_shorter_than_its_decay_stays_at_or_below_the_peak(steps, rates)
     assert [stage(steps=steps).lr_at(11 + i) for i in range(steps)] == pytest.approx(rates)
 
 
+def test_schedules_end_at_the_final_ratio_and_cosine_is_halfway_in_the_middle() -> None:
+    # steps 11 to 19 without warm-up: the fifth is the middle
+    cosine = [stage(steps=9, lr_warmup_steps=0, schedule="cosine", final_lr_ratio=0.2).lr_at(step) for step in range(11, 20)]
+    assert cosine == pytest.approx([0.2 + 0.8 * (1 + math.cos(math.pi * i / 8)) / 2 for i in range(9)])
+    assert (cosine[0], cosine[4], cosine[8]) == pytest.approx((1.0, 0.6, 0.2))
+    linear = stage(steps=9, lr_warmup_steps=0, final_lr_ratio=0.0)
+    assert [linear.lr_at(step) for step in (11, 15, 19)] == pytest.approx([1.0, 0.5, 0.0])
+    assert {stage(schedule="constant").lr_at(step) for step in range(14, 23)} == {1.0}
+
+
 def test_supervised_loss_falls_on_a_repeated_batch():
     learner = new_learner(SUPERVISED)
     groups = groups_of(learner)
