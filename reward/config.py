@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from rollout.config import Amount, Positive, Section
 from rollout.setting_tags import ModelCard
@@ -68,6 +68,12 @@ class RewardSettings(Section):
                 raise ValueError(f"two functions are logged as {extra.column!r}: {remedy}")
             taken.add(extra.column)
         return value
+
+    @model_validator(mode="after")
+    def _something_is_rewarded(self) -> "RewardSettings":
+        if not self.weights():
+            raise ValueError("f1: 0 like all weights, so no response is better than another; raise f1, rouge, bleu or extra")
+        return self
 
     def weights(self) -> dict[str, float]:
         """Weight of every part that counts, by the name it is logged under."""

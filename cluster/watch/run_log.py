@@ -13,6 +13,7 @@ from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder
+from cluster.watch.advice import Advice
 from cluster.watch.files import Files, Report
 from cluster.watch.job_entry import JobEntry
 from cluster.watch.monitor import Ending, Monitor
@@ -22,8 +23,8 @@ from cluster.watch.trackers.monitor import Trackers
 
 
 class RunLog:
-    """Tells all monitors, in this order: files, terminal, report and, once `watch` knows the actors, Prometheus, trackers, the
-    list of jobs; of its end in the opposite one, so that the terminal has the last word.
+    """Tells all monitors, in this order: files, terminal, report, advice and, once `watch` knows the actors, Prometheus,
+    trackers, the list of jobs; of its end in the opposite one, so that the terminal has the last word.
 
     Three failures end a run: a line that the run folder does not take (CheckpointError; for an event's it comes with the next
     row), a tracker that cannot be reached at the start (SettingsError), and lost output: the trainer stops and saves at
@@ -35,7 +36,8 @@ class RunLog:
         self._settings, self._folder = settings, folder
         self._last_step = settings.stages()[-1].last
         self._terminal = Terminal(folder, self._last_step, output_mode)
-        self._monitors: list[Monitor] = [Files(folder), self._terminal, Report(folder, self.event)]
+        advice = Advice(settings.learner.compares_within_group(), self.event)
+        self._monitors: list[Monitor] = [Files(folder), self._terminal, Report(folder, self.event), advice]
         self._step = 0
         self._resume = ["python", "launch.py", "train", "--resume", str(folder.path)]
 

@@ -316,6 +316,10 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "no tokens": (lambda c: c.flags(rollout__max_new_tokens=0), "rollout.max_new_tokens: '0' is refused"),
     "empty batches": (lambda c: c.flags(supervised__batch_size=0), "supervised.batch_size: '0' is refused"),
     "negative rate": (lambda c: c.flags(learner__lr=-1e-5), "learner.lr: '-1e-05' is refused"),
+    "no reward": (
+        lambda c: c.flags(reward__f1=0, reward__rouge=0, reward__bleu=0),
+        "reward.f1: 0 like all weights, so no response is better than another; raise f1, rouge, bleu or extra",
+    ),
     "negative reward weight": (lambda c: c.flags(reward__f1="-inf"), "reward.f1: '-inf' is refused"),
     "top_p of nothing": (lambda c: c.flags(rollout__top_p=0), "rollout.top_p: '0' is refused"),
     "clip beyond one": (lambda c: c.flags(learner__eps_low=1.5), "learner.eps_low: '1.5' is refused"),
