@@ -134,6 +134,7 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
     with _actor_builder(settings, path.name, request.options.local) as build_actors:
         folder = RunFolder.create(path)
         with folder.locked():
+            folder.check_new()
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
                 yield _trainer(settings, inputs, folder, build_actors, request.output_mode)

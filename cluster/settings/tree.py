@@ -86,7 +86,7 @@ class Settings(Section):
     """Everything a run is told; frozen, validated before Ray starts, and written to config.yaml as used."""
 
     run_dir: Annotated[Path | None, Fixed()] = Field(
-        None, description="folder of the run; default runs/DATE-NAME; absolute inside a Ray job"
+        None, description="folder of the run; default runs/DATE-NAME-XXXX; absolute inside a Ray job"
     )
     seed: Annotated[int, Field(ge=0, lt=1 << 63), Fixed(), ModelCard(always=True)] = Field(
         0, description="seed of weights, order, sampling and demo"

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -26,15 +27,20 @@ def choose_run_dir(settings: Settings, name: str, in_job: bool) -> Path:
         raise SettingsError(
             f"run_dir: {given or 'its default'} lies in the job's temporary copy; give an absolute path that all nodes see"
         )
-    path = absolute(given or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}")
-    if path.is_file() or (path / "config.yaml").exists():
-        raise CheckpointError(f"{path}: holds a run already; go on with --resume {path} or choose another --run_dir")
-    if path.is_dir() and any(path.iterdir()):
-        raise CheckpointError(f"{path}: is not empty; choose another --run_dir")
+    # runs that begin in the same second, as those of a job array do, differ in the last four letters
+    path = absolute(given or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}")
+    _check_free(path)
     above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise SettingsError(f"run_dir: {path} cannot be made, {above} is no folder of yours; choose another")
     return path
+
+
+def _check_free(path: Path) -> None:
+    if path.is_file() or (path / "config.yaml").exists():
+        raise CheckpointError(f"{path}: holds a run already; go on with --resume {path} or choose another --run_dir")
+    if path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
+        raise CheckpointError(f"{path}: is not empty; choose another --run_dir")
 
 
 class RunFolder:
@@ -75,7 +81,13 @@ class RunFolder:
             except OSError as error:
                 remedy = "mount it with them (Lustre: -o flock), or name another folder"
                 raise CheckpointError(f"{self.path}: its file system has no locks ({error.strerror}); {remedy}") from error
+            if not (self.path / LOCK).exists() or (self.path / LOCK).stat().st_ino != os.fstat(lock.fileno()).st_ino:
+                raise CheckpointError(f"{self.path}: another process has just removed it; start again")
             yield
+
+    def check_new(self) -> None:
+        """Raise CheckpointError for a run that was begun here while this one waited for its lock."""
+        _check_free(self.path)
 
     def remove_if_nothing_was_done(self) -> None:
         """What was trained, evaluated or found to fail stays."""

@@ -1,8 +1,10 @@
 """Every mistake of a user ends in one line that names place, value and remedy, exit code 2, and nothing half-written."""
 
 import errno
+import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.settings.tree import Settings
 from cluster.store.checkpoint import Checkpoints, RunState, newest
-from cluster.store.run_folder import RunFolder
+from cluster.store.run_folder import RunFolder, choose_run_dir
 from launch import COMMANDS, main
 from rollout.errors import CheckpointError, SettingsError, writing
 
@@ -586,6 +589,36 @@ def test_a_run_is_trained_by_one_process_at_a_time(
     with RunFolder(run).locked():
         assert main(["train", "--resume", str(run)]) == 2
     assert capsys.readouterr().err == f"error: {run}: another process trains it; wait for its end, or stop it\n"
+
+
+def test_a_run_that_began_in_the_folder_of_a_new_one_meanwhile_is_left_alone(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, create = tmp_path / "run", RunFolder.create
+
+    def created_by_both(path: Path) -> RunFolder:
+        (create(path).path / "config.yaml").write_text("seed: 7\n")
+        return RunFolder(path)
+
+    monkeypatch.setattr(RunFolder, "create", created_by_both)
+    data = ("--data.train", str(data_dir / "train.jsonl"), "--policy.n_context", "0")
+    assert main(["train", "--local", "--run_dir", str(run), *data]) == 2
+    assert f"error: {run}: holds a run already; go on with --resume" in capsys.readouterr().err
+    assert (run / "config.yaml").read_text() == "seed: 7\n"
+
+
+def test_a_lock_of_a_folder_that_was_removed_meanwhile_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    flock = fcntl.flock
+    monkeypatch.setattr("cluster.store.run_folder.fcntl.flock", lambda *of: (flock(*of), shutil.rmtree(tmp_path / "run")))
+    with pytest.raises(CheckpointError, match="run: another process has just removed it; start again"):
+        with RunFolder(tmp_path / "run").locked():
+            pass
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own() -> None:
+    names = {choose_run_dir(Settings(), "demo", in_job=False).name for _ in range(20)}
+    assert len(names) == 20 and all(re.fullmatch(r"\d{8}-\d{6}-demo-[0-9a-f]{4}", name) for name in names)
 
 
 def test_a_file_system_without_locks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
