@@ -4,7 +4,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable
 
-from cluster.store.records import Row
+from cluster.store.rows import Row
 from cluster.watch.monitor import Monitor
 
 EQUAL_STEPS = 5
