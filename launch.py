@@ -34,8 +34,8 @@ async def train(trainer: "Trainer") -> None:
         async with trainer.restart_learner_on_loss():
             await trainer.begin(stage)
             while trainer.has_steps(stage):
-                batch = await trainer.batch()  # retrieve K passages, sample G responses, score them
-                await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
+                if batch := await trainer.batch():  # retrieve K passages, sample G responses, score them
+                    await trainer.update(batch)  # advantages, clipped ratio, KL to the reference, one step, fresh weights
                 await trainer.evaluate_if_due()  # greedy replies to held-out prompts
                 await trainer.save_if_due()
     await trainer.finish()
@@ -50,7 +50,7 @@ def train_command(argv: Sequence[str]) -> None:
         print_out(planned(request))
         return
     with training(request) as trainer:
-        asyncio.run(train(trainer))
+        asyncio.run(trainer.grace.bound(train(trainer)))
         if trainer.run_log.output_lost is not None:
             raise trainer.run_log.output_lost
 

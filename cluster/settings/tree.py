@@ -64,6 +64,9 @@ class ClusterSettings(Section):
     learner_gpus: Amount | None = Field(None, description="GPUs of the learner; default: 1, or half if there is only one")
     start_deadline_s: Annotated[Seconds, EVALUATION] = Field(300.0, description="seconds an actor may take to start")
     call_deadline_s: Annotated[Seconds, EVALUATION] = Field(900.0, description="seconds a call to an actor may take")
+    stop_grace_s: Seconds = Field(
+        300.0, description="seconds a run that is told to stop may take to save; in a Ray job RAY_JOB_STOP_WAIT_TIME_S says it"
+    )
     max_failed_prompts: NonNegative = Field(
         8, description="prompts that may fail, each three times by itself, before the run stops"
     )

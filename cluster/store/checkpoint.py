@@ -38,7 +38,8 @@ class SavedGroup(NamedTuple):
 @dataclass(kw_only=True)
 class RunState:
     """Where a run stands, apart from what the learner holds. pending: prompts taken but not trained on; filtered: those whose
-    group taught nothing (`Pipeline`); ready: finished groups."""
+    group taught nothing (`Pipeline`); ready: finished groups. patience_from: the step at which patience ended the run,
+    which went on."""
 
     step: int = 0
     incarnation: int = 0
@@ -48,6 +49,7 @@ class RunState:
     filtered: list[SavedPrompt] = field(default_factory=list)
     ready: list[SavedGroup] = field(default_factory=list)
     constant_reply: str | None = None
+    patience_from: int = 0
 
     @classmethod
     def read(cls, file: Path) -> "RunState":

@@ -36,27 +36,34 @@ class Best:
     evaluations_since: int = 0
 
 
-def best_of(evaluations: Sequence[Row]) -> Best:
-    """The policy that training began with does not count."""
+def measured_alike(evaluations: Sequence[Row]) -> list[Row]:
+    """The newest rows of one measure: a resume may change it, and figures before it cannot be compared."""
+    measure = evaluations[-1].get("measure") if evaluations else None
+    return [row for row in evaluations if row.get("measure") == measure]
+
+
+def best_of(evaluations: Sequence[Row], patience_from: int = 0) -> Best:
+    """Of those measured alike. The policy that training began with does not count; evaluations_since begins after the step
+    `patience_from`."""
     best = Best()
-    for row in evaluations:
+    for row in measured_alike(evaluations):
         reward = row.get("reward")
         if row["step"] == 0 or reward is None:
             continue
         if best.reward is None or reward > best.reward:
             best = Best(row["step"], reward)
-        elif row.get("stage") == "rl":
+        elif row.get("stage") == "rl" and row["step"] > patience_from:
             best = Best(best.step, best.reward, best.evaluations_since + 1)
     return best
 
 
 def summary_rows(evaluations: Sequence[Row]) -> list[Row]:
-    """All, or of more than `SHOWN_EVALUATIONS` the first, the last of each stage and the best."""
+    """All, or of more than `SHOWN_EVALUATIONS` the first, the last of each stage and measure, and the best."""
     if len(evaluations) <= SHOWN_EVALUATIONS:
         return list(evaluations)
     best = best_of(evaluations).step
-    stages = [row.get("stage") for row in evaluations]
-    ends = [before != after for before, after in pairwise([*stages, object()])]
-    last_of_stages = [row["step"] for row, is_last in zip(evaluations, ends, strict=True) if is_last]
-    kept = {evaluations[0]["step"], best, *last_of_stages}
+    series = [(row.get("stage"), row.get("measure")) for row in evaluations]
+    ends = [before != after for before, after in pairwise([*series, object()])]
+    last_of_series = [row["step"] for row, is_last in zip(evaluations, ends, strict=True) if is_last]
+    kept = {evaluations[0]["step"], best, *last_of_series}
     return [row for row in evaluations if row["step"] in kept]

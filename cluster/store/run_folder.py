@@ -167,10 +167,10 @@ def read_settings(file: Path) -> Settings:
 
 
 def _figures(file: Path) -> Iterator[Row]:
-    """Rows that hold numbers, but for the stage's name and the constant reply's own figures."""
+    """Rows that hold numbers, but for the names of stage and measure and the constant reply's own figures."""
     for row in _rows(file):
         for key, value in row.items():
-            if not isinstance(value, int | float | None) and key not in ("stage", "constant_reply"):
+            if not isinstance(value, int | float | None) and key not in ("stage", "measure", "constant_reply"):
                 place = f"{file}: step {row['step']}"
                 raise CheckpointError(f"{place}: {key!r} is {value!r:.60}, no number; correct the line or remove it")
         yield row

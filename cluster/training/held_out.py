@@ -1,6 +1,7 @@
 """Greedy replies to a whole file across the samplers -> the evaluation's figures, and a run's evaluations."""
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import Sequence
 
@@ -25,6 +26,7 @@ class HeldOutEvaluations:
     def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, client: RolloutClient, records: RecordsPort):
         self._settings, self._inputs, self._folder = settings, inputs, folder
         self._client, self._records = client, records
+        self.measure = _measure(settings, inputs)
         self._constant_reply: asyncio.Future[str] | None = None
 
     def find_constant_reply(self, known: str | None) -> None:
@@ -39,7 +41,13 @@ class HeldOutEvaluations:
         """Before, between and after the stages and every `eval_every` steps, once a step."""
         every = self._settings.eval_every
         due = step == 0 or at_the_end_of_a_stage or (every > 0 and step % every == 0)
-        return due and bool(self._inputs.valid) and all(row["step"] != step for row in self._folder.evaluation_rows())
+        known = [row["step"] for row in self._folder.evaluation_rows() if row.get("measure") == self.measure]
+        return due and bool(self._inputs.valid) and step not in known
+
+    def begins_a_series(self) -> bool:
+        """Whether the run was evaluated, but last by another measure."""
+        rows = self._folder.evaluation_rows()
+        return bool(rows) and rows[-1].get("measure") != self.measure
 
     async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts) -> Row:
         """A row for evaluations.jsonl, without the prompts that failed before and those that fail now."""
@@ -50,10 +58,10 @@ class HeldOutEvaluations:
         failed_prompts.add("valid", step, failed)
         if evaluation is None:
             raise failed[0].error
-        return {"step": step, "stage": stage, **evaluation.figures}
+        return {"step": step, "stage": stage, "measure": self.measure, **evaluation.figures}
 
-    def best(self) -> Best:
-        return best_of(self._folder.evaluation_rows())
+    def best(self, patience_from: int = 0) -> Best:
+        return best_of(self._folder.evaluation_rows(), patience_from)
 
     def close(self) -> None:
         if self._constant_reply is not None:
@@ -61,6 +69,13 @@ class HeldOutEvaluations:
 
     async def _found_constant_reply(self, known: str | None) -> str:
         return await self._records.constant_reply(self._inputs.train, self._settings.seed) if known is None else known
+
+
+def _measure(settings: Settings, inputs: Inputs) -> str:
+    """A name for all that held-out figures depend on beside the policy's weights."""
+    read = [settings.reward, settings.data.query, settings.policy.n_context, settings.rollout.max_new_tokens]
+    parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.valid), *map(repr, sorted(inputs.digests.items()))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
 async def evaluate(

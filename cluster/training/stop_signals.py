@@ -1,12 +1,22 @@
-"""Stop requests: SIGTERM and SIGINT ask for a last step and a checkpoint; the second one leaves at once."""
+"""Stop requests: SIGTERM, SIGINT and SIGHUP ask for a checkpoint; the second one leaves at once."""
 
 import asyncio
+import math
+import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from cluster.actors.tasks import cancel_quietly
+from rollout.errors import ClusterError
+
+Made = TypeVar("Made")
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+JOB_GRACE = "RAY_JOB_STOP_WAIT_TIME_S"
+RAYS_GRACE_S = 3.0  # of a job that names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +30,63 @@ class Stop:
 def install_stop_handlers(stop: Callable[[str], None]) -> None:
     """Call `stop` with the first signal's name, then leave the signals to Python's own handling."""
     loop = asyncio.get_running_loop()
+    heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]  # as nohup has SIGHUP
 
     def handle(caught: signal.Signals) -> None:
-        for each in STOP_SIGNALS:
+        for each in heeded:
             loop.remove_signal_handler(each)
         stop(caught.name)
 
     if threading.current_thread() is threading.main_thread():  # elsewhere, as in a notebook's thread, Python allows none
-        for each in STOP_SIGNALS:
+        for each in heeded:
             loop.add_signal_handler(each, handle, each)
+
+
+def job_grace_s() -> float:
+    """Seconds that Ray leaves a job between its stop and its end."""
+    return float(os.environ.get(JOB_GRACE, RAYS_GRACE_S))
+
+
+class Grace:
+    """The time that a run told to stop has to save itself. place: the run's folder, for errors."""
+
+    def __init__(self, seconds: float, place: Path):
+        self._seconds, self._place = seconds, place
+        self._begun, self._limit = asyncio.Event(), asyncio.Timeout(None)
+
+    @property
+    def has_begun(self) -> bool:
+        return self._begun.is_set()
+
+    @property
+    def seconds_left(self) -> float:
+        """Infinity before it has begun."""
+        ends_at = self._limit.when()
+        return math.inf if ends_at is None else max(0.0, ends_at - asyncio.get_running_loop().time())
+
+    def begin(self) -> None:
+        self._begun.set()
+        self._limit.reschedule(asyncio.get_running_loop().time() + self._seconds)
+
+    async def unless_begun(self, work: Coroutine[Any, Any, Made]) -> Made | None:
+        """What `work` returns; None where the grace begins before that, which cancels it."""
+        task, begun = asyncio.create_task(work), asyncio.create_task(self._begun.wait())
+        try:
+            await asyncio.wait({task, begun}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            cancel_quietly(task)
+            cancel_quietly(begun)
+
+    async def bound(self, training: Awaitable[None]) -> None:
+        """Await the training, once the grace has begun no longer than it lasts. Raises ClusterError where that is over."""
+        try:
+            async with self._limit:
+                await training
+        except TimeoutError as error:
+            if not self._limit.expired():
+                raise
+            raise ClusterError(
+                f"{self._place}: was not saved within {self._seconds:g} s; go on from its newest checkpoint with --resume, "
+                f"and give more time with cluster.stop_grace_s, or in a job with {JOB_GRACE}"
+            ) from error

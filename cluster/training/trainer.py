@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.errors import InputsLost, LearnerLost
 from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.session import in_job
 from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
@@ -21,7 +22,7 @@ from cluster.training.inputs import Inputs
 from cluster.training.pipeline import Batch, Pipeline
 from cluster.training.rollout_client import RolloutClient
 from cluster.training.step_record import metrics_row
-from cluster.training.stop_signals import Stop, install_stop_handlers
+from cluster.training.stop_signals import Grace, Stop, install_stop_handlers, job_grace_s
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import OutputMode
 from learner.config import Stage
@@ -50,6 +51,8 @@ class Trainer:
         self.run_log.watch(self.actors, lambda: self.pipeline.queues if self.pipeline else {}, self.failed_prompts)
         self.state = RunState()
         self.stop: Stop | None = None
+        self.grace = Grace(job_grace_s() if in_job() else settings.cluster.stop_grace_s, folder.path)
+        self._learner_is_gone = False
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
         self._losses: list[LearnerLost] = []  # without getting beyond the furthest step
@@ -69,13 +72,19 @@ class Trainer:
         self.run_log.rewind(state.step)
         self.failed_prompts.rewind(state.step)
         self.checkpoints.discard_after(state.step)
-        kept = [row for row in self.folder.evaluation_rows() if self.checkpoints.has(row["step"])]
-        self.checkpoints.mark_best(best_of(kept).step)
+        evaluations = self.folder.evaluation_rows()
+        self.checkpoints.mark_best(best_of([row for row in evaluations if self.checkpoints.has(row["step"])]).step)
+        if 0 < self.settings.patience <= best_of(evaluations, self.state.patience_from).evaluations_since:
+            self.state.patience_from = self.state.step  # what ended the run is not to end it at once again
 
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
+        if self.held_out.begins_a_series():
+            self.run_log.event(
+                "held-out figures are measured otherwise from here on; best and patience compare the new ones alone"
+            )
         self.actors.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():
@@ -84,7 +93,7 @@ class Trainer:
     def stages(self) -> Iterator[Stage]:
         """Yield the stage of the next step, or of an evaluation that a stop left undone, until the run is complete or stopped;
         a run stopped at once is still saved once."""
-        while self.stop is None or not self.checkpoints.exist():
+        while not self._learner_is_gone and (self.stop is None or not self.checkpoints.exist()):
             *_, last = self.settings.stages()
             undone = [stage for stage in self.settings.stages() if stage.last > self.state.step]
             if not undone and not self.held_out.is_due(self.state.step, at_the_end_of_a_stage=True):
@@ -94,10 +103,15 @@ class Trainer:
     @contextlib.asynccontextmanager
     async def restart_learner_on_loss(self) -> AsyncIterator[None]:
         """A learner that is lost inside is replaced by one from the newest checkpoint, whose stage comes next: what was sampled
-        for the lost one is dropped, its prompts come again. Raises ClusterError where it is lost again and again."""
+        for the lost one is dropped, its prompts come again. A run that was told to stop ends as it stands. Raises ClusterError
+        where it is lost again and again."""
         try:
             yield
         except LearnerLost as error:
+            if self.stop is not None:
+                self._learner_is_gone = True
+                self.run_log.event(f"{error}; what came after the newest checkpoint is not saved")
+                return
             lost: LearnerLost | None = error
             while lost is not None:
                 lost = await self._replace_learner(lost)
@@ -118,11 +132,12 @@ class Trainer:
     def has_steps(self, stage: Stage) -> bool:
         return self.state.step < stage.last and self.stop is None
 
-    async def batch(self) -> Batch:
-        """The next batch of scored groups, by reference; prompts that fail on the way are written down and left out."""
+    async def batch(self) -> Batch | None:
+        """The next batch of scored groups, by reference; prompts that fail on the way are written down and left out. None where
+        the run is told to stop before it is full."""
         pipeline = self._pipeline()
         pipeline.admit()
-        while (batch := await pipeline.batch()) is None:
+        while (batch := await self.grace.unless_begun(pipeline.batch())) is None and not self.grace.has_begun:
             self.failed_prompts.add("train", self.state.step + 1, pipeline.take_failed())
         return batch
 
@@ -160,9 +175,11 @@ class Trainer:
         if self.snapshots.current.version.step != step:
             await self._publish()
         with self.run_log.timing("evaluate"):
-            row = await self.held_out.evaluate(step, stage.name if step else "start", self.failed_prompts)
+            evaluation = self.held_out.evaluate(step, stage.name if step else "start", self.failed_prompts)
+            if (row := await self.grace.unless_begun(evaluation)) is None:
+                return  # whoever resumes the run evaluates
             await self.run_log.evaluation(row)
-        best = self.held_out.best()
+        best = self.held_out.best(self.state.patience_from)
         if best.step == step:
             self.checkpoints.mark_best(step)
         elif patience and best.evaluations_since >= patience:
@@ -178,7 +195,8 @@ class Trainer:
     async def finish(self) -> None:
         """Tell what the run achieved, and where everything lies."""
         stop = self.stop
-        await self.run_log.finish(self.state.step, stop.reason if stop else None, interrupted=bool(stop and stop.interrupted))
+        interrupted = bool(stop and stop.interrupted)
+        await self.run_log.finish(self.state.step, stop.reason if stop else None, interrupted, self.grace.seconds_left)
 
     def close(self) -> None:
         """End what this run started."""
@@ -246,4 +264,5 @@ class Trainer:
 
     def _stop_on_signal(self, name: str) -> None:
         self.stop = Stop(f"{name} came", interrupted=True)
-        self.run_log.event(f"{name}: finishing this step, then saving; once more leaves at once")
+        self.grace.begin()
+        self.run_log.event(f"{name}: saving; once more leaves at once")

@@ -1,5 +1,6 @@
 """What listens to a run: files, terminal, report, Prometheus, trackers, the dashboard's list of jobs."""
 
+import math
 from dataclasses import dataclass
 
 from cluster.store.rows import Row
@@ -8,12 +9,13 @@ from cluster.store.rows import Row
 @dataclass(frozen=True, slots=True)
 class Ending:
     """step: the last. stop_reason: what came before all steps were done. finished: nobody will resume the run. resume: the
-    command that would."""
+    command that would. grace_s: seconds that are left."""
 
     step: int
     stop_reason: str | None
     finished: bool
     resume: str
+    grace_s: float = math.inf
 
 
 class Monitor:

@@ -1,6 +1,7 @@
 """Sends rows and events to the monitors; decides which of their failures end a run."""
 
 import contextlib
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -93,10 +94,10 @@ class RunLog:
         for monitor in self._monitors:
             monitor.phase(phase, seconds)
 
-    async def finish(self, step: int, stop_reason: str | None, interrupted: bool) -> None:
-        """All is done and saved. interrupted: by somebody, who may resume the run."""
+    async def finish(self, step: int, stop_reason: str | None, interrupted: bool, grace_s: float = math.inf) -> None:
+        """All is done and saved. interrupted: by somebody, who may resume the run. grace_s: seconds that are left."""
         finished = not interrupted and self.output_lost is None
-        ending = Ending(step, stop_reason, finished, shlex.join(self._resume))
+        ending = Ending(step, stop_reason, finished, shlex.join(self._resume), grace_s)
         for monitor in reversed(self._monitors):
             await monitor.finish(ending)
 

@@ -14,6 +14,7 @@ from cluster.store.rows import Row, best_of, json_line, summary_rows
 from cluster.store.run_folder import RunFolder
 from cluster.watch.monitor import Ending, Monitor
 
+MEASURED_OTHERWISE = "        measured otherwise from here on, not to be compared with the lines above"
 OutputMode = Literal["lines", "quiet", "json"]
 
 
@@ -111,7 +112,11 @@ def evaluation_table(rows: Sequence[Row]) -> str:
         values = (figures.get(name) for name in columns)
         return ("" if value is None else f"{value:.2f}" for value in values)
 
-    lines = [line("step", "stage", columns), *(line(row["step"], row.get("stage"), cells(row)) for row in summary_rows(rows))]
+    lines, shown = [line("step", "stage", columns)], summary_rows(rows)
+    for before, row in zip([None, *shown], shown, strict=False):
+        if before is not None and before.get("measure") != row.get("measure"):
+            lines.append(MEASURED_OTHERWISE)
+        lines.append(line(row["step"], row.get("stage"), cells(row)))
     if rows and (constant := rows[-1].get("constant_reply")):
         lines += [line("", "constant reply", cells(constant)), f"constant reply: {constant['text']!r}"]
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 // ---- head of the page -------------------------------------------------------------------------------------------------------
 function best(run) {
-  return run.evaluations.find((row) => row.step === run.best);
+  return run.evaluations.findLast((row) => row.step === run.best);
 }
 function constantReply(run) {
   return run.evaluations.map((row) => row.constant_reply).find(Boolean);
@@ -69,12 +69,15 @@ function heldOut(place) {
 function heldOutRows(run, i, columns) {
   const [peak, floor] = [best(run), constantReply(run)];
   const label = (text) => [COMPARED ? element("td", { class: "run" }, named(i)) : null, element("td", { class: "text" }, text)];
+  const note = (text) => element("tr", { class: "floor" }, element("td", { colspan: columns.length + 1 + COMPARED, class: "text" }, text));
   const figures = (row) => columns.map(([name, written]) => element("td", {}, written(row[name])));
   return [
-    shown(run).map((row) => element("tr", { class: row === peak ? "best" : null },
-      label(`${row.step.toLocaleString("en")} ${row.stage ?? ""}${row === peak ? " (best)" : ""}`), figures(row))),
+    shown(run).map((row, at, rows) => [
+      at && row.measure !== rows[at - 1].measure ? note("measured otherwise from here on, not to be compared with the lines above") : null,
+      element("tr", { class: row === peak ? "best" : null },
+        label(`${row.step.toLocaleString("en")} ${row.stage ?? ""}${row === peak ? " (best)" : ""}`), figures(row))]),
     floor && element("tr", { class: "floor" }, label("constant reply"), figures(floor)),
-    floor && element("tr", { class: "floor" }, element("td", { colspan: columns.length + 1 + COMPARED, class: "text" }, `“${floor.text}”`)),
+    floor && note(`“${floor.text}”`),
   ];
 }
 function shown(run) {

@@ -45,7 +45,7 @@ class Trackers(Monitor):
         self._log(row["step"], scalars(row, "held_out/"))
 
     async def finish(self, ending: Ending) -> None:
-        self._finished, self._longest_close_s = ending.finished, self._retry.tracker_close_s
+        self._finished, self._longest_close_s = ending.finished, min(self._retry.tracker_close_s, ending.grace_s)
 
     def close(self) -> None:
         """Wait until the trackers have sent everything, or until the deadline."""

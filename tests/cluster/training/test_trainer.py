@@ -12,8 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from cluster.actors.errors import LearnerLost
+from cluster.commands.train import train_request, training
 from cluster.store.metrics import HELD_OUT, columns
 from cluster.store.run_folder import read_settings
+from cluster.training.stop_signals import Stop
+from cluster.watch.terminal import MEASURED_OTHERWISE
 from launch import main
 from rollout.data.dataset import PromptOrder, read_prompts
 from tests.cluster.runs import assert_same_weights, copy_as_of, policy_weights, rows, without_clock
@@ -217,6 +221,54 @@ def test_training_stops_when_held_out_reward_does_not_rise(train_locally: Train)
     )
     assert len(rows(run / "metrics.jsonl")) == 2
     assert (run / "checkpoints" / "latest").resolve().name == "step-2"
+
+
+def test_a_run_that_patience_ended_goes_on_where_it_is_told_to(train_locally: Train) -> None:
+    nothing = ("--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 9, "--supervised.steps", 0)
+    run = train_locally("--patience", 2, *nothing)
+    assert len(rows(run / "metrics.jsonl")) == 3  # the first is the best
+    for steps in (5, 7):
+        assert main(["train", "--local", "--resume", str(run)]) == 0
+        assert len(rows(run / "metrics.jsonl")) == steps
+
+
+def test_a_resume_that_measures_otherwise_begins_a_series(train_locally: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train_locally("--learner.steps", 2, "--supervised.steps", 0, "--eval_every", 1, "--keep_checkpoints", 9)
+    capsys.readouterr()
+    more = ("--learner.steps", "4", "--reward.f1", "0.01", "--reward.rouge", "0", "--reward.bleu", "0")
+    assert main(["train", "--local", "--resume", str(run), *more]) == 0
+    evaluations = rows(run / "evaluations.jsonl")
+    assert [row["step"] for row in evaluations] == [0, 1, 2, 2, 3, 4]
+    assert len({row["measure"] for row in evaluations[:3]}) == len({row["measure"] for row in evaluations[3:]}) == 1
+    best = max(evaluations[3:], key=lambda row: (row["reward"], -row["step"]))
+    assert os.readlink(run / "checkpoints" / "best") == f"step-{best['step']}"
+    said = capsys.readouterr().out
+    assert said.count("held-out figures are measured otherwise from here on") == 1 and MEASURED_OTHERWISE in said
+
+
+async def test_a_learner_that_is_lost_after_a_stop_cuts_nothing_back(tiny_flags: list[str], tmp_path: Path) -> None:
+    flags = ["--local", *tiny_flags, "--supervised.steps", "0", "--checkpoint_every", "1", "--run_dir", str(tmp_path / "run")]
+
+    async def lost(*_: object) -> None:
+        raise LearnerLost("learner: its node is gone")
+
+    with training(train_request(flags, None)) as trainer:
+        await trainer.start()
+        for stage in trainer.stages():
+            async with trainer.restart_learner_on_loss():
+                await trainer.begin(stage)
+                while trainer.has_steps(stage):
+                    batch = await trainer.batch()
+                    assert batch is not None
+                    await trainer.update(batch)
+                    if trainer.state.step == 2:
+                        trainer.stop, trainer.actors.learner.save = Stop("SIGTERM came", interrupted=True), lost  # type: ignore
+                    await trainer.save_if_due()
+        await trainer.finish()
+    run = tmp_path / "run"
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == [1, 2]
+    assert os.readlink(run / "checkpoints" / "latest") == "step-1"
+    assert any("gone; what came after the newest checkpoint is not saved" in row["text"] for row in rows(run / "events.jsonl"))
 
 
 def test_evaluate_gives_the_figures_of_the_run_at_each_checkpoint(

@@ -1,0 +1,71 @@
+"""The time that a run told to stop has to save itself."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cluster.training.stop_signals import Grace, install_stop_handlers, job_grace_s
+from rollout.errors import ClusterError
+
+pytestmark = pytest.mark.simulated_time
+
+
+async def test_what_is_awaited_gives_way_to_a_stop() -> None:
+    grace, ended = Grace(10, Path("run")), []
+
+    async def work(seconds: float) -> str:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ended.append(seconds)
+        return "done"
+
+    async def training() -> None:
+        assert await grace.unless_begun(work(1)) == "done" and grace.seconds_left == float("inf")
+        asyncio.get_running_loop().call_later(2, grace.begin)
+        assert await grace.unless_begun(work(100)) is None
+        assert grace.has_begun and grace.seconds_left == 10
+        await asyncio.sleep(9)
+
+    await grace.bound(training())
+    assert ended == [1, 100] and asyncio.get_running_loop().time() == 12
+
+
+async def test_what_outlives_the_grace_is_left() -> None:
+    grace = Grace(10, Path("run"))
+    asyncio.get_running_loop().call_later(5, grace.begin)
+    with pytest.raises(ClusterError, match=r"^run: was not saved within 10 s; go on from its newest checkpoint with --resume"):
+        await grace.bound(asyncio.sleep(1000))
+    assert asyncio.get_running_loop().time() == 15
+
+
+async def test_a_timeout_of_the_training_itself_stays_what_it_is() -> None:
+    with pytest.raises(TimeoutError):
+        await Grace(10, Path("run")).bound(asyncio.wait_for(asyncio.sleep(9), 1))
+
+
+def test_a_job_has_the_grace_that_it_was_submitted_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
+    assert job_grace_s() == 3
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "120")
+    assert job_grace_s() == 120
+
+
+def test_the_first_of_three_signals_is_heeded_but_not_what_nohup_ignores() -> None:
+    async def told(sent: signal.Signals) -> list[str]:
+        names: list[str] = []
+        install_stop_handlers(names.append)
+        os.kill(os.getpid(), sent)
+        await asyncio.sleep(0.01)
+        return names
+
+    for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        assert asyncio.run(told(sent)) == [sent.name]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert asyncio.run(told(signal.SIGHUP)) == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
