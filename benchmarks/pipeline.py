@@ -31,6 +31,7 @@ from cluster.training.pipeline import Pipeline
 from cluster.training.rollout_client import RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
+from rollout.identity import Identity, code_digest
 from rollout.types import Prompt, SampleReport, ScoreReport, Version
 
 PROMPTS_A_CALL, PROMPTS_A_STEP = 8, 64
@@ -47,8 +48,8 @@ class Waiting:
     def __init__(self, seconds: float):
         self._seconds = seconds
 
-    async def ping(self) -> tuple[str, int]:
-        return "", 0
+    async def ping(self) -> Identity:
+        return Identity("", 0, code_digest(), "")
 
     async def ready(self) -> None:
         pass
@@ -147,7 +148,7 @@ def waiting(seconds: float) -> Spawn:
     def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
         if int(name) % SAMPLERS_AN_ACTOR == 0:
             actors.append(ray.remote(Waiting).options(num_cpus=0).remote(seconds))
-        return RayHandle(actors[-1])
+        return RayHandle(actors[-1], {})
 
     return spawn
 

@@ -13,6 +13,7 @@ from learner.samples import write_samples
 from learner.update_metrics import UpdateMetrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import writing
+from rollout.identity import FOLDER, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.policy.loading import load_policy
 from rollout.policy.weights import FlatWeights
@@ -46,9 +47,9 @@ class LearnerActor:
         self._learner = Learner(policy, self._settings, self._rollout, self._policy, self._reward_weights)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, torch.get_num_threads(), self._policy_path)
 
-    def ping(self) -> tuple[str, int]:
-        """Node and process, if alive."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+    def ping(self) -> Identity:
+        """Who it is, if alive."""
+        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(FOLDER))
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)

@@ -14,14 +14,15 @@ from reward.evaluation import Evaluation, evaluate
 from reward.extra import LoadedReward
 from reward.scorer import Measured, MetricScorer, Scorer, reward_range
 from rollout.data.group_file import read_groups, write_groups
+from rollout.identity import FOLDER, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.types import Group, Prompt, ScoreReport
 
 
 class _Alive:
-    def ping(self) -> tuple[str, int]:
-        """Node and process, if alive."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+    def ping(self) -> Identity:
+        """Who it is, if alive."""
+        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(FOLDER))
 
 
 class RewardActor(_Alive):

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from cluster.actors.handle import demands_without_a_place, without_zeros
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
@@ -43,10 +44,10 @@ class Autoscaler:
         if self._watching is not None:
             cancel_quietly(self._watching)
 
-    def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """Act on nodes as `ray.nodes()` lists them."""
+    def follow(self, nodes: Sequence[Mapping[str, Any]], demands: Sequence[Resources]) -> None:
+        """Act on nodes as `ray.nodes()` lists them, and on what Ray finds no room for."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        in_the_way = int(max(self._learner.pending_s, self._rewards.pending_s) // self._retry.make_room_s)
+        in_the_way = int(self._without_a_place_s(demands) // self._retry.make_room_s)
         size = max(1, samplers_that_fit(nodes, self._settings, self._roles) - in_the_way)
         self._samplers.drop_nodes(alive)
         self._rewards.drop_nodes(alive)
@@ -55,10 +56,18 @@ class Autoscaler:
             self._event(f"samplers: {self._samplers.size} -> {size}, {why}")
             self._samplers.resize(size)
 
+    def _without_a_place_s(self, demands: Sequence[Resources]) -> float:
+        """How long the learner or a reward actor has waited for one; those whose worker is starting have theirs."""
+        rewards = {name for name in self._roles if name.startswith("reward")}
+        of_each = ((self._learner.pending_s, {"learner"}), (self._rewards.pending_s, rewards))
+        wanted = {name: without_zeros(role.resources) for name, role in self._roles.items()}
+        return max(seconds if any(wanted[name] in demands for name in names) else 0.0 for seconds, names in of_each)
+
     async def _watch(self) -> None:
         while True:
             try:
-                self.follow(await asyncio.to_thread(ray.nodes))
+                nodes, pending = await asyncio.to_thread(ray.nodes), self._learner.pending_s or self._rewards.pending_s
+                self.follow(nodes, await asyncio.to_thread(demands_without_a_place) if pending else [])
             except (RayError, OSError) as error:
                 self._event(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
             await asyncio.sleep(self._retry.look_s)

@@ -97,7 +97,7 @@ class RayFactory(Factory):
         def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
             options["name"], options["namespace"] = f"{role}-{name}", f"{self.run}-{self.namespace}"
             actor = ray.remote(kind).options(max_restarts=0, **options, **_placement(labels, avoid))
-            return RayHandle(actor.remote(*arguments(name)))
+            return RayHandle(actor.remote(*arguments(name)), share.resources)
 
         return spawn
 

@@ -12,15 +12,23 @@ from typing import Any, Protocol
 
 import ray
 import torch
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.actors.roles import Resources
+from rollout.identity import FOLDER, Identity, code_digest
 
 
 class Handle(Protocol):
-    """One actor. Every kind has the methods `ping` -> (its node, its process) and `ready`, which loads what it works with."""
+    """One actor. Every kind has the methods `ping` -> Identity and `ready`, which loads what it works with."""
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
         """References to what a method returns, or to each part of the tuple where it has several. A reference among the
         arguments is opened before the method sees it, one inside of them is not."""
+        ...
+
+    async def lacks_a_place(self) -> bool:
+        """Whether Ray finds no room for it; one whose worker is starting has its place."""
         ...
 
     def kill(self) -> None: ...
@@ -49,12 +57,17 @@ async def within(reference: Awaitable[Any], deadline_s: float | None) -> Any:
 
 
 class RayHandle:
-    def __init__(self, actor: Any):
-        self._actor = actor
+    """share: what Ray sets aside for it."""
+
+    def __init__(self, actor: Any, share: Resources):
+        self._actor, self._share = actor, share
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
         references = getattr(self._actor, method).options(num_returns=parts).remote(*arguments)
         return [references] if parts == 1 else references
+
+    async def lacks_a_place(self) -> bool:
+        return without_zeros(self._share) in await asyncio.to_thread(demands_without_a_place)
 
     def kill(self) -> None:
         ray.kill(self._actor)
@@ -66,6 +79,16 @@ class RayHandle:
         elif node:
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(process)
+
+
+def demands_without_a_place() -> list[Resources]:
+    """What Ray would have to set aside for actors that it finds no room for. Raises RayError where it does not answer."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    return [each.bundle for demand in status.resource_demands.ray_task_actor_demand for each in demand.bundles_by_count]
+
+
+def without_zeros(share: Resources) -> Resources:
+    return {resource: amount for resource, amount in share.items() if amount}
 
 
 def _kill_actor_process(process: int) -> None:
@@ -107,6 +130,9 @@ class InProcessHandle:
         whole = self._begin(method, [each.open() if isinstance(each, Reference) else each for each in arguments])
         return [Reference(whole)] if parts == 1 else [Reference(whole, part) for part in range(parts)]
 
+    async def lacks_a_place(self) -> bool:
+        return False
+
     def kill(self) -> None:
         """Nothing of it outlives this process."""
 
@@ -123,7 +149,7 @@ class InProcessHandle:
 
     def _run(self, method: str, arguments: Sequence[Any]) -> Any:
         if method == "ping":  # an actor's own asks Ray
-            return "", os.getpid()
+            return Identity("", os.getpid(), code_digest(), str(FOLDER))
         torch.set_num_threads(self._torch_threads)
         try:
             return getattr(self._made, method)(*arguments)

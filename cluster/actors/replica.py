@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from cluster.actors.errors import Meaning, cause, meaning_of
 from cluster.actors.handle import Handle, Spawn, answer
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.tasks import Event
-from rollout.errors import ClusterError, LapdogError
+from cluster.actors.tasks import Event, log_failure
+from rollout.errors import ClusterError, LapdogError, SettingsError
+from rollout.identity import FOLDER, Identity, code_digest
 
 
 @dataclass(eq=False)
@@ -39,14 +40,15 @@ def _now() -> float:
 
 @dataclass(eq=False)
 class Pending:
-    """An actor on its way up: `placed` once it has a process."""
+    """An actor on its way up: `placed` once it has a process. handle: the one that is waited for."""
 
     placed: bool = False
     since: float = field(default_factory=_now)
+    handle: Handle | None = None
 
     @property
     def pending_s(self) -> float:
-        """Seconds for which it has had no place."""
+        """Seconds for which it has had no process."""
         return 0.0 if self.placed else _now() - self.since
 
 
@@ -99,18 +101,20 @@ class Launcher:
 
     async def _ready_replica(self, pending: Pending, avoid: Collection[str]) -> Replica:
         """Away from nodes to avoid if others have room for it in a while. What does not come up is killed."""
-        (handle, number), replica = self._next(avoid), None
-        reminder = asyncio.get_running_loop().call_later(self._retry.slow_start_s, self._remind, pending)
+        (handle, number), replica = self._next(avoid, pending), None
+        reminder = asyncio.create_task(self._remind(pending))
+        log_failure(reminder, f"{self.kind}: Ray does not tell whether it has a place", self._event)
         try:
             async with asyncio.timeout(self._retry.start_deadline_s):
                 try:
-                    node, process = await answer(handle, "ping", self._retry.elsewhere_s if avoid else None)
+                    identity = await answer(handle, "ping", self._retry.elsewhere_s if avoid else None)
                 except TimeoutError:
                     handle.kill()
-                    handle, number = self._next(())
-                    node, process = await answer(handle, "ping", None)
+                    handle, number = self._next((), pending)
+                    identity = await answer(handle, "ping", None)
                 pending.placed = True
-                replica = Replica(handle, node, process, number)
+                replica = Replica(handle, identity.node, identity.process, number)
+                self._check_code(identity)
                 await answer(handle, "ready", None)
                 return replica
         except BaseException as error:
@@ -122,12 +126,23 @@ class Launcher:
         finally:
             reminder.cancel()
 
-    def _next(self, avoid: Collection[str]) -> tuple[Handle, int]:
+    def _next(self, avoid: Collection[str], pending: Pending) -> tuple[Handle, int]:
         """An actor and its number."""
         number, self.spawned = self.spawned, self.spawned + 1
-        return self._spawn(str(number), avoid=avoid), number
+        pending.handle = self._spawn(str(number), avoid=avoid)
+        return pending.handle, number
 
-    def _remind(self, pending: Pending) -> None:
-        doing = "still loading" if pending.placed else "without a place: `ray status` tells what is lacking"
+    def _check_code(self, identity: Identity) -> None:
+        if identity.code != code_digest():
+            raise SettingsError(
+                f"{self.kind}: runs other code ({identity.folder}) than this process ({FOLDER}); "
+                "bring all nodes to one version, and start again"
+            )
+
+    async def _remind(self, pending: Pending) -> None:
         retry = self._retry
+        await asyncio.sleep(retry.slow_start_s)
+        doing = "still loading" if pending.placed else "still starting"
+        if not pending.placed and pending.handle is not None and await pending.handle.lacks_a_place():
+            doing = "without a place: `ray status` tells what is lacking"
         self._event(f"{self.kind} is {doing} after {retry.slow_start_s:g} s; waiting for {retry.start_deadline_s:g} s")

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ from cluster.settings.tree import ClusterSettings, Settings
 from rollout.errors import ClusterError, first_line
 
 PROJECT = Path(__file__).resolve().parents[2]
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 NOTHING: Mapping[str, str] = MappingProxyType({})
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
@@ -51,7 +53,7 @@ def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NO
 def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) -> None:
     address = os.environ.get("RAY_ADDRESS")
     arguments: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": False}
-    arguments["job_config"] = JobConfig(metadata=dict(metadata))
+    arguments["job_config"] = OwnCodeFirst(metadata=dict(metadata))
     if in_job():
         place = "the job's cluster"
         arguments |= {"address": "auto"}
@@ -67,7 +69,8 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) ->
         # nodes of a running cluster need not have our code: take it along
         arguments |= {"address": address, "runtime_env": {"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}}
     try:
-        context = ray.init(**arguments)
+        with _shielded():
+            context = ray.init(**arguments)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
         hint = "if the cluster asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
@@ -75,6 +78,26 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) ->
     if place != "a local Ray" and not is_token_auth_enabled():
         print_err(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
     print_err(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
+
+
+class OwnCodeFirst(JobConfig):
+    """Lets workers look for modules in this clone before the folder in which the command was typed, which Ray puts first."""
+
+    def _serialize(self) -> str:
+        if not self._runtime_env_has_working_dir():
+            self._py_driver_sys_path.append(str(PROJECT))
+        return super()._serialize()
+
+
+@contextlib.contextmanager
+def _shielded() -> Iterator[None]:
+    """Processes that are started inside never meet a stop signal that is sent to the whole process group or control group, as
+    systemd and Slurm do: the run needs them to save itself. Ray does the same for SIGINT."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _probe(address: str, deadline_s: float) -> None:

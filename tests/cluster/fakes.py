@@ -9,6 +9,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from cluster.actors.handle import InProcessHandle
 from cluster.actors.pool import Pool
+from rollout.identity import Identity, code_digest
 
 
 class SimulatedTimeLoop(asyncio.SelectorEventLoop):
@@ -46,10 +47,14 @@ class FakeHandle(InProcessHandle):
         self.error: Exception | None = None
         self.start_error: Exception | None = None
         self.is_held = self.is_dead = self.is_frozen = False
-        self.has_place = self.loads = True
+        self.has_place = self.has_worker = self.loads = True
+        self.code = code_digest()
         self.asked: list[tuple[str, tuple[Any, ...]]] = []  # but pings and loading
         self.under_way: dict[asyncio.Future[Any], Any] = {}  # what is awaited and the answers to come
         self.kills = self.process_kills = 0
+
+    async def lacks_a_place(self) -> bool:
+        return not self.has_place
 
     def kill(self) -> None:
         self.kills += 1
@@ -67,7 +72,7 @@ class FakeHandle(InProcessHandle):
 
     def answer(self) -> None:
         """Let go what it held back."""
-        self.is_held, self.has_place, self.loads = False, True, True
+        self.is_held, self.has_place, self.has_worker, self.loads = False, True, True, True
         if not self.is_frozen:
             for whole, answer in list(self.under_way.items()):
                 _settle(whole, answer)
@@ -85,7 +90,7 @@ class FakeHandle(InProcessHandle):
     def _answer(self, method: str, arguments: Sequence[Any]) -> tuple[Any, bool]:
         """What it will be, and whether it is to wait for it."""
         if method == "ping":
-            return (self.node, 1), not self.has_place
+            return Identity(self.node, 1, self.code, "/elsewhere"), not (self.has_place and self.has_worker)
         if method == "ready":
             return self.start_error, not self.loads
         self.asked.append((method, tuple(arguments)))

@@ -21,11 +21,12 @@ CLOCK = ("time", "seconds_", "tokens_per_s", "groups_per_s", "bytes_sync", "peak
 
 
 class Process(subprocess.Popen[str]):
-    """launch.py with some arguments."""
+    """launch.py with some arguments, in a process group of its own."""
 
-    def __init__(self, *arguments: object, python: str = sys.executable, stdin: int | None = None):
+    def __init__(self, *arguments: object, python: str = sys.executable, stdin: int | None = None, cwd: Path = ROOT):
         command = [python, str(ROOT / "launch.py"), *map(str, arguments)]
-        super().__init__(command, cwd=ROOT, text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        super().__init__(command, cwd=cwd, text=True, start_new_session=True, **pipes)
 
     def until(self, text: str) -> None:
         """Read on until a line holds `text`; one that never comes ends the process."""

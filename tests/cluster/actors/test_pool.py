@@ -10,7 +10,7 @@ import pytest
 from cluster.actors.errors import InputsLost, ReplicasLost
 from cluster.actors.pool import Pool
 from cluster.actors.retry_policy import RetryPolicy
-from rollout.errors import ClusterError, DataError
+from rollout.errors import ClusterError, DataError, SettingsError
 from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task, work
 
 pytestmark = pytest.mark.simulated_time
@@ -286,6 +286,29 @@ async def test_a_start_that_takes_long_is_told_of_and_given_up_at_the_deadline()
         "worker: cannot be started (not ready in 300 s); trying again in 1 s",
     ]
     assert [(handle.kills, handle.process_kills) for handle in cluster.handles] == [(1, 0), (1, 1), (0, 0)]
+
+
+async def test_a_worker_that_takes_long_to_start_does_not_lack_a_place() -> None:
+    def slow(handle: FakeHandle) -> None:
+        handle.has_worker = False
+
+    cluster = FakeCluster(slow)
+    pool = pool_of(cluster, 1, RetryPolicy(start_deadline_s=300, slow_start_s=60))
+    await asyncio.sleep(100)
+    assert cluster.events == ["worker is still starting after 60 s; waiting for 300 s"]
+    pool.close()
+
+
+async def test_an_actor_of_other_code_is_refused() -> None:
+    def of_another_checkout(handle: FakeHandle) -> None:
+        handle.code = "0123"
+
+    pool = pool_of(FakeCluster(of_another_checkout), 1)
+    refused = (
+        r"^worker: runs other code \(/elsewhere\) than this process \(.+\); bring all nodes to one version, and start again$"
+    )
+    with pytest.raises(SettingsError, match=refused):
+        await work(pool)
 
 
 async def test_a_replica_that_does_not_start_hinders_nobody_while_others_work() -> None:

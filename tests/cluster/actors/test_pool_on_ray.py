@@ -13,14 +13,15 @@ from cluster.actors.handle import RayHandle
 from cluster.actors.pool import Pool
 from cluster.actors.retry_policy import RetryPolicy
 from rollout.errors import ClusterError, DataError
+from rollout.identity import Identity, code_digest
 
 
 class Worker:
     def __init__(self, crashes: Path | None = None, start_error: bool = False):
         self.crashes, self.start_error = crashes, start_error
 
-    def ping(self) -> tuple[str, int]:
-        return "", os.getpid()
+    def ping(self) -> Identity:
+        return Identity("", os.getpid(), code_digest(), "")
 
     def ready(self) -> None:
         if self.start_error:
@@ -48,7 +49,7 @@ def new_pool(ray_session: None) -> Iterator[Callable[..., Pool]]:
 
     def new(size: int, **worker: Any) -> Pool:
         def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
-            return RayHandle(ray.remote(Worker).options(num_cpus=0.1).remote(**worker))
+            return RayHandle(ray.remote(Worker).options(num_cpus=0.1).remote(**worker), {})
 
         policy = RetryPolicy(start_deadline_s=60, call_deadline_s=60, first_pause_s=0)
         pools.append(Pool("worker", spawn, size, policy, print))

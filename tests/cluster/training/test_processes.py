@@ -20,6 +20,18 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.integration
+def test_actors_run_the_code_of_their_driver_wherever_the_command_is_typed(
+    python: str, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    for package in ("rollout", "reward", "learner"):
+        (tmp_path / "other" / package).mkdir(parents=True)
+        (tmp_path / "other" / package / "__init__.py").write_text("raise RuntimeError('another checkout')")
+    flags = [*tiny_flags, "--supervised.steps", "1", "--learner.steps", "1", "--eval_every", "0"]
+    Process("train", *flags, "--run_dir", tmp_path / "run", python=python, cwd=tmp_path / "other").succeed()
+    assert [row["step"] for row in rows(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+
+
 def test_the_token_that_ray_makes_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = tmp_path / "token"
     token.write_text("secret")

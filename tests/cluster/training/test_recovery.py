@@ -92,6 +92,24 @@ def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(
+    sent: signal.Signals, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+) -> None:
+    """As systemd, Slurm and a closed terminal send it: Ray's own processes must outlive it until all is saved."""
+    run = tmp_path / "run"
+    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    process.until("rl      7")
+    os.killpg(process.pid, sent)
+    assert f"--resume {run}" in process.succeed()
+    last = rows(run / "metrics.jsonl")[-1]
+    assert os.readlink(run / "checkpoints" / "latest") == f"step-{last['step']}" and last["incarnation"] == 0
+    assert main(["train", "--resume", str(run)]) == 0
+    assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
+    assert_same_weights(run, undisturbed)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("now", [(), ("--rollout.group_size", "2")])
 def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
     now: tuple[str, ...], tiny_flags: list[str], ray_session: None, tmp_path: Path
