@@ -11,8 +11,25 @@ from cluster.actors.replica import Launcher, Pending, Replica
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event
 from learner.config import Stage
-from rollout.errors import first_line
+from rollout.errors import ClusterError, first_line
 from rollout.types import Version
+
+
+class LearnerLosses:
+    """Counts losses that came without a step beyond the furthest; `most` of them end the run."""
+
+    def __init__(self, most: int):
+        self._most, self._furthest = most, 0
+        self._since: list[LearnerLost] = []
+
+    def add(self, error: LearnerLost, step: int) -> None:
+        """Raises ClusterError if there are too many. step: the newest that was trained."""
+        if step > self._furthest:
+            self._furthest, self._since = step, []
+        self._since.append(error)
+        if len(self._since) == self._most:
+            times = f"{self._most} times without getting beyond step {self._furthest}"
+            raise ClusterError(f"{self._since[0]}, {times}; see its log in the dashboard") from error
 
 
 class LearnerPort:

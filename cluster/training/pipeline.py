@@ -93,6 +93,7 @@ class Pipeline:
     async def batch(self) -> Batch | None:
         """The next full batch, or None if prompts failed: call `take_failed`, then `batch` again."""
         self._filling.asked_at = self._filling.asked_at or self.client.clock()
+        self.admit()
         if not self.in_admission_order and not self._filling.groups:
             await self._wait_for_expiring()
         while len(self._filling.groups) < self.stage.prompts_per_step:

@@ -10,6 +10,7 @@ from cluster.actors.errors import InputsLost
 from cluster.actors.ports import GroupRef, RecordsPort
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import GROUPS, RunState, SavedGroup, SavedPrompt
+from cluster.store.run_folder import read_settings
 from cluster.training.pipeline import Pipeline
 from cluster.training.rollout_client import RolloutClient
 from learner.config import Stage
@@ -26,6 +27,13 @@ def note_position(pipeline: Pipeline, state: RunState) -> list[GroupRef]:
     state.filtered = [_saved(prompt) for prompt in pipeline.filtered]
     state.ready = [SavedGroup(_saved(group.prompt), group.reward_range, group.version) for group in ready]
     return ready
+
+
+def requeue_what_was_sampled_otherwise(state: RunState, checkpoint: Path, settings: Settings) -> None:
+    """Have the finished groups made again where a resume changes how prompts are sampled or rewarded."""
+    before = read_settings(checkpoint / "config.yaml")
+    if (before.rollout, before.reward) != (settings.rollout, settings.reward):
+        state.requeue_ready()
 
 
 async def write_groups(records: RecordsPort, ready: Sequence[GroupRef], folder: Path, state: RunState) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,14 +16,6 @@ Made = TypeVar("Made")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 JOB_GRACE = "RAY_JOB_STOP_WAIT_TIME_S"
 RAYS_GRACE_S = 3.0  # of a job that names none
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Why a run ends before its last step. interrupted: by somebody, who may resume it."""
-
-    reason: str
-    interrupted: bool = False
 
 
 def install_stop_handlers(stop: Callable[[str], None]) -> None:

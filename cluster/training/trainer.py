@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.errors import InputsLost, LearnerLost
+from cluster.actors.learner_port import LearnerLosses
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import in_job
 from cluster.actors.snapshots import SnapshotStore
@@ -15,18 +16,18 @@ from cluster.settings.tree import Settings
 from cluster.store.checkpoint import Checkpoints, RunState, newest
 from cluster.store.failed_prompts import FailedPrompts, File
 from cluster.store.rows import best_of
-from cluster.store.run_folder import RunFolder, read_settings
+from cluster.store.run_folder import RunFolder
 from cluster.training import pipeline_state
-from cluster.training.held_out import HeldOutEvaluations
+from cluster.training.held_out import NEW_SERIES, HeldOutEvaluations
 from cluster.training.inputs import Inputs
 from cluster.training.pipeline import Batch, Pipeline
 from cluster.training.rollout_client import RolloutClient
 from cluster.training.step_record import metrics_row
-from cluster.training.stop_signals import Grace, Stop, install_stop_handlers, job_grace_s
+from cluster.training.stop_signals import Grace, install_stop_handlers, job_grace_s
+from cluster.watch.monitor import Stop
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import OutputMode
 from learner.config import Stage
-from rollout.errors import ClusterError
 from rollout.types import Mode, Version
 
 
@@ -52,19 +53,16 @@ class Trainer:
         self.state = RunState()
         self.stop: Stop | None = None
         self.grace = Grace(job_grace_s() if in_job() else settings.cluster.stop_grace_s, folder.path)
-        self._learner_is_gone = False
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
-        self._losses: list[LearnerLost] = []  # without getting beyond the furthest step
-        self._furthest_step = self._restarts_recorded = 0
+        self._losses, self._learner_is_gone = LearnerLosses(self.retry.learner_losses), False
+        self._restarts_recorded = 0
 
     def resume(self, checkpoint: tuple[Path, RunState] | None) -> None:
         """Go on from a checkpoint, None is the start, under a new incarnation; the per-step files are cut back to its step."""
         self._restored, state = checkpoint or (None, RunState())
-        if self._restored is not None and state.ready:
-            before = read_settings(self._restored / "config.yaml")
-            if (before.rollout, before.reward) != (self.settings.rollout, self.settings.reward):
-                state.requeue_ready()  # they were sampled otherwise
+        if self._restored is not None:
+            pipeline_state.requeue_what_was_sampled_otherwise(state, self._restored, self.settings)
         last = max(state.incarnation, self.state.incarnation, *self.folder.incarnations())
         self.state = replace(state, incarnation=last + 1)
         if self.stop is not None and not self.stop.interrupted:
@@ -82,9 +80,7 @@ class Trainer:
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
         if self.held_out.begins_a_series():
-            self.run_log.event(
-                "held-out figures are measured otherwise from here on; best and patience compare the new ones alone"
-            )
+            self.run_log.event(NEW_SERIES)
         self.actors.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():
@@ -102,9 +98,8 @@ class Trainer:
 
     @contextlib.asynccontextmanager
     async def restart_learner_on_loss(self) -> AsyncIterator[None]:
-        """A learner that is lost inside is replaced by one from the newest checkpoint, whose stage comes next: what was sampled
-        for the lost one is dropped, its prompts come again. A run that was told to stop ends as it stands. Raises ClusterError
-        where it is lost again and again."""
+        """A learner that is lost inside is replaced by one from the newest checkpoint, whose stage comes next; prompts sampled
+        since come again. A run that is to stop ends as it stands. Raises ClusterError where it is lost again and again."""
         try:
             yield
         except LearnerLost as error:
@@ -133,25 +128,20 @@ class Trainer:
         return self.state.step < stage.last and self.stop is None
 
     async def batch(self) -> Batch | None:
-        """The next batch of scored groups, by reference; prompts that fail on the way are written down and left out. None where
-        the run is told to stop before it is full."""
+        """The next batch of scored groups, by reference, without prompts that fail; None if a signal comes before."""
         pipeline = self._pipeline()
-        pipeline.admit()
         while (batch := await self.grace.unless_begun(pipeline.batch())) is None and not self.grace.has_begun:
             self.failed_prompts.add("train", self.state.step + 1, pipeline.take_failed())
         return batch
 
     async def update(self, batch: Batch) -> None:
-        """One step of the learner, and of the run: metrics and fresh weights. No step, where groups of the batch are lost: they
-        are made again."""
+        """One step: fresh weights and a row of metrics. None where groups of the batch are lost, which are made again."""
         pipeline, step = self._pipeline(), self.state.step + 1
         log = self.folder.sample_log(step) if pipeline.stage.sampled else None
         learnt = self.actors.learner.update(step, log, batch.groups)
         try:
-            if pipeline.stage.sampled:
-                update = await self.snapshots.publish_after(learnt, Version(self.state.incarnation, step))
-            else:
-                update = await learnt
+            version = Version(self.state.incarnation, step)
+            update = await (self.snapshots.publish_after(learnt, version) if pipeline.stage.sampled else learnt)
         except InputsLost as error:
             self.run_log.event(f"step {step}: {error}; its groups are made again")
             pipeline.give_back(batch)
@@ -161,8 +151,7 @@ class Trainer:
         seconds = pipeline.client.clock() - batch.asked_at
         restarts, self._restarts_recorded = self.actors.restarts - self._restarts_recorded, self.actors.restarts
         self.run_log.step(metrics_row(self.state, pipeline.stage, batch, update, seconds, restarts))
-        if update.metrics.skipped:
-            ids = ", ".join(key.id for key in update.metrics.skipped_prompts)
+        if ids := ", ".join(key.id for key in update.metrics.skipped_prompts):
             self.run_log.event(f"step {step} skipped: its loss or gradient is not finite; its prompts are {ids}")
         if (lost := self.run_log.output_lost) is not None and self.stop is None:
             self.stop = Stop(f"its output cannot be written ({lost.strerror})")
@@ -194,9 +183,7 @@ class Trainer:
 
     async def finish(self) -> None:
         """Tell what the run achieved, and where everything lies."""
-        stop = self.stop
-        interrupted = bool(stop and stop.interrupted)
-        await self.run_log.finish(self.state.step, stop.reason if stop else None, interrupted, self.grace.seconds_left)
+        await self.run_log.finish(self.state.step, self.stop, self.grace.seconds_left)
 
     def close(self) -> None:
         """End what this run started."""
@@ -228,12 +215,7 @@ class Trainer:
 
     async def _replace_learner(self, error: LearnerLost) -> LearnerLost | None:
         """Restart from the newest checkpoint, or from step 0, with a new learner; return its error if it is lost too."""
-        if self.state.step > self._furthest_step:
-            self._furthest_step, self._losses = self.state.step, []
-        self._losses.append(error)
-        if len(self._losses) == self.retry.learner_losses:
-            times = f"{len(self._losses)} times without getting beyond step {self._furthest_step}"
-            raise ClusterError(f"{self._losses[0]}, {times}; see its log in the dashboard") from error
+        self._losses.add(error, self.state.step)
         if self.pipeline is not None:
             self.pipeline.cancel()
             self.pipeline = None

@@ -7,6 +7,14 @@ from cluster.store.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run ends before its last step. interrupted: by somebody, who may resume it."""
+
+    reason: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """step: the last. stop_reason: what came before all steps were done. finished: nobody will resume the run. resume: the
     command that would. grace_s: seconds that are left."""

@@ -17,7 +17,7 @@ from cluster.store.run_folder import RunFolder
 from cluster.watch.advice import Advice
 from cluster.watch.files import Files, Report
 from cluster.watch.job_entry import JobEntry
-from cluster.watch.monitor import Ending, Monitor
+from cluster.watch.monitor import Ending, Monitor, Stop
 from cluster.watch.prometheus import Prometheus
 from cluster.watch.terminal import OutputMode, Terminal
 from cluster.watch.trackers.monitor import Trackers
@@ -94,10 +94,10 @@ class RunLog:
         for monitor in self._monitors:
             monitor.phase(phase, seconds)
 
-    async def finish(self, step: int, stop_reason: str | None, interrupted: bool, grace_s: float = math.inf) -> None:
-        """All is done and saved. interrupted: by somebody, who may resume the run. grace_s: seconds that are left."""
-        finished = not interrupted and self.output_lost is None
-        ending = Ending(step, stop_reason, finished, shlex.join(self._resume), grace_s)
+    async def finish(self, step: int, stop: Stop | None, grace_s: float = math.inf) -> None:
+        """All is done and saved. stop: why it was before the last step. grace_s: seconds that are left."""
+        finished = not (stop and stop.interrupted) and self.output_lost is None
+        ending = Ending(step, stop.reason if stop else None, finished, shlex.join(self._resume), grace_s)
         for monitor in reversed(self._monitors):
             await monitor.finish(ending)
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.commands.train import train_request, training
 from cluster.store.failed_prompts import FailedPrompt
-from cluster.training.stop_signals import Stop
+from cluster.watch.monitor import Stop
 from launch import main
 from rollout.types import Prompt
 from tests.cluster.runs import DEADLINE_S, ROOT, assert_same_weights, copy_as_of, rows, without_clock

@@ -16,7 +16,7 @@ from cluster.actors.errors import LearnerLost
 from cluster.commands.train import train_request, training
 from cluster.store.metrics import HELD_OUT, columns
 from cluster.store.run_folder import read_settings
-from cluster.training.stop_signals import Stop
+from cluster.watch.monitor import Stop
 from cluster.watch.terminal import MEASURED_OTHERWISE
 from launch import main
 from rollout.data.dataset import PromptOrder, read_prompts

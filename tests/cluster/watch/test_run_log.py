@@ -19,7 +19,7 @@ from cluster.commands.train import train_request, training
 from cluster.settings.tree import Settings
 from cluster.store.run_folder import RunFolder
 from cluster.watch.job_entry import JobEntry
-from cluster.watch.monitor import Ending, Monitor
+from cluster.watch.monitor import Ending, Monitor, Stop
 from cluster.watch.prometheus import Prometheus
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import Terminal
@@ -42,7 +42,7 @@ async def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path, capsys
     told = run_log(tmp_path / "run")
     (tmp_path / "run" / "report.html").mkdir()
     told.rewind(3)
-    await told.finish(3, None, interrupted=False)
+    await told.finish(3, None)
     [event] = rows(tmp_path / "run" / "events.jsonl")
     assert event["step"] == 3 and "report.html was not written (CheckpointError: " in event["text"]
     assert "run folder:" in capsys.readouterr().out
@@ -136,7 +136,7 @@ async def test_monitors_are_told_in_order_and_of_the_end_in_the_opposite_one(tmp
     log = run_log(tmp_path / "run")
     log._monitors = [Listener("first"), Listener("last")]
     log.event("one")
-    await log.finish(3, "SIGTERM came", interrupted=True)
+    await log.finish(3, Stop("SIGTERM came", interrupted=True))
     assert told == [("first", "one"), ("last", "one"), ("last", "finished: False"), ("first", "finished: False")]
 
 
@@ -154,5 +154,5 @@ async def test_an_event_that_cannot_be_written_ends_the_run_with_its_next_row_or
     with pytest.raises(CheckpointError, match="events.jsonl: cannot be written"):
         await log.evaluation(ROW)
     with pytest.raises(CheckpointError, match="events.jsonl: cannot be written"):
-        await log.finish(7, None, interrupted=False)
+        await log.finish(7, None)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
