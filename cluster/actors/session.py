@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RpcError
 from ray.job_config import JobConfig
 
 from cluster.actors.retry_policy import RetryPolicy
@@ -23,6 +23,9 @@ from cluster.settings.tree import ClusterSettings, Settings
 from rollout.errors import ClusterError, first_line
 
 PROJECT = Path(__file__).resolve().parents[2]
+LOCAL = "a local Ray"
+HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty settings (RFC 9113, 3.4)
+HTTP2_SETTINGS = 4
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
 NOTHING: Mapping[str, str] = MappingProxyType({})
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -58,7 +61,7 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) ->
         place = "the job's cluster"
         arguments |= {"address": "auto"}
     elif address in (None, "", "local"):
-        place = "a local Ray"
+        place = LOCAL
         arguments |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
         arguments |= {"num_cpus": max(os.cpu_count() or 1, _cpus(roles_of(settings)))}  # a laptop's actors take turns
         port = settings.cluster.dashboard_port
@@ -69,13 +72,13 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) ->
         # nodes of a running cluster need not have our code: take it along
         arguments |= {"address": address, "runtime_env": {"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}}
     try:
-        with _shielded():
+        with _shielded() if place == LOCAL else contextlib.nullcontext():
             context = ray.init(**arguments)
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        hint = "if the cluster asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
-        raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {hint}") from error
+        remedy = _remedy(error, place)
+        raise ClusterError(f"{place}: Ray does not start or answer ({first_line(error)}); {remedy}") from error
     _protect_token()
-    if place != "a local Ray" and not is_token_auth_enabled():
+    if place != LOCAL and not is_token_auth_enabled():
         print_err(f"warning: {place} asks for no token: whoever reaches it runs what he likes; see docs/security.md")
     print_err(f"Ray dashboard: http://{context.dashboard_url}" if context.dashboard_url else "Ray runs without dashboard")
 
@@ -108,9 +111,38 @@ def _probe(address: str, deadline_s: float) -> None:
     if not host or not port.isdigit() or "/" in host:
         raise ClusterError(f"RAY_ADDRESS={address}: is no HOST:PORT; give the address that 'ray start --head' printed")
     try:
-        socket.create_connection((host, int(port)), deadline_s).close()
+        with socket.create_connection((host, int(port)), deadline_s) as peer:
+            peer.settimeout(deadline_s)
+            peer.sendall(HTTP2_GREETING)
+            answers_as_ray = os.environ.get("RAY_USE_TLS") == "1" or peer.recv(9)[3:4] == bytes([HTTP2_SETTINGS])
     except OSError as error:
         raise ClusterError(f"RAY_ADDRESS={address}: nobody answers ({error}); start the head or correct the address") from error
+    if not answers_as_ray or _is_no_head(address):
+        raise ClusterError(f"RAY_ADDRESS={address}: is no head of Ray; give the address that 'ray start --head' printed")
+
+
+def _is_no_head(address: str) -> bool:
+    """Whether another service of Ray's answers there, such as the one for clients at port 10001."""
+    from ray._raylet import GRPC_STATUS_CODE_UNIMPLEMENTED, GcsClient  # type: ignore[attr-defined]  # compiled
+
+    try:
+        GcsClient(address=address)
+    except RpcError as error:  # any other is a matter of tokens, of which Ray tells more
+        return bool(error.rpc_code == GRPC_STATUS_CODE_UNIMPLEMENTED)
+    return False
+
+
+def _remedy(error: Exception, place: str) -> str:
+    """What helps where Ray does not start or answer."""
+    if "AF_UNIX path length" in str(error):
+        return "name a folder with a shorter path in RAY_TMPDIR, such as /tmp"
+    if isinstance(error, OSError) and error.filename is not None:
+        if Path(error.filename).name in (".ray", "auth_token") or Path(error.filename) == Path.home():
+            return "Ray keeps its token there: let HOME name a folder of yours, or RAY_AUTH_TOKEN_PATH a file"
+        return "let RAY_TMPDIR name a folder of yours"
+    if place == LOCAL:
+        return "its logs lie in ray/session_latest/logs of RAY_TMPDIR or /tmp"
+    return "if the cluster asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
 
 
 def _protect_token() -> None:
