@@ -76,6 +76,8 @@ class Trainer:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
+        if self.state.incarnation == 0:
+            self.run_log.event(self.settings.data.text_rules.told())
         self.actors.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():
