@@ -82,8 +82,8 @@ def _by_stop_words(words: Counter[str], languages: Sequence[str]) -> str:
     total = max(1, words.total())
     shares = {language: sum(words[word] for word in words if _tells(word, language)) / total for language in languages}
     best = max(shares, key=lambda language: shares[language])
-    if shares[best] >= LEAST_SHARE and shares[best] >= LEAST_LEAD * shares.get("en", 0):
-        return best
+    if shares[best] >= LEAST_SHARE:
+        return best if shares[best] >= LEAST_LEAD * shares.get("en", 0) else "en"
     marked = sum(count for word, count in words.items() if not word.isascii()) / total
     return "en" if "en" in languages and marked <= MOST_MARKED else UNKNOWN
 

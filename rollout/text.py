@@ -48,9 +48,9 @@ _MINUS = re.compile(r"−(?=[$€£¥]?\.?\d)")
 # A letter of a script without spaces between words. Kana's long vowels and a closing mark are of no script, zero is no letter.
 _UNSPACED = r"[[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]&&\p{L}]ーｰ〆〇]"
 _IN_WORDS = rf"[[\p{{L}}\p{{M}}\p{{N}}\u200c\u200d]--{_UNSPACED}]"  # joiners stand within words of Persian and Hindi
-_SIGN = r"(?<![\p{L}\p{M}\p{N}_.)\]\-])-(?=[$€£¥]?\.?\d)"
-_LEADING_POINT = r"(?<![\p{L}\p{M}\p{N}_.])\.(?=\d)"
-_NAME_ENDING = r"(?<=\p{L})(?:\+\+?|\#)(?![\p{L}\p{M}\p{N}_])"  # C++, C#
+_SIGN = rf"(?<!{_IN_WORDS}|[_.)\]\-])-(?=[$€£¥]?\.?\d)"
+_LEADING_POINT = rf"(?<!{_IN_WORDS}|[_.])\.(?=\d)"
+_NAME_ENDING = rf"(?<=\p{{L}})(?:\+\+?|\#)(?!{_IN_WORDS}|[_+\#])"  # C++, C#
 _TOKEN = regex.compile(
     rf"""
     (?P<character>{_UNSPACED}\p{{M}}*)
@@ -68,8 +68,8 @@ _SEARCHED_IN_ENGLISH = re.compile(r"\b\w\w+\b")  # bm25s
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")  # SQuAD 1.1
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MEANT = rf"(?<=\d)\.(?=\d)|{_LEADING_POINT}|{_SIGN}|{_NAME_ENDING}"
-_MEANT_PUNCTUATION = regex.compile(_MEANT)
-_ALL_PUNCTUATION = regex.compile(rf"({_MEANT})|[{re.escape(string.punctuation)}]")
+_MEANT_PUNCTUATION = regex.compile(_MEANT, regex.V1)
+_ALL_PUNCTUATION = regex.compile(rf"({_MEANT})|[{re.escape(string.punctuation)}]", regex.V1)
 _rouge_score = DefaultTokenizer(False).tokenize
 
 

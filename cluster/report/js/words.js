@@ -2,9 +2,9 @@
 const PATTERNS = (() => {
   const character = String.raw`(?:(?=\p{L})[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Bopo}\p{sc=Thai}\p{sc=Lao}\p{sc=Khmr}\p{sc=Mymr}]|[ーｰ〆〇])`;
   const inWords = String.raw`(?:(?!${character})[\p{L}\p{M}\p{N}\u200c\u200d])`;
-  const sign = String.raw`(?<![\p{L}\p{M}\p{N}_.)\]\-])-(?=[$€£¥]?\.?\p{Nd})`;
-  const point = String.raw`(?<![\p{L}\p{M}\p{N}_.])\.(?=\p{Nd})`;
-  const ending = String.raw`(?<=\p{L})(?:\+\+?|#)(?![\p{L}\p{M}\p{N}_])`;
+  const sign = String.raw`(?<!${inWords}|[_.)\]\-])-(?=[$€£¥]?\.?\p{Nd})`;
+  const point = String.raw`(?<!${inWords}|[_.])\.(?=\p{Nd})`;
+  const ending = String.raw`(?<=\p{L})(?:\+\+?|#)(?!${inWords}|[_+#])`;
   const number = String.raw`${inWords}+(?:(?<=\p{Nd})[.,٫](?=\p{Nd})${inWords}+)*`;
   const emoji = String.raw`\p{RI}\p{RI}|\p{ExtPict}(?:[\ufe0f\p{EMod}]|\u200d\p{ExtPict})*`;
   const meant = String.raw`(?<=\p{Nd})\.(?=\p{Nd})|${point}|${sign}|${ending}`;
