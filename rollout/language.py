@@ -8,10 +8,11 @@ import regex
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 
 from rollout.retrieval.corpus import Corpus
-from rollout.text import STOP_WORDS, UNKNOWN, folded
+from rollout.text import UNKNOWN, folded, stop_words
 from rollout.types import Prompt
 
 Item = TypeVar("Item")
+ENGLISH = frozenset(STOPWORDS_EN_PLUS)  # as long as the other lists
 SAMPLE = 1000  # examples, and passages, that are looked at
 LONGEST = 2000  # characters of one text
 HAN, KANA, LATIN, CYRILLIC = "han", "kana", "latin", "cyrillic"
@@ -41,7 +42,6 @@ _ALPHABETS = {
     LATIN: ("en", "da", "de", "es", "fr", "it", "nb", "nl", "pt", "sv", "tr", "vi"),
     CYRILLIC: ("ru",),
 }
-_STOP_WORDS = {language: frozenset(words) for language, words in {**STOP_WORDS, "en": STOPWORDS_EN_PLUS}.items()}
 _OWN_LETTERS = {"tr": regex.compile("[ığ]"), "vi": regex.compile("[ơưđạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]")}
 LEAST_SHARE = 0.18  # of a text's words that tell its language; in running text a third and more
 LEAST_LEAD = 1.5  # over English: times as many words that tell it
@@ -90,7 +90,8 @@ def _by_stop_words(words: Counter[str], languages: Sequence[str]) -> str:
 
 def _tells(word: str, language: str) -> bool:
     letters = _OWN_LETTERS.get(language)
-    return word in _STOP_WORDS.get(language, ()) or (letters is not None and letters.search(word) is not None)
+    own = ENGLISH if language == "en" else stop_words(language)
+    return word in own or (letters is not None and letters.search(word) is not None)
 
 
 def _texts(prompts: Sequence[Prompt], corpus: Corpus | None) -> Iterator[str]:

@@ -5,11 +5,10 @@ import re
 import string
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
-import bm25s.stopwords as lists
 import regex
-from rouge_score.tokenizers import DefaultTokenizer
 
 AUTO = "auto"
 UNKNOWN = "und"  # ISO 639's own code for it
@@ -21,24 +20,23 @@ LANGUAGES = frozenset(
     om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to
     tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu""".split()
 )
-# Chinese and Japanese have none here: those of bm25s are words of several characters, which are no tokens of ours.
+# Those whose stop words bm25s has. Its Chinese ones are words of several characters, which are no tokens of ours.
 STOP_WORDS = {
-    "en": lists.STOPWORDS_EN,
-    "da": lists.STOPWORDS_DANISH,
-    "de": lists.STOPWORDS_GERMAN,
-    "es": lists.STOPWORDS_SPANISH,
-    "fr": lists.STOPWORDS_FRENCH,
-    "it": lists.STOPWORDS_ITALIAN,
-    "ko": lists.STOPWORDS_KOREAN,
-    "nb": lists.STOPWORDS_NORWEGIAN,
-    "nl": lists.STOPWORDS_DUTCH,
-    "no": lists.STOPWORDS_NORWEGIAN,
-    "pt": lists.STOPWORDS_PORTUGUESE,
-    "ru": lists.STOPWORDS_RUSSIAN,
-    "sv": lists.STOPWORDS_SWEDISH,
-    "tr": lists.STOPWORDS_TURKISH,
+    "en": "EN",
+    "da": "DANISH",
+    "de": "GERMAN",
+    "es": "SPANISH",
+    "fr": "FRENCH",
+    "it": "ITALIAN",
+    "ko": "KOREAN",
+    "nb": "NORWEGIAN",
+    "nl": "DUTCH",
+    "no": "NORWEGIAN",
+    "pt": "PORTUGUESE",
+    "ru": "RUSSIAN",
+    "sv": "SWEDISH",
+    "tr": "TURKISH",
 }
-_STOP_WORDS = {language: frozenset(words) for language, words in STOP_WORDS.items()}
 _CHARACTERS_OF_BLEU = ("th", "lo", "km", "my")
 _TURKIC = str.maketrans({"I": "ı", "İ": "i"})
 
@@ -70,7 +68,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MEANT = rf"(?<=\d)\.(?=\d)|{_LEADING_POINT}|{_SIGN}|{_NAME_ENDING}"
 _MEANT_PUNCTUATION = regex.compile(_MEANT, regex.V1)
 _ALL_PUNCTUATION = regex.compile(rf"({_MEANT})|[{re.escape(string.punctuation)}]", regex.V1)
-_rouge_score = DefaultTokenizer(False).tokenize
+_COMPARED_BY_ROUGE = re.compile(r"[a-z0-9]+")  # rouge-score
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ class TextRules:
         return f"{self.language}-{_VERSION}"
 
     def told(self) -> str:
-        stop_words = "stop words of the language" if self.language in _STOP_WORDS else "no stop words"
+        stop_words = "stop words of the language" if self.language in STOP_WORDS else "no stop words"
         tokens = (
             "words as SQuAD, rouge-score and bm25s have them" if self.language == "en" else "words or characters, by script"
         )
@@ -119,8 +117,8 @@ class TextRules:
                 for first, second in pairwise(found)
                 if first.end() == second.start() and first["character"] and second["character"]
             ]
-        stop_words = _STOP_WORDS.get(self.language, frozenset())
-        return [token for token in tokens if token not in stop_words]
+        left_out = stop_words(self.language)
+        return [token for token in tokens if token not in left_out]
 
     def answer_tokens(self, text: str) -> list[str]:
         """What F1 and exact match compare. In English SQuAD 1.1's normalisation: lower case, no punctuation, no articles, split
@@ -140,7 +138,7 @@ class TextRules:
         them, words as of F1."""
         lower = self._lower(text)
         if self.language == "en":
-            return (_rouge_score(lower) if self._is_english(lower) else []) or _words(lower)
+            return (_COMPARED_BY_ROUGE.findall(lower) if self._is_english(lower) else []) or _words(lower)
         return _words(lower) or lower.split()
 
     def raw_tokens(self, text: str) -> list[str]:
@@ -156,6 +154,15 @@ class TextRules:
 
     def _is_english(self, text: str) -> bool:
         return self.language == "en" and (text.isascii() or _FOREIGN.search(text) is None)
+
+
+@cache
+def stop_words(language: str) -> frozenset[str]:
+    """bm25s' list of the language, or none."""
+    from bm25s import stopwords  # settings are told without it
+
+    name = STOP_WORDS.get(language)
+    return frozenset() if name is None else frozenset(getattr(stopwords, f"STOPWORDS_{name}"))
 
 
 def folded(text: str) -> str:

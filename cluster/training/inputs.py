@@ -26,8 +26,8 @@ from rollout.types import Prompt
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
-    train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one that
-    the settings name, or that these texts are in."""
+    train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
+    that the settings name, or that these texts are in."""
 
     train: list[Prompt]
     valid: list[Prompt]
