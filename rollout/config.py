@@ -77,7 +77,7 @@ class DataSettings(Section):
     @classmethod
     def _language_is_known(cls, language: str) -> str:
         if language not in LANGUAGES | {AUTO, UNKNOWN}:
-            raise ValueError(f"is no code of ISO 639-1: {language!r}; give one as en, zh, ja, ko, or auto")
+            raise ValueError("it is no code of ISO 639-1; give one as en, zh, ja, ko, or auto")
         return language
 
 
