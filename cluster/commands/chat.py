@@ -85,7 +85,7 @@ def _sampler(opened: PolicySource) -> Sampler:
     corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
-        print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
+        print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
     if corpus is not None:
         settings = with_language(settings, [])
     index = open_index(corpus, settings.data.text_rules) if corpus is not None else None

@@ -76,7 +76,8 @@ def test_chat_searches_in_the_runs_language(
 
 def test_a_language_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--dry-run", "--data.language", "jp"]) == 2
-    assert "data.language: 'jp' is refused: it is no code of ISO 639-1; give one as en, zh, ja, ko, or auto" in capsys.readouterr().err
+    refused = "data.language: 'jp' is refused: it is no code of ISO 639-1; give one as en, zh, ja, ko, or auto"
+    assert refused in capsys.readouterr().err
 
 
 def test_the_demo_is_english(capsys: pytest.CaptureFixture[str]) -> None:
