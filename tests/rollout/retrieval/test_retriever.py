@@ -284,7 +284,7 @@ def test_the_settings_passages_are_opened_and_searched_with_their_query(passages
     retriever = open_retriever(data, 1)
     prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
     assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
-    assert open_index(retriever.corpus).size == 30
+    assert open_index(retriever.corpus, ENGLISH).size == 30
     assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]
 
 
