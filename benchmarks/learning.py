@@ -25,13 +25,14 @@ from cluster.settings.values import build
 from cluster.store.run_folder import read_settings
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
-from reward.metrics import bleu, f1, rouge_l
+from reward.metrics import TextMetrics
 from reward.scorer import MetricScorer, Scorer
 from rollout.data import demo
 from rollout.data.dataset import read_prompts
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.open import open_retriever
 from rollout.sampler import Sampler
+from rollout.text import ENGLISH
 from rollout.types import Prompt, Version
 
 ROOT = Path(__file__).parent.parent
@@ -188,7 +189,7 @@ def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
     """Figures of a checkpoint's greedy replies to the demo's held-out file, with all passages fused."""
     settings = build(Settings, demo.SETTINGS | {"seed": seed})
     data = run.parent / "stage-1" / "data"
-    passages = settings.data.model_copy(update={"passages": data / "passages.jsonl"})
+    passages = settings.data.model_copy(update={"passages": data / "passages.jsonl", "language": "en"})
     retriever = open_retriever(passages, settings.policy.n_context)
     policy = load_policy(run / "checkpoints" / f"step-{step}" / "policy", settings.policy, DTYPES["float32"], "cpu")
     sampler = Sampler(policy, retriever, settings.rollout, seed)
@@ -211,7 +212,9 @@ def best_expected_reward(seed: int) -> float:
 def _best_wording(title: str) -> float:
     kind, detail = next((k, x) for k in demo.KINDS for x in k.details.split() if k.title.format(x=x) == title)
     chances = demo.wordings(kind, detail)
-    return max(sum(chance * (f1(t, a) + rouge_l(t, a) + bleu(t, a)) for a, chance in chances.items()) for t in chances)
+    own = TextMetrics(ENGLISH)
+    earned = {(t, a): own.f1(t, a) + own.rouge_l(t, a) + own.bleu(t, a) for t in chances for a in chances}
+    return max(sum(chance * earned[t, a] for a, chance in chances.items()) for t in chances)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
-from reward.metrics import best, bleu, raw_f1, rouge_l
+from reward.metrics import TextMetrics, best
+from rollout.text import ENGLISH
 from rollout.types import Passage, Prompt
+
+METRICS = TextMetrics(ENGLISH)
 
 
 def f1_rouge_bleu(prompt: Prompt, passages: tuple[Passage, ...], responses: Sequence[str]) -> list[float]:
@@ -11,4 +14,4 @@ def f1_rouge_bleu(prompt: Prompt, passages: tuple[Passage, ...], responses: Sequ
 
 
 def _score(text: str, answers: tuple[str, ...]) -> float:
-    return best(raw_f1, text, answers) + best(rouge_l, text, answers) + 100 * best(bleu, text, answers)
+    return best(METRICS.raw_f1, text, answers) + best(METRICS.rouge_l, text, answers) + 100 * best(METRICS.bleu, text, answers)

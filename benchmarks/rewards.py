@@ -18,9 +18,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from reward.config import RewardSettings
-from reward.metrics import f1
+from reward.metrics import TextMetrics
 from reward.scorer import Scorer
 from rollout.data import demo
+from rollout.text import ENGLISH
 from rollout.types import Group, Prompt, Response, Retrieval, Version
 
 SIZE = 8
@@ -48,13 +49,13 @@ def main() -> None:
 
 def by_libraries(groups: Sequence[Group]) -> Parts:
     """What a plain loop over responses does with the libraries' public objects."""
-    rouge, sentence_bleu = RougeScorer(["rougeL"]), BLEU(effective_order=True)
+    rouge, sentence_bleu, metrics = RougeScorer(["rougeL"]), BLEU(effective_order=True), TextMetrics(ENGLISH)
     parts = []
     for group in groups:
         [answer] = group.prompt.answers
         rows = [
             (
-                f1(response.text, answer),
+                metrics.f1(response.text, answer),
                 rouge.score(answer, response.text)["rougeL"].fmeasure,
                 min(1.0, sentence_bleu.sentence_score(response.text, [answer]).score / 100),
             )

@@ -32,7 +32,7 @@ def train(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> li
     write_demo(folder, seed)
     prompts = read_prompts(folder / "train.jsonl")
     texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
-    data = DataSettings(passages=folder / "passages.jsonl", cache=folder / "cache")
+    data = DataSettings(passages=folder / "passages.jsonl", cache=folder / "cache", language="en")
     policy, copy = (build_tiny_policy(POLICY, texts, seed) for _ in range(2))  # what is trained, what is sampled
     sampler = Sampler(copy, open_retriever(data, POLICY.n_context), ROLLOUT, seed)
     scorer = Scorer(RewardSettings())

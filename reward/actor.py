@@ -16,6 +16,7 @@ from reward.scorer import Measured, MetricScorer, Scorer, reward_range
 from rollout.data.group_file import read_groups, write_groups
 from rollout.identity import FOLDER, Identity, code_digest
 from rollout.logs import log_what_is_done
+from rollout.text import TextRules
 from rollout.types import Group, Prompt, ScoreReport
 
 
@@ -28,8 +29,8 @@ class _Alive:
 class RewardActor(_Alive):
     """Scores groups."""
 
-    def __init__(self, name: str, settings: RewardSettings):
-        self._name, self._settings = name, settings
+    def __init__(self, name: str, settings: RewardSettings, rules: TextRules):
+        self._name, self._settings, self._rules = name, settings, rules
 
     def __repr__(self) -> str:
         return f"Reward[{self._name}]"
@@ -37,7 +38,7 @@ class RewardActor(_Alive):
     def ready(self) -> None:
         """Import the user's rewards. An error here reaches the driver as itself, one in __init__ would not."""
         self._log = log_what_is_done()
-        self._scorer = Scorer(self._settings)
+        self._scorer = Scorer(self._settings, self._rules)
         self._log.info("%s: ready", self)
 
     def score(self, n_groups: int, *groups_then_measured: Group | Measured) -> tuple[ScoreReport | Group, ...]:
@@ -82,15 +83,15 @@ class ExtraRewardActor(_Alive):
 class RecordsActor(_Alive):
     """Evaluates scored groups, searches the constant reply, and writes and reads group files; runs none of the user's code."""
 
-    def __init__(self, settings: RewardSettings):
-        self._settings = settings
+    def __init__(self, settings: RewardSettings, rules: TextRules):
+        self._settings, self._rules = settings, rules
 
     def __repr__(self) -> str:
         return "Records"
 
     def ready(self) -> None:
         self._log = log_what_is_done()
-        self._metrics = MetricScorer(self._settings)
+        self._metrics = MetricScorer(self._settings, self._rules)
         self._log.info("%s: ready", self)
 
     def evaluate(self, constant_reply: str | None, *groups: Group) -> Evaluation:
@@ -100,7 +101,7 @@ class RecordsActor(_Alive):
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
         self._log.info("searching the best constant reply among the answers to %d prompts", len(prompts))
-        return best_constant_reply(prompts, seed)
+        return best_constant_reply(prompts, seed, rules=self._rules)
 
     def write_groups(self, path: Path, *groups: Group) -> None:
         write_groups(path, groups)

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reward.metrics import normalised_tokens, rouge_tokens
+from rollout.text import ENGLISH, TextRules
 from rollout.types import Prompt
 
 # Scores this close are equal: far above float64's rounding of a mean, far below a difference that matters.
 _ROUNDING = 1e-9
 
 
-def best_constant_reply(prompts: Sequence[Prompt], seed: int, n_candidates: int = 600, n_examples: int = 400) -> str:
+def best_constant_reply(
+    prompts: Sequence[Prompt], seed: int, n_candidates: int = 600, n_examples: int = 400, rules: TextRules = ENGLISH
+) -> str:
     """The training answer that scores best by mean F1 + ROUGE-L when said to every example.
 
     Candidates are drawn from the distinct, not blank answers, then examples from the prompts, both without replacement by
@@ -26,16 +28,16 @@ def best_constant_reply(prompts: Sequence[Prompt], seed: int, n_candidates: int 
     candidates = [answers[i] for i in rng.choice(len(answers), min(n_candidates, len(answers)), replace=False)]
     answered = [prompt.answers for prompt in prompts if prompt.answers]
     examples = [answered[i] for i in rng.choice(len(answered), min(n_examples, len(answered)), replace=False)]
-    return candidates[_best_row(candidates, examples)]
+    return candidates[_best_row(candidates, examples, rules)]
 
 
-def _best_row(candidates: list[str], examples: list[tuple[str, ...]]) -> int:
+def _best_row(candidates: list[str], examples: list[tuple[str, ...]], rules: TextRules) -> int:
     """Index of the best of C candidates for E examples with R >= E references in all."""
     references = [reference for own in examples for reference in own]
     starts = np.cumsum([0] + [len(own) for own in examples[:-1]])
     # Of sorted tokens the longest common subsequence is all that they have in common, counted as bags.
-    f1 = _f_measures(*([sorted(normalised_tokens(text)) for text in texts] for texts in (candidates, references)))
-    rouge_l = _f_measures(*([rouge_tokens(text) for text in texts] for texts in (candidates, references)))
+    f1 = _f_measures(*([sorted(rules.answer_tokens(text)) for text in texts] for texts in (candidates, references)))
+    rouge_l = _f_measures(*([rules.rouge_tokens(text) for text in texts] for texts in (candidates, references)))
     scores = sum(np.maximum.reduceat(pairs, starts, axis=1).mean(axis=1) for pairs in (f1, rouge_l))
     return int(np.argmax(scores >= np.max(scores) - _ROUNDING))
 

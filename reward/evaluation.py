@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reward.metrics import best, corpus_bleu, exact_match, f1, rouge, rouge_l
+from reward.metrics import best
 from reward.scorer import MetricScorer
 from rollout.types import Group
 
@@ -26,24 +26,26 @@ def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: Metric
 
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
-    over examples; bleu is corpus BLEU with all answers as references. recall@n: examples with gold passages of which one is
-    among the first n retrieved; None where no example has gold. constant_reply: what that text would reach as the reply to
-    every example, the floor below which a policy has learnt nothing; its reward is what `scorer` pays, None with extra rewards.
+    over examples; bleu is corpus BLEU with all answers as references, None where no reply has four tokens. recall@n: examples
+    with gold passages of which one is among the first n retrieved; None where no example has gold. constant_reply: what that
+    text would reach as the reply to every example, the floor below which a policy has learnt nothing; its reward is what
+    `scorer` pays, None with extra rewards.
     """
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]
-    rouges = [rouge(text, own) for text, own in zip(texts, answers, strict=True)]
+    metrics, words = scorer.text, [scorer.text.rules.raw_tokens(text) for text in texts]
+    rouges = [metrics.rouge(text, own) for text, own in zip(texts, answers, strict=True)]
     figures = {
         "examples": len(groups),
         "reward": _mean_reward(groups),
-        "f1": _percent(best(f1, text, own) for text, own in zip(texts, answers, strict=True)),
+        "f1": _percent(best(metrics.f1, text, own) for text, own in zip(texts, answers, strict=True)),
         **{name: _percent(scores[name] for scores in rouges) for name in ("rouge1", "rouge2", "rougeL")},
-        "bleu": 100 * corpus_bleu(texts, answers),
-        "exact_match": _percent(best(exact_match, text, own) for text, own in zip(texts, answers, strict=True)),
-        "distinct1": _distinct(texts, 1),
-        "distinct2": _distinct(texts, 2),
+        "bleu": _percentage(metrics.corpus_bleu(texts, answers)),
+        "exact_match": _percent(best(metrics.exact_match, text, own) for text, own in zip(texts, answers, strict=True)),
+        "distinct1": _distinct(words, 1),
+        "distinct2": _distinct(words, 2),
         "unique_replies": 100 * len(set(texts)) / len(texts),
-        "mean_words": float(np.mean([len(text.split()) for text in texts])),
+        "mean_words": float(np.mean([len(own) for own in words])),
         **{f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS},
         "constant_reply": None if constant_reply is None else _floor(constant_reply, groups, scorer),
     }
@@ -73,15 +75,14 @@ def _floor(text: str, groups: Sequence[Group], scorer: MetricScorer) -> dict[str
     return {
         "text": text,
         "reward": scorer.mean_of_constant(text, [group.prompt for group in groups]),
-        "f1": _percent(best(f1, text, own) for own in answers),
-        "rougeL": _percent(best(rouge_l, text, own) for own in answers),
-        "bleu": 100 * corpus_bleu([text] * len(answers), answers),
+        "f1": _percent(best(scorer.text.f1, text, own) for own in answers),
+        "rougeL": _percent(best(scorer.text.rouge_l, text, own) for own in answers),
+        "bleu": _percentage(scorer.text.corpus_bleu([text] * len(answers), answers)),
     }
 
 
-def _distinct(texts: Sequence[str], n: int) -> float:
+def _distinct(words: Sequence[Sequence[str]], n: int) -> float:
     """Distinct-n of Li et al. 2016 over the corpus, in percent: different n-grams / all n-grams; 0 if there are none."""
-    words = [text.split() for text in texts]
     grams = [tuple(own[i : i + n]) for own in words for i in range(len(own) - n + 1)]
     return 100 * len(set(grams)) / len(grams) if grams else 0.0
 
@@ -89,6 +90,10 @@ def _distinct(texts: Sequence[str], n: int) -> float:
 def _recall(groups: Sequence[Group], depth: int) -> float | None:
     hits = [not set(group.prompt.gold).isdisjoint(group.retrieval.ranking[:depth]) for group in groups if group.prompt.gold]
     return _percent(hits) if hits else None
+
+
+def _percentage(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _percent(values: Iterable[float]) -> float:

@@ -1,67 +1,69 @@
-"""What one text is worth against one reference: every function returns a value in [0, 1], and 0 if either text is blank."""
+"""What one text is worth against one reference: every metric returns a value in [0, 1], and 0 if either text is blank."""
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics import BLEU
+
+from rollout.text import TextRules, folded
 
 Metric = Callable[[str, str], float]
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
+class TextMetrics:
+    """The metrics on the tokens of a language."""
 
-def normalised_tokens(text: str) -> list[str]:
-    """SQuAD 1.1's normalisation: lower case, no punctuation, no articles; then split at white space."""
-    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+    def __init__(self, rules: TextRules):
+        self.rules = rules
+        tokenizer = _Cached(rules.rouge_tokens)
+        self._rouge = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=tokenizer)
+        self._rouge_l = RougeScorer(["rougeL"], tokenizer=tokenizer)
+        self._bleu_against = lru_cache(maxsize=256)(self._counted)
 
+    def f1(self, text: str, reference: str) -> float:
+        """Bag-of-tokens F1 on normalised tokens."""
+        return _overlap_f1(self.rules.answer_tokens(text), self.rules.answer_tokens(reference))
 
-def f1(text: str, reference: str) -> float:
-    """Bag-of-tokens F1 on normalised tokens. As in SQuAD 1.1, texts that normalise to nothing share nothing: 0."""
-    return _overlap_f1(normalised_tokens(text), normalised_tokens(reference))
+    def raw_f1(self, text: str, reference: str) -> float:
+        """Bag-of-tokens F1 on tokens between white space, the LAPDOG paper's training score: punctuation and case count."""
+        return _overlap_f1(self.rules.raw_tokens(text), self.rules.raw_tokens(reference))
 
+    def exact_match(self, text: str, reference: str) -> float:
+        """1 if both normalise to the same tokens, else 0."""
+        if not text.strip() or not reference.strip():
+            return 0.0
+        return float(self.rules.answer_tokens(text) == self.rules.answer_tokens(reference))
 
-def raw_f1(text: str, reference: str) -> float:
-    """Bag-of-tokens F1 on `str.split()` tokens, the LAPDOG paper's training score: punctuation and case count."""
-    return _overlap_f1(text.split(), reference.split())
+    def rouge_l(self, text: str, reference: str) -> float:
+        """F measure of the longest common subsequence (Lin 2004), by rouge-score without stemming."""
+        return _clamp(self._rouge_l.score(reference, text)["rougeL"].fmeasure)
 
+    def rouge(self, text: str, references: Sequence[str]) -> dict[str, float]:
+        """F measures {rouge1, rouge2, rougeL} by rouge-score, each with its own best reference."""
+        scores = self._rouge.score_multi(references, text)
+        return {name: _clamp(score.fmeasure) for name, score in scores.items()}
 
-def exact_match(text: str, reference: str) -> float:
-    """1 if both normalise to the same tokens, else 0."""
-    if not text.strip() or not reference.strip():
-        return 0.0
-    return float(normalised_tokens(text) == normalised_tokens(reference))
+    def bleu(self, text: str, reference: str) -> float:
+        """sacrebleu's sentence BLEU / 100: exponential smoothing, only the n-gram orders that the text has."""
+        if not text.strip() or not reference.strip():
+            return 0.0
+        return _clamp(self._bleu_against(reference).corpus_score([folded(text)], None).score / 100)
 
+    def corpus_bleu(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
+        """sacrebleu's corpus BLEU / 100 of texts [N] with one or more references each, their number free to differ; None where
+        no text has four tokens: there is nothing whose share could be taken."""
+        depth = max(len(own) for own in references)
+        streams = [[folded(own[i]) if i < len(own) else None for own in references] for i in range(depth)]
+        # force only silences a warning about text that looks tokenised, as dialogue data is.
+        scorer = BLEU(force=True, tokenize=self.rules.bleu)
+        score = scorer.corpus_score([folded(text) for text in texts], streams)  # type: ignore[arg-type]
+        return _clamp(score.score / 100) if score.totals[-1] else None
 
-def rouge_l(text: str, reference: str) -> float:
-    """F measure of the longest common subsequence (Lin 2004), by rouge-score without stemming."""
-    return _clamp(_ROUGE_L.score(reference, text)["rougeL"].fmeasure)
-
-
-def rouge(text: str, references: Sequence[str]) -> dict[str, float]:
-    """F measures {rouge1, rouge2, rougeL} by rouge-score, each with its own best reference."""
-    scores = _ROUGE.score_multi(references, text)
-    return {name: _clamp(score.fmeasure) for name, score in scores.items()}
-
-
-def bleu(text: str, reference: str) -> float:
-    """sacrebleu's sentence BLEU / 100: 13a tokens, exponential smoothing, only the n-gram orders that the text has."""
-    if not text.strip() or not reference.strip():
-        return 0.0
-    return _clamp(_bleu_against(reference).corpus_score([text], None).score / 100)
-
-
-def corpus_bleu(texts: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """sacrebleu's corpus BLEU / 100 of texts [N] with one or more references each, their number free to differ."""
-    depth = max(len(own) for own in references)
-    streams = [[own[i] if i < len(own) else None for own in references] for i in range(depth)]
-    # force only silences a warning about text that looks tokenised, as dialogue data is.
-    return _clamp(BLEU(force=True).corpus_score(texts, streams).score / 100)  # type: ignore[arg-type]
+    def _counted(self, reference: str) -> BLEU:
+        """sacrebleu counts the reference's n-grams once here, where `sentence_score` would count them for every text."""
+        return BLEU(effective_order=True, tokenize=self.rules.bleu, references=[[folded(reference)]])
 
 
 def best(metric: Metric, text: str, references: Sequence[str]) -> float:
@@ -69,25 +71,11 @@ def best(metric: Metric, text: str, references: Sequence[str]) -> float:
     return max(metric(text, reference) for reference in references)
 
 
-def rouge_tokens(text: str) -> list[str]:
-    """rouge-score's own tokens: lower case, runs of a-z and 0-9."""
-    return _RougeTokenizer.tokenize(text)
+class _Cached:
+    """A tokenizer of rouge-score's: a group's texts meet the same references again and again."""
 
-
-class _RougeTokenizer:
-    """A group's texts meet the same references again and again."""
-
-    tokenize = staticmethod(lru_cache(maxsize=4096)(DefaultTokenizer(False).tokenize))
-
-
-_ROUGE = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_RougeTokenizer())
-_ROUGE_L = RougeScorer(["rougeL"], tokenizer=_RougeTokenizer())
-
-
-@lru_cache(maxsize=256)
-def _bleu_against(reference: str) -> BLEU:
-    """sacrebleu counts the reference's n-grams once here, where `sentence_score` would count them for every text."""
-    return BLEU(effective_order=True, references=[[reference]])
+    def __init__(self, tokenize: Callable[[str], list[str]]):
+        self.tokenize = lru_cache(maxsize=4096)(tokenize)
 
 
 def _overlap_f1(tokens: list[str], reference: list[str]) -> float:

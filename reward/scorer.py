@@ -7,7 +7,8 @@ import numpy as np
 
 from reward.config import RewardSettings
 from reward.extra import LoadedReward
-from reward.metrics import best, bleu, f1, raw_f1, rouge_l
+from reward.metrics import TextMetrics, best
+from rollout.text import ENGLISH, TextRules
 from rollout.types import Group, Prompt
 
 # by the names that extra rewards are logged under, float64 [G] for each group
@@ -17,16 +18,16 @@ Measured = Mapping[str, Sequence[np.ndarray]]
 class MetricScorer:
     """F1, ROUGE-L and BLEU of texts, F1 on raw tokens in mode lapdog; needs none of the user's functions."""
 
-    def __init__(self, settings: RewardSettings) -> None:
-        self.settings = settings
-        self._f1 = raw_f1 if settings.mode == "lapdog" else f1
+    def __init__(self, settings: RewardSettings, rules: TextRules = ENGLISH) -> None:
+        self.settings, self.text = settings, TextMetrics(rules)
+        self._f1 = self.text.raw_f1 if settings.mode == "lapdog" else self.text.f1
 
     def measure(self, texts: Sequence[str], answers: tuple[str, ...]) -> dict[str, np.ndarray]:
         """{f1, rougeL, bleu} of the texts, float64 [G] each, in [0, 1].
 
         With several answers each metric takes its own maximum; equal texts are measured once.
         """
-        metrics = {"f1": self._f1, "rougeL": rouge_l, "bleu": bleu}
+        metrics = {"f1": self._f1, "rougeL": self.text.rouge_l, "bleu": self.text.bleu}
         known = {text: [best(metric, text, answers) for metric in metrics.values()] for text in dict.fromkeys(texts)}
         columns = np.array([known[text] for text in texts], np.float64).reshape(-1, len(metrics)).T
         return dict(zip(metrics, columns, strict=True))
@@ -43,16 +44,16 @@ class MetricScorer:
 class Scorer:
     """Pays each response of a group by weighted F1, ROUGE-L, BLEU and the user's own rewards.
 
-    sum: `w_f1*F1 + w_rouge*ROUGE-L + w_bleu*BLEU`, each part in [0, 1], F1 on SQuAD-normalised tokens.
+    sum: `w_f1*F1 + w_rouge*ROUGE-L + w_bleu*BLEU`, each part in [0, 1], F1 on normalised tokens.
     lapdog: the LAPDOG paper's score for comparison, F1 on raw tokens and BLEU divided by its L2 norm over the group (0 if
     all are 0); a lone greedy reply has no group and keeps its BLEU. The weighted values of extra rewards are added; where
     one does not apply to a response it is left out of the sum and of every mean. How they are called: `LoadedReward`.
     """
 
-    def __init__(self, settings: RewardSettings) -> None:
+    def __init__(self, settings: RewardSettings, rules: TextRules = ENGLISH) -> None:
         """Loads the extra rewards that are not measured elsewhere. Raises RewardError if one cannot be loaded."""
         self.settings = settings
-        self._metrics = MetricScorer(settings)
+        self._metrics = MetricScorer(settings, rules)
         self._loaded = [LoadedReward(extra) for extra in settings.extra if not extra.own_pool]
 
     def score(self, group: Group) -> Group:

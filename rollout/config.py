@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from rollout.setting_tags import ModelCard, ReadBy
+from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -58,9 +59,26 @@ class DataSettings(Section):
     query: Annotated[Literal["persona", "all", "last_turn", "persona+last_turn"], OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
+    language: Annotated[str, OF_A_POLICY, ModelCard(always=True)] = Field(
+        AUTO,
+        description="language by which retrieval and metrics tell words: auto is decided once, from the data; otherwise a code "
+        "of ISO 639-1, as en, zh, ja, ar, or und for one that has none",
+    )
     cache: Annotated[Path, ReadBy("chat", "evaluate")] = Field(
         Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
     )
+
+    @property
+    def text_rules(self) -> TextRules:
+        """Raises ValueError while the language is `auto`."""
+        return TextRules.of(self.language)
+
+    @field_validator("language")
+    @classmethod
+    def _language_is_known(cls, language: str) -> str:
+        if language not in LANGUAGES | {AUTO, UNKNOWN}:
+            raise ValueError("it is no code of ISO 639-1; give one as en, zh, ja, ko, or auto")
+        return language
 
 
 class TinySettings(Section):

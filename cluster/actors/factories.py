@@ -49,12 +49,13 @@ class Factory(ABC):
         return SamplerPort(*self._pool("sampler", SamplerActor, lambda name: (name, *of_each)))
 
     def rewards(self) -> RewardPort:
-        reward = self.settings.reward
-        scorers = Pool(*self._pool("reward", RewardActor, lambda name: (name, reward)))
+        reward, rules = self.settings.reward, self.settings.data.text_rules
+        scorers = Pool(*self._pool("reward", RewardActor, lambda name: (name, reward, rules)))
         return RewardPort(scorers, [self._measuring(extra) for extra in reward.extra if extra.own_pool], self.retry)
 
     def records(self) -> RecordsPort:
-        return RecordsPort(*self._pool("records", RecordsActor, lambda name: (self.settings.reward,)))
+        reward, rules = self.settings.reward, self.settings.data.text_rules
+        return RecordsPort(*self._pool("records", RecordsActor, lambda name: (reward, rules)))
 
     def learner(self) -> LearnerPort:
         told = self.settings

@@ -15,6 +15,7 @@ from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, fl
 from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
 from cluster.settings.values import split
+from cluster.training.inputs import with_language
 from rollout.config import Positive, Section
 from rollout.data.convert import question_of
 from rollout.errors import SettingsError
@@ -84,8 +85,10 @@ def _sampler(opened: PolicySource) -> Sampler:
     corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
     if corpus is not None and len(corpus) < n_context:
         n_context = len(corpus)
-        print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; all of them are read")
-    index = open_index(corpus) if corpus is not None else None
+        print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
+    if corpus is not None:
+        settings = with_language(settings, [])
+    index = open_index(corpus, settings.data.text_rules) if corpus is not None else None
     retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)

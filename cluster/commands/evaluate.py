@@ -20,13 +20,14 @@ from cluster.settings.values import split
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import check_writable
 from cluster.training import held_out
-from cluster.training.inputs import check_retrieval
+from cluster.training.inputs import check_retrieval, with_language
 from cluster.training.rollout_client import RolloutClient
 from cluster.watch.terminal import evaluation_table
 from reward.evaluation import Evaluation
 from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
 from rollout.errors import DISK_REMEDY, ClusterError, writing
+from rollout.text import AUTO
 from rollout.types import Prompt, Version
 
 
@@ -52,6 +53,9 @@ def evaluate(argv: Sequence[str]) -> None:
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
     settings = settings.model_copy(update={"cluster": without_learner})
     prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
+    if settings.data.language == AUTO:
+        settings = with_language(settings, prompts)
+        print_err(settings.data.text_rules.told())
     check_retrieval(settings, prompts)
     with session(settings, "evaluate") as roles:
         evaluation = asyncio.run(_evaluated(settings, roles, opened.path, prompts, state))

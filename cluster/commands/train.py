@@ -29,6 +29,7 @@ from cluster.training.inputs import (
     is_demo,
     load_inputs,
     make_demo,
+    of_language,
     policy_folder,
     tiny_policy,
     with_demo,
@@ -123,7 +124,8 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     settings = settings.with_values(policy=policy)
     if on_demo:
         return with_demo(settings, RunFolder(path).data), None
-    return settings, load_inputs(settings)
+    inputs = load_inputs(settings)
+    return of_language(settings, inputs.language), inputs
 
 
 @contextlib.contextmanager
@@ -167,6 +169,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
     check_models_rewards_and_trackers(settings)
     inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
     if inputs is not None:
+        settings = of_language(settings, inputs.language)
         check_inputs(folder.digests(), settings, inputs)
     if newest is not None:
         check_resumable(before, settings, *newest)

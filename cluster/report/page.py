@@ -13,7 +13,7 @@ from rollout.errors import DISK_REMEDY, writing
 
 HERE = Path(__file__).parent
 # in the order in which they need each other
-SCRIPTS = ("elements", "chart", "overview", "responses", "groups", "incidents", "settings", "main")
+SCRIPTS = ("elements", "chart", "overview", "words", "responses", "groups", "incidents", "settings", "main")
 
 
 def write_report(paths: Sequence[Path], target: Path) -> None:

@@ -160,16 +160,20 @@ class HeldOutFigure:
 
 HELD_OUT = (
     HeldOutFigure("reward", "mean training reward of the replies", "reward", is_percentage=False, column=True),
-    HeldOutFigure("f1", "F1, normalised as SQuAD does: mean over examples of the best over its answers", column=True),
+    HeldOutFigure(
+        "f1", "F1, normalised, in English as SQuAD does: mean over examples of the best over its answers", column=True
+    ),
     HeldOutFigure("rouge1", "ROUGE-1, likewise"),
     HeldOutFigure("rouge2", "ROUGE-2, likewise"),
     HeldOutFigure("rougeL", "ROUGE-L, likewise", column=True),
-    HeldOutFigure("bleu", "corpus BLEU (sacrebleu) against all answers", column=True),
+    HeldOutFigure("bleu", "corpus BLEU (sacrebleu) against all answers; null where no reply has four tokens", column=True),
     HeldOutFigure("exact_match", "exact match, normalised and taken over answers as F1", column=True),
     HeldOutFigure("distinct1", "distinct words over all words of the replies"),
     HeldOutFigure("distinct2", "distinct pairs of words over all pairs", column=True),
     HeldOutFigure("unique_replies", "share of distinct replies", column=True),
-    HeldOutFigure("mean_words", "mean length of a reply", "words", is_percentage=False),
+    HeldOutFigure(
+        "mean_words", "mean length of a reply; where no spaces part words, a character is one", "words", is_percentage=False
+    ),
     HeldOutFigure("recall@1", "share of examples with a gold passage first among those found; null where no gold is known"),
     HeldOutFigure("recall@5", "the same among the first five", column=True),
     HeldOutFigure("recall@20", "the same among the first twenty"),

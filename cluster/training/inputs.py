@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +13,26 @@ from reward.extra import import_reward
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo
 from rollout.errors import DataError, SettingsError, writing
+from rollout.language import language_of
 from rollout.policy.base import Policy
 from rollout.policy.loading import check_policy
 from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.open import open_retriever
+from rollout.text import AUTO
 from rollout.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
-    train.extra and valid.extra those of the columns that only a user's rewards read, where there are some."""
+    train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
+    that the settings name, or that these texts are in."""
 
     train: list[Prompt]
     valid: list[Prompt]
     digests: dict[str, str]
+    language: str
 
 
 def load_inputs(settings: Settings) -> Inputs:
@@ -45,13 +49,14 @@ def load_inputs(settings: Settings) -> Inputs:
     seen = {(prompt.question, prompt.answers) for prompt in train}
     if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
         print_err(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
+    settings = with_language(settings, [*train, *valid])
     corpus = check_retrieval(settings, [*train, *valid])
     digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
     if keep_extra:
         digests |= {
             f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", valid))
         }
-    return Inputs(train, valid[: settings.eval_limit], digests)
+    return Inputs(train, valid[: settings.eval_limit], digests, settings.data.language)
 
 
 def _digest(told: Iterable[object]) -> str:
@@ -67,6 +72,19 @@ def check_models_rewards_and_trackers(settings: Settings) -> None:
     for extra in settings.reward.extra:
         import_reward(extra)
     check_installed(settings.trackers)
+
+
+def with_language(settings: Settings, prompts: Sequence[Prompt]) -> Settings:
+    """The settings with the language of these examples and the passages, unless they name one."""
+    data = settings.data
+    if data.language != AUTO:
+        return settings
+    corpus = Corpus.open(data.passages, data.cache) if data.passages is not None else None
+    return of_language(settings, language_of(prompts, corpus))
+
+
+def of_language(settings: Settings, language: str) -> Settings:
+    return settings.model_copy(update={"data": settings.data.with_values(language=language)})
 
 
 def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
@@ -85,8 +103,9 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
 
 
 def with_demo(settings: Settings, folder: Path) -> Settings:
-    """The settings with the embedded demo's files, which `make_demo` writes."""
-    return settings.with_values(data=settings.data.with_values(**_demo_files(folder)))
+    """The settings with the embedded demo's files, which `make_demo` writes, and their language."""
+    language = "en" if settings.data.language == AUTO else settings.data.language
+    return settings.with_values(data=settings.data.with_values(**_demo_files(folder), language=language))
 
 
 def is_demo(settings: Settings, folder: Path) -> bool:

@@ -79,6 +79,8 @@ class Trainer:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
+        if self.state.incarnation == 0:
+            self.run_log.event(self.settings.data.text_rules.told())
         if self.held_out.begins_a_series():
             self.run_log.event(NEW_SERIES)
         self.actors.start()

@@ -101,7 +101,8 @@ def _fitted(parts: Sequence[str], left_out: Sequence[str]) -> str:
 
 def evaluation_table(rows: Sequence[Row]) -> str:
     """Held-out figures, one line per evaluation (the `summary_rows` of many), the constant reply beneath them."""
-    columns = [name for name in EVALUATION_COLUMNS if any(row.get(name) is not None for row in rows)]
+    constant = (rows[-1].get("constant_reply") if rows else None) or {}
+    columns = [name for name in EVALUATION_COLUMNS if any(row.get(name) is not None for row in (*rows, constant))]
     widths = [max(6, len(name)) + 2 for name in columns]
 
     def line(step: object, stage: str | None, cells: Iterable[str]) -> str:
@@ -109,14 +110,14 @@ def evaluation_table(rows: Sequence[Row]) -> str:
         return f"{step:>6}  {stage or '':<14}{figures}".rstrip()
 
     def cells(figures: Mapping[str, Any]) -> Iterator[str]:
-        values = (figures.get(name) for name in columns)
-        return ("" if value is None else f"{value:.2f}" for value in values)
+        values = (figures.get(name, "") for name in columns)  # of a constant reply some are not asked for
+        return ("–" if value is None else "" if value == "" else f"{value:.2f}" for value in values)
 
     lines, shown = [line("step", "stage", columns)], summary_rows(rows)
     for before, row in zip([None, *shown], shown, strict=False):
         if before is not None and before.get("measure") != row.get("measure"):
             lines.append(MEASURED_OTHERWISE)
         lines.append(line(row["step"], row.get("stage"), cells(row)))
-    if rows and (constant := rows[-1].get("constant_reply")):
+    if constant:
         lines += [line("", "constant reply", cells(constant)), f"constant reply: {constant['text']!r}"]
     return "\n".join(lines)

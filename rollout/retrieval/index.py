@@ -18,5 +18,5 @@ class SearchIndex(Protocol):
         ...
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
-        """For each query the `depth` best hits, best first; all of a smaller corpus."""
+        """For each query the `depth` best hits, best first; fewer where fewer have anything to do with it."""
         ...

@@ -5,11 +5,12 @@ from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.retriever import Retriever
+from rollout.text import TextRules
 
 
-def open_index(corpus: Corpus) -> SearchIndex:
+def open_index(corpus: Corpus, rules: TextRules) -> SearchIndex:
     """BM25, built on first use: another kind of index is a file beside `bm25.py` and a line here."""
-    return Bm25(corpus)
+    return Bm25(corpus, rules)
 
 
 def open_retriever(data: DataSettings, n_context: int) -> Retriever:
@@ -18,4 +19,4 @@ def open_retriever(data: DataSettings, n_context: int) -> Retriever:
     if data.passages is None:
         return Retriever(data.query, n_context)
     corpus = Corpus.open(data.passages, data.cache)
-    return Retriever(data.query, n_context, corpus, open_index(corpus))
+    return Retriever(data.query, n_context, corpus, open_index(corpus, data.text_rules))

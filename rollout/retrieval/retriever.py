@@ -13,7 +13,7 @@ RANKING_DEPTH = 20
 
 class Retriever:
     """Searches the index of `corpus` with the chosen part of the question, unless the example supplies its passages itself;
-    without them nothing is found."""
+    without them nothing is found. Fewer passages than `n_context` are read where the index finds fewer."""
 
     def __init__(self, query: str, n_context: int, corpus: Corpus | None = None, index: SearchIndex | None = None):
         if index is not None and n_context > index.size:

@@ -8,6 +8,7 @@ import pytest
 
 from reward.actor import ExtraRewardActor, RecordsActor, RewardActor
 from reward.config import ExtraReward, RewardSettings
+from rollout.text import ENGLISH
 from tests.reward.groups import make_group
 
 GROUPS = [make_group(["yes", "no"], ("yes",)), make_group(["never", "maybe"], ("no",))]
@@ -31,9 +32,9 @@ def ready(actor):
 
 
 def test_what_is_measured_elsewhere_is_paid_as_if_measured_here(rewards):
-    here = ready(RewardActor("0", RewardSettings(extra=(FIRSTS, LENGTHS))))
+    here = ready(RewardActor("0", RewardSettings(extra=(FIRSTS, LENGTHS)), ENGLISH))
     apart = RewardSettings(extra=(FIRSTS | {"actors": 1}, LENGTHS))
-    there, scoring = ready(ExtraRewardActor("0", apart.extra[0])), ready(RewardActor("0", apart))
+    there, scoring = ready(ExtraRewardActor("0", apart.extra[0])), ready(RewardActor("0", apart, ENGLISH))
     report, values = there.measure(*GROUPS)
     assert list(report.figures) == ["seconds_reward"] and report.reward_ranges == ()
     np.testing.assert_equal(values, {"extra/firsts": [np.array([7, np.nan])] * 2})
@@ -46,13 +47,13 @@ def test_what_is_measured_elsewhere_is_paid_as_if_measured_here(rewards):
 
 def test_a_reward_that_is_measured_elsewhere_is_not_loaded_here():
     settings = RewardSettings(extra=({"function": "no_such_module:f", "gpus": 1},))
-    ready(RewardActor("0", settings))
+    ready(RewardActor("0", settings, ENGLISH))
 
 
 def test_records_run_none_of_the_users_code():
     settings = RewardSettings(extra=({"function": "no_such_module:f"},))
-    records = ready(RecordsActor(settings))
-    scored = ready(RewardActor("0", RewardSettings())).score(2, *GROUPS)[1:]
+    records = ready(RecordsActor(settings, ENGLISH))
+    scored = ready(RewardActor("0", RewardSettings(), ENGLISH)).score(2, *GROUPS)[1:]
     evaluation = records.evaluate("yes", *scored)
     assert evaluation.figures["f1"] == 50 and evaluation.figures["constant_reply"]["reward"] is None
     assert [row["prediction"] for row in evaluation.predictions] == ["yes", "never"]
@@ -60,7 +61,7 @@ def test_records_run_none_of_the_users_code():
 
 
 def test_groups_come_back_from_their_file(tmp_path):
-    records = ready(RecordsActor(RewardSettings()))
+    records = ready(RecordsActor(RewardSettings(), ENGLISH))
     records.write_groups(tmp_path / "groups.parquet", *GROUPS)
     nothing, *back = records.read_groups(tmp_path / "groups.parquet")
     assert nothing is None and [group.prompt for group in back] == [group.prompt for group in GROUPS]
@@ -68,5 +69,6 @@ def test_groups_come_back_from_their_file(tmp_path):
 
 def test_actors_are_named_by_what_they_do():
     extra = ExtraReward(function="own_rewards:judge", name="tox", gpus=1)
-    actors = RewardActor("0", RewardSettings()), ExtraRewardActor("1", extra), RecordsActor(RewardSettings())
+    settings = RewardSettings()
+    actors = RewardActor("0", settings, ENGLISH), ExtraRewardActor("1", extra), RecordsActor(settings, ENGLISH)
     assert [str(actor) for actor in actors] == ["Reward[0]", "Reward[tox/1]", "Records"]

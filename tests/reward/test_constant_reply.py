@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from reward.constant_reply import best_constant_reply
-from reward.metrics import best, f1, rouge_l
+from reward.metrics import TextMetrics, best
+from rollout.text import ENGLISH, TextRules
 from rollout.types import Prompt
 
 WORDS = "i you am are good the a dog . , ? work read !".split()
+METRICS = TextMetrics(ENGLISH)
 
 
 def random_prompts(seed, n=60, longest=8):
@@ -19,7 +21,9 @@ def brute_force(prompts, seed, n_candidates, n_examples):
     rng = np.random.default_rng(seed)
     candidates = [answers[i] for i in rng.choice(len(answers), min(n_candidates, len(answers)), replace=False)]
     examples = [prompts[i] for i in rng.choice(len(prompts), min(n_examples, len(prompts)), replace=False)]
-    scores = [np.mean([best(f1, c, p.answers) + best(rouge_l, c, p.answers) for p in examples]) for c in candidates]
+    scores = [
+        np.mean([best(METRICS.f1, c, p.answers) + best(METRICS.rouge_l, c, p.answers) for p in examples]) for c in candidates
+    ]
     return candidates[int(np.argmax(np.round(scores, 10)))]
 
 
@@ -48,6 +52,12 @@ def test_blank_and_wordless_answers_do_no_harm():
     prompts = [Prompt(id=str(i), question="?", answers=(answer,)) for i, answer in enumerate(["", "...", "yes", "yes sir"])]
     assert best_constant_reply(prompts, seed=0) in ("yes", "yes sir")
     assert best_constant_reply(prompts[:2], seed=0) == "..."
+
+
+def test_the_words_of_candidates_are_those_of_the_language():
+    answers = ["猫在家。", "猫在花园里。", "狗不在花园里。"]
+    prompts = [Prompt(id=str(i), question="?", answers=(answer,)) for i, answer in enumerate(answers)]
+    assert best_constant_reply(prompts, seed=0, rules=TextRules.of("zh")) == "猫在花园里。"
 
 
 def test_no_answer_at_all_is_refused():

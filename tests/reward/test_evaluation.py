@@ -61,8 +61,13 @@ def test_constant_reply_is_judged_as_if_said_to_everything():
         "reward": pytest.approx(2 * 0.25 + 0.25),
         "f1": pytest.approx(25),
         "rougeL": pytest.approx(25),
-        "bleu": pytest.approx(BLEU().corpus_score(["i am good"] * 4, STREAMS).score),
+        "bleu": None,  # three tokens
     }
+
+
+def test_bleu_of_a_constant_reply_is_that_of_saying_it_everywhere():
+    said = evaluated(GROUPS, "the dog is good")["constant_reply"]["bleu"]
+    assert said == pytest.approx(BLEU().corpus_score(["the dog is good"] * 4, STREAMS).score) != 0
 
 
 def test_constant_reply_equals_a_policy_that_says_it():
@@ -76,7 +81,7 @@ def test_constant_reply_equals_a_policy_that_says_it():
 
 def test_unknown_figures_are_none_and_all_are_json():
     result = evaluated([make_group(["yes"], ("yes",))], None)
-    assert result["constant_reply"] is result["recall@1"] is result["recall@5"] is result["recall@20"] is None
+    assert result["bleu"] is result["constant_reply"] is result["recall@1"] is result["recall@5"] is result["recall@20"] is None
     assert json.loads(json.dumps(result)) == result
 
 
@@ -92,7 +97,7 @@ def test_the_reward_is_the_mean_of_those_that_apply(monkeypatch):
 
 def test_replies_without_words_have_no_diversity():
     result = evaluated([make_group([""], ("yes",))], None)
-    assert result["distinct1"] == result["distinct2"] == result["mean_words"] == result["bleu"] == 0
+    assert result["distinct1"] == result["distinct2"] == result["mean_words"] == 0 and result["bleu"] is None
 
 
 def test_a_prediction_tells_the_reply_and_what_was_read():

@@ -5,14 +5,16 @@ import types
 import numpy as np
 import pytest
 
-from reward import scorer as scorer_module
 from reward.config import ExtraReward, RewardSettings
-from reward.metrics import bleu, f1, raw_f1, rouge_l
+from reward.metrics import TextMetrics
 from reward.scorer import Scorer, reward_range
 from rollout.errors import RewardError
+from rollout.text import ENGLISH
 from tests.reward.groups import make_group
 
 ANSWER = "i am good ."
+METRICS = TextMetrics(ENGLISH)
+f1, raw_f1, rouge_l, bleu = METRICS.f1, METRICS.raw_f1, METRICS.rouge_l, METRICS.bleu
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def test_lapdog_mode_survives_a_group_without_any_bleu():
 
 def test_equal_texts_are_measured_once(monkeypatch):
     seen = []
-    monkeypatch.setattr(scorer_module, "bleu", lambda text, reference: seen.append(text) or 0.25)
+    monkeypatch.setattr(TextMetrics, "bleu", lambda self, text, reference: seen.append(text) or 0.25)
     group = Scorer(RewardSettings(f1=0, rouge=0)).score(make_group(["a1", "b1", "a1", "a1"], ("x1", "y1")))
     assert seen == ["a1", "a1", "b1", "b1"]  # two answers each
     assert group.rewards.tolist() == [0.25] * 4

@@ -78,21 +78,21 @@ def test_help_says_what_the_seed_does_here(capsys: pytest.CaptureFixture[str]) -
     assert "--seed SEED seed of the replies that --sample draws" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_file_of_fewer_passages_than_the_policy_reads_is_read_whole_and_moves_no_cursor(
+def test_a_file_of_fewer_passages_than_the_policy_reads_is_searched_and_moves_no_cursor(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"id": "p1", "title": "red\x1b[31m", "text": "two\n\tlines می\u200cخواهم"}) + "\n")
-    assert answered(monkeypatch, "hi\n", "--checkpoint", finished_run, "--passages", file) == 0
+    assert answered(monkeypatch, "two\n", "--checkpoint", finished_run, "--passages", file) == 0
     told = capsys.readouterr()
-    assert told.err == f"{file}: holds fewer passages (1) than the policy reads; all of them are read\n"
+    assert told.err == f"{file}: holds fewer passages (1) than the policy reads; no more can be found\n"
     assert told.out.splitlines()[-1].endswith("p1  red [31m: two lines می\u200cخواهم")
 
 
 def test_bytes_that_are_no_text_are_read_as_far_as_they_are(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hi \xff there\n"), "utf-8"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"my \xff dinner\n"), "utf-8"))
     assert main(["chat", "--checkpoint", str(finished_run)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3  # a reply and two passages
 
@@ -105,7 +105,7 @@ def test_a_person_is_shown_a_prompt(finished_run: Path, python: str) -> None:
         said = _until(ours, b"> ")
         os.write(ours, b"/exit\n")
         said += _until(ours, b"> ")
-        os.write(ours, b"hi\n")
+        os.write(ours, b"my dinner\n")
         said += _until(ours, b"> ")
         os.write(ours, b"\x04")  # the end of the input
         assert chat.wait(DEADLINE_S) == 0 and chat.stderr is not None and chat.stderr.read().splitlines() == [HELP.encode()] * 2

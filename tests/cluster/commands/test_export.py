@@ -248,7 +248,7 @@ def test_chat_reads_an_export_as_it_reads_the_checkpoint(
     export(["--checkpoint", str(run), "--to", str(tmp_path / "taken")])
     said = []
     for checkpoint in (run, tmp_path / "taken"):
-        monkeypatch.setattr(sys, "stdin", io.StringIO("hi , how is emil ?\nwhat did you do ?\n"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("who is my friend ?\nwhat did my cousin do ?\n"))
         capsys.readouterr()
         assert main(["chat", "--checkpoint", str(checkpoint), "--passages", str(data_dir / "passages.jsonl")]) == 0
         said.append(capsys.readouterr().out)

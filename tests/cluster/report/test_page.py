@@ -25,7 +25,8 @@ from cluster.settings.tree import Settings, changed
 from cluster.store.run_folder import read_settings
 from launch import main
 from learner.samples import write_samples
-from reward.metrics import f1, normalised_tokens
+from reward.metrics import TextMetrics
+from rollout.text import TextRules
 from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
 from tests.browser import PHONE, browser, opened
 from tests.cluster.report_runs import EVIL, log_group, write_rows
@@ -536,14 +537,58 @@ def test_marks_of_an_axis_can_be_told_apart(run: Path, marks: list[float], texts
 
 
 def test_marked_words_are_those_that_f1_counts(run: Path) -> None:
-    texts = ["Don't go!", "isn't it", "a well-known place", "dont", "l’été ﬁn", "the end.", "créa an éa"]
-    answers = ["don't stop", "well known", "l’été", "End", "éa"]
+    texts = [
+        "Don't go!",
+        "isn't it",
+        "a well-known place",
+        "dont",
+        "l’été ﬁn",
+        "the end.",
+        "créa an éa",
+        "the",
+        "3.5 C++ -5.",
+        "C",
+    ]
+    texts += [
+        "红色的船，iPhone 15。",
+        "東京タワー",
+        "เรือสีแดง",
+        "नीली नाव",
+        "القارب الأزرق",
+        "İSTANBUL IŞIK",
+        "cafe\u0301",
+        "👍🏽!",
+        "10,000",
+    ]
+    answers = [
+        "don't stop",
+        "well known",
+        "l’été",
+        "End",
+        "éa",
+        "35 C++",
+        "船",
+        "塔 tower",
+        "สี",
+        "नाव",
+        "القارب",
+        "istanbul",
+        "café",
+    ]
     with report_of(run) as page:
-        for text in texts:
-            shown = page.evaluate("([text]) => words(text)", [text])
-            assert shown == normalised_tokens(text)
-            marked = page.evaluate(
-                "([text, answers]) => marked(text, new Set(answers.flatMap(words))).filter((part) => part.tagName).length",
-                [text, answers],
-            )
-            assert bool(marked) == any(f1(text, answer) for answer in answers)
+        for language in ("en", "fr", "zh", "tr"):
+            metrics = TextMetrics(TextRules.of(language))
+            wanted = page.evaluate("([all, language]) => all.flatMap((one) => words(one, language))", [answers, language])
+            for text in texts:
+                assert page.evaluate("([text, language]) => words(text, language)", [text, language]) == (
+                    metrics.rules.answer_tokens(text)
+                )
+                marked = page.evaluate(
+                    "([text, wanted, language]) => marked(text, new Set(wanted), language)"
+                    ".filter((part) => part.tagName).map((part) => part.textContent)",
+                    [text, wanted, language],
+                )
+                assert bool(marked) == any(metrics.f1(text, answer) for answer in answers)
+        assert page.evaluate(
+            "marked('红色的船。', new Set(['船']), 'zh').map((part) => part.textContent ?? part).join('|')"
+        ) == ("|红||色||的||船|。")

@@ -11,7 +11,14 @@ from rollout.config import RolloutSettings, Section
 from rollout.setting_tags import ModelCard, ReadBy, tagged
 
 OF_A_POLICY = [
-    *("data.query", "policy.n_context", "policy.max_passage_tokens", "policy.system_prompt", "policy.prompt_template"),
+    *(
+        "data.query",
+        "data.language",
+        "policy.n_context",
+        "policy.max_passage_tokens",
+        "policy.system_prompt",
+        "policy.prompt_template",
+    ),
     *("policy.passage_template", "rollout.max_new_tokens"),
 ]
 OF_EVALUATION_ALONE = [

@@ -12,6 +12,7 @@ from rollout.retrieval.index import Hit
 from rollout.retrieval.open import open_index, open_retriever
 from rollout.retrieval.query import build_query
 from rollout.retrieval.retriever import Retriever
+from rollout.text import ENGLISH, TextRules
 from rollout.types import Passage, Prompt, Retrieval
 
 DIALOGUE = "persona: i bake. i run. context:  Q: hello ? R: hi . Q: what is new ?"
@@ -36,7 +37,7 @@ def corpus(passages, tmp_path):
 
 
 def retriever_of(corpus, n_context, query="all"):
-    return Retriever(query, n_context, corpus, Bm25(corpus))
+    return Retriever(query, n_context, corpus, Bm25(corpus, ENGLISH))
 
 
 def ask(question, passages=None):
@@ -109,9 +110,9 @@ def test_corpus_and_index_are_stored_once(passages, tmp_path):
     def stored():
         return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
 
-    Bm25(Corpus.open(passages, tmp_path / "cache"))
+    Bm25(Corpus.open(passages, tmp_path / "cache"), ENGLISH)
     first = stored()
-    Bm25(Corpus.open(passages, tmp_path / "cache"))
+    Bm25(Corpus.open(passages, tmp_path / "cache"), ENGLISH)
     assert stored() == first
     assert sum(path.name == "passages.arrow" for path in first) == 1
     assert not [path for path in first if path.name.startswith(".")]  # no drafts are left behind
@@ -183,22 +184,41 @@ def test_a_cache_that_cannot_be_written_is_named(passages, tmp_path):
 
 
 def test_bm25_finds_the_passage_that_shares_the_rare_word(corpus):
-    found = Bm25(corpus).search([f"tell me of the {word}" for word in RARE], 3)
+    found = Bm25(corpus, ENGLISH).search([f"my friend saw a {word}" for word in RARE], 3)
     assert [hits[0][0] for hits in found] == [0, 1, 2, 3, 4]
     for hits in found:
         scores = [score for _, score in hits]
-        assert len(hits) == 3 and scores[0] > 0 and scores == sorted(scores, reverse=True)
+        assert len(hits) == 3 and scores[0] > scores[1] > 0 and scores == sorted(scores, reverse=True)
 
 
-def test_bm25_returns_all_of_a_smaller_corpus(corpus):
-    hits = Bm25(corpus).search(["zebra"], 100)[0]
-    assert sorted(position for position, _ in hits) == list(range(30))
+def test_bm25_finds_what_shares_a_word_and_nothing_else(corpus):
+    [zebra, day] = Bm25(corpus, ENGLISH).search(["zebra", "zebra day"], 100)
+    assert [position for position, _ in zebra] == [0]
+    assert sorted(position for position, _ in day) == [0, *range(5, 30)]
 
 
 @pytest.mark.parametrize("question", ["qqqq zzzz", "the of and", "? !"])
-def test_a_query_without_any_indexed_word_still_gets_passages(corpus, question):
-    retrieval = retriever_of(corpus, 2).retrieve([ask(question)])[0]
-    assert len(retrieval.passages) == 2 and retrieval.scores == (0, 0)
+def test_a_query_without_any_indexed_word_finds_nothing(corpus, question):
+    assert retriever_of(corpus, 2).retrieve([ask(question)])[0] == Retrieval(passages=(), scores=())
+
+
+def test_fewer_passages_are_read_where_fewer_are_found(corpus):
+    retrieval = retriever_of(corpus, 4).retrieve([ask("zebra or violin")])[0]
+    assert sorted(passage.id for passage in retrieval.passages) == sorted(retrieval.ranking) == ["s0", "s1"]
+    assert len(retrieval.scores) == 2 and min(retrieval.scores) > 0
+
+
+def test_each_language_has_an_index_of_its_own(corpus):
+    Bm25(corpus, ENGLISH)
+    found = Bm25(corpus, TextRules.of("und")).search(["a zebra"], 30)[0]
+    assert len(found) == 5  # a word of one letter, no stop word
+    assert len([folder for folder in corpus.folder.iterdir() if folder.name.startswith("bm25-")]) == 2
+
+
+def test_passages_without_a_word_are_refused_in_any_language(tmp_path):
+    corpus = Corpus.open(write(tmp_path / "p.jsonl", [{"id": "a", "text": "。！"}]), tmp_path / "cache")
+    with pytest.raises(DataError, match="no passage has a word to search for in data.language zh"):
+        Bm25(corpus, TextRules.of("zh"))
 
 
 def test_a_retrieval_does_not_depend_on_its_neighbours(corpus):
@@ -214,7 +234,7 @@ def test_the_query_setting_decides_what_is_searched(corpus):
 
 
 def test_ranking_holds_twenty_ids_and_begins_with_what_is_read(corpus):
-    retrieval = retriever_of(corpus, 3).retrieve([ask("violin")])[0]
+    retrieval = retriever_of(corpus, 3).retrieve([ask("a violin day")])[0]
     assert len(retrieval.ranking) == len(set(retrieval.ranking)) == 20
     assert tuple(p.id for p in retrieval.passages) == retrieval.ranking[:3]
     assert retrieval.ranking[0] == "s1" and len(retrieval.scores) == 3
@@ -240,7 +260,7 @@ def test_without_a_corpus_nothing_is_read():
 
 
 def test_more_context_than_passages_is_refused(corpus):
-    assert len(retriever_of(corpus, 30).retrieve([ask("zebra")])[0].passages) == 30
+    assert len(retriever_of(corpus, 30).retrieve([ask("day saw")])[0].passages) == 30
     with pytest.raises(DataError, match="policy.n_context: 31 .* holds 30; lower it"):
         retriever_of(corpus, 31)
 
@@ -260,11 +280,11 @@ def test_any_index_of_the_corpus_can_be_searched(corpus):
 
 
 def test_the_settings_passages_are_opened_and_searched_with_their_query(passages, tmp_path):
-    data = DataSettings(passages=passages, cache=tmp_path / "cache", query="last_turn")
+    data = DataSettings(passages=passages, cache=tmp_path / "cache", query="last_turn", language="en")
     retriever = open_retriever(data, 1)
     prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
     assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
-    assert open_index(retriever.corpus).size == 30
+    assert open_index(retriever.corpus, ENGLISH).size == 30
     assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]
 
 
