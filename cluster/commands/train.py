@@ -23,6 +23,7 @@ from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder, choose_run_dir, read_settings
+from cluster.training.data_fit import fitted
 from cluster.training.inputs import (
     Inputs,
     check_models_rewards_and_trackers,
@@ -108,6 +109,7 @@ def planned(request: TrainRequest) -> str:
             inputs = make_demo(read, Path(folder))
         path = settings.policy.path
         policy = tiny_policy(read, inputs.train) if path is None else skeleton(path, settings.policy)
+        inputs = inputs if path is not None else fitted(read, inputs, policy)
         return plan(settings, inputs, policy, read.data, options.local)
 
 
@@ -123,7 +125,13 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     settings = settings.with_values(policy=policy)
     if on_demo:
         return with_demo(settings, RunFolder(path).data), None
-    return settings, load_inputs(settings)
+    return settings, _fitted(settings, load_inputs(settings))
+
+
+def _fitted(settings: Settings, inputs: Inputs) -> Inputs:
+    """Held against the model, unless that is the small one, which is made of them."""
+    path = settings.policy.path
+    return inputs if path is None else fitted(settings, inputs, skeleton(path, settings.policy))
 
 
 @contextlib.contextmanager
@@ -136,7 +144,10 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
         with folder.locked():
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
-                yield _trainer(settings, inputs, folder, build_actors, request.output_mode)
+                trainer = _trainer(settings, inputs, folder, build_actors, request.output_mode)
+                for text in trainer.inputs.told:
+                    trainer.run_log.event(text)
+                yield trainer
             except LapdogError:
                 folder.remove_if_nothing_was_done()
                 raise
@@ -167,6 +178,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
     inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
     if inputs is not None:
         check_inputs(folder.digests(), settings, inputs)
+        inputs = _fitted(settings, inputs)
     if newest is not None:
         check_resumable(before, settings, *newest)
     return settings, inputs, newest
@@ -199,4 +211,6 @@ def _trainer(
     inputs = inputs or make_demo(settings, folder.data)
     folder.write_digests(inputs.digests)
     path = policy_folder(settings, inputs.train, folder.policy)
+    if settings.policy.path is None:
+        inputs = fitted(settings, inputs, skeleton(path, settings.policy))
     return Trainer(settings, inputs, folder, partial(build_actors, path), output_mode)
