@@ -47,7 +47,7 @@ class SamplerActor:
         device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         retriever = open_retriever(self._data, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
-        self._sampler = Sampler(policy, retriever, self._rollout, self._seed)
+        self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 
     def sample(

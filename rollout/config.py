@@ -1,6 +1,7 @@
 """Settings of everything that turns a data file into groups: data, policy, sampling."""
 
 from collections.abc import Iterator, Sequence
+from datetime import date
 from operator import attrgetter
 from pathlib import Path
 from string import Formatter
@@ -67,6 +68,19 @@ class DataSettings(Section):
     cache: Annotated[Path, ReadBy("chat", "evaluate")] = Field(
         Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
     )
+    max_prompt_tokens: Annotated[Positive | None, OF_A_POLICY] = Field(
+        None, description="longest prompt in tokens: of a causal LM all of it, of a T5 the question with one passage"
+    )
+    too_long: Annotated[Literal["drop", "cut"], OF_A_POLICY] = Field(
+        "drop",
+        description="what becomes of an example whose prompt is longer; drop: it is left out; cut: passages give way, "
+        "then the question's beginning",
+    )
+
+    @property
+    def cut_prompts_at(self) -> int | None:
+        """Tokens beyond which a prompt is cut when it is read; None where none is."""
+        return self.max_prompt_tokens if self.too_long == "cut" else None
 
     @property
     def text_rules(self) -> TextRules:
@@ -130,6 +144,15 @@ class PolicySettings(Section):
     response_template: str | None = Field(
         None,
         description='wording of a gold answer; default: "{answer}", or " {answer}" for a causal LM that is no chat model',
+    )
+    chat_template_args: Annotated[dict[str, Any], OF_A_POLICY] = Field(
+        {}, description="further values that the chat template reads, such as {enable_thinking: false}"
+    )
+    template_date: Annotated[date | None, OF_A_POLICY] = Field(
+        None, description="the day that a chat template writes which asks for today's; default: that of the run's start"
+    )
+    thinking: Annotated[Literal["strip", "keep"], OF_A_POLICY] = Field(
+        "strip", description="whether <think>...</think> is cut from replies before they are scored and shown"
     )
 
     @property

@@ -31,8 +31,12 @@ class Sampler:
     call, or whether it is computed twice.
     """
 
-    def __init__(self, policy: Generator, retriever: Retriever, settings: RolloutSettings, seed: int):
+    def __init__(
+        self, policy: Generator, retriever: Retriever, settings: RolloutSettings, seed: int, longest_prompt: int | None = None
+    ):
+        """longest_prompt: tokens beyond which a prompt is cut."""
         self.policy, self.retriever, self.settings, self.seed = policy, retriever, settings, seed
+        self._longest_prompt = longest_prompt
         self.version: Version | None = None
 
     def load_weights(self, weights: FlatWeights, version: Version) -> None:
@@ -44,7 +48,8 @@ class Sampler:
     def sample(self, prompts: Sequence[Prompt], mode: Mode, version: Version) -> SampledGroups:
         """`sample`: G responses to each prompt; `greedy`: the most probable one; `gold`: a gold answer."""
         retrievals = self.retriever.retrieve(prompts)
-        contexts = self.policy.contexts([p.question for p in prompts], [r.passages for r in retrievals])
+        passages = [retrieval.passages for retrieval in retrievals]
+        contexts = self.policy.contexts([prompt.question for prompt in prompts], passages, self._longest_prompt)
         match mode:
             case "gold":
                 samples = Samples([[self._gold(prompt)] for prompt in prompts], top_p_mass=1.0)

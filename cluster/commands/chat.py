@@ -92,7 +92,8 @@ def _sampler(opened: PolicySource) -> Sampler:
     retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
-    return Sampler(policy, retriever, settings.rollout.with_values(group_size=1), settings.seed)
+    one_each = settings.rollout.with_values(group_size=1)
+    return Sampler(policy, retriever, one_each, settings.seed, settings.data.cut_prompts_at)
 
 
 def typed() -> Iterator[str]:

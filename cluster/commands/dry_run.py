@@ -35,7 +35,8 @@ def tokens(settings: Settings, policy: Policy | PolicySkeleton, inputs: Inputs) 
     count = min(PROMPTS_MEASURED, len(inputs.train))
     prompts = [inputs.train[i * len(inputs.train) // count] for i in range(count)]
     found = open_retriever(settings.data, settings.policy.n_context).retrieve(prompts)
-    contexts = policy.contexts([prompt.question for prompt in prompts], [retrieval.passages for retrieval in found])
+    passages = [retrieval.passages for retrieval in found]
+    contexts = policy.contexts([prompt.question for prompt in prompts], passages, settings.data.cut_prompts_at)
     lengths = [sum(len(row) for row in context) for context in contexts]
     each = settings.rollout.max_new_tokens * (settings.rollout.group_size if stage.sampled else 1)
     row = max(len(row) for context in contexts for row in context)
@@ -78,6 +79,7 @@ def _tokens(settings: Settings, inputs: Inputs, measured: Tokens) -> Iterator[st
     stage, context = settings.stages()[-1], measured.context
     epochs = sum(each.steps * each.prompts_per_step for each in settings.stages()) / len(inputs.train)
     yield f"{'data':<28}{len(inputs.train):,} examples, {epochs:.1f} times over all stages; {len(inputs.valid):,} held out"
+    yield from (f"{'':<28}{text}" for text in inputs.told)
     yield f"{'context':<28}{np.mean(context):.0f} tokens a prompt, {max(context)} at most, of {len(context)} prompts measured"
     for label, steps in ((f"a step of {stage.name}", 1), (f"{stage.steps:,} steps", stage.steps)):
         contexts, responses = steps * measured.contexts, steps * measured.responses

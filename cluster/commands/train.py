@@ -23,6 +23,7 @@ from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder, choose_run_dir, read_settings
+from cluster.training.data_fit import fitted
 from cluster.training.inputs import (
     Inputs,
     check_models_rewards_and_trackers,
@@ -109,6 +110,7 @@ def planned(request: TrainRequest) -> str:
             inputs = make_demo(read, Path(folder))
         path = settings.policy.path
         policy = tiny_policy(read, inputs.train) if path is None else skeleton(path, settings.policy)
+        inputs = inputs if path is not None else fitted(read, inputs, policy)
         return plan(settings, inputs, policy, read.data, options.local)
 
 
@@ -125,7 +127,14 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     if on_demo:
         return with_demo(settings, RunFolder(path).data), None
     inputs = load_inputs(settings)
-    return of_language(settings, inputs.language), inputs
+    settings = of_language(settings, inputs.language)
+    return settings, _fitted(settings, inputs)
+
+
+def _fitted(settings: Settings, inputs: Inputs) -> Inputs:
+    """Held against the model, unless that is the small one, which is made of them."""
+    path = settings.policy.path
+    return inputs if path is None else fitted(settings, inputs, skeleton(path, settings.policy))
 
 
 @contextlib.contextmanager
@@ -171,6 +180,7 @@ def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | N
     if inputs is not None:
         settings = of_language(settings, inputs.language)
         check_inputs(folder.digests(), settings, inputs)
+        inputs = _fitted(settings, inputs)
     if newest is not None:
         check_resumable(before, settings, *newest)
     return settings, inputs, newest
@@ -203,4 +213,6 @@ def _trainer(
     inputs = inputs or make_demo(settings, folder.data)
     folder.write_digests(inputs.digests)
     path = policy_folder(settings, inputs.train, folder.policy)
+    if settings.policy.path is None:
+        inputs = fitted(settings, inputs, skeleton(path, settings.policy))
     return Trainer(settings, inputs, folder, partial(build_actors, path), output_mode)

@@ -34,7 +34,7 @@ def flags_of(model: type[BaseModel], only: Collection[str] | None = None, defaul
     for name, field in fields(model):
         if only is not None and name not in only:
             continue
-        value = default or ("none" if field.default == () else field.default)
+        value = default or ("none" if field.default in ((), {}) else field.default)
         shown = "" if value is None or field.is_required() else f" [{value}]"
         if field.annotation is bool and "." not in name:
             flags.append(Flag(name, field.description or "", is_switch=True, is_dashed=True))

@@ -23,6 +23,7 @@ This page is what `python -m cluster.settings.reference` prints; a test compares
 """
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "path": "path", "boolean": "true or false"} | {
+    "date": "date",
     "null": "null",
     "array": "a list",
     "object": "a mapping",

@@ -172,6 +172,7 @@ class Settings(Section):
         of_stage = [f"supervised.{name}" for name in SupervisedSettings.model_fields if name != "steps"]
         samplers = self.cluster.samplers
         return (
+            (self.data.max_prompt_tokens is not None, "data.max_prompt_tokens null", ["data.too_long"]),
             (self.policy.lora.rank > 0, "policy.lora.rank 0", ["policy.lora.alpha"]),
             (self.learner.loss != "sft", "learner.loss sft", ["rollout.temperature", "rollout.top_p"]),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),

@@ -15,6 +15,7 @@ from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = dict[str, Any]
+MANY = {tuple: "a list such as [{function: 'module:name'}]", dict: "a mapping such as {enable_thinking: false}"}
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # the last two: a date that is none, endless nesting
 
 
@@ -66,23 +67,23 @@ def nearest(name: str, known: Sequence[str], beside: Sequence[str] = ()) -> str:
 
 
 def _value(field: FieldInfo, value: Any, name: str) -> Any:
-    """null empties a setting that may be empty, a list too, as a flag also `none`, unless that is a choice; a list's text is
-    YAML; the rest is left to pydantic."""
+    """null empties a setting that may be empty, a list and a mapping too, as a flag also `none`, unless that is a choice; their
+    text is YAML; the rest is left to pydantic."""
     kinds = (field.annotation, *get_args(field.annotation))
-    is_list = any(get_origin(kind) is tuple for kind in kinds)
+    of_many = {get_origin(kind) for kind in kinds} & set(MANY)
     is_choice = any(value in get_args(kind) for kind in kinds)
     if value is None or (isinstance(value, str) and value.lower() in ("null", "none") and not is_choice):
-        if is_list:
-            return ()
+        if of_many:
+            return of_many.pop()()
         if type(None) in kinds:
             return None
     if value == "" and Path in kinds:
         raise SettingsError(f"{name}: '' is refused: names no path; give one")
-    if isinstance(value, str) and is_list:
+    if isinstance(value, str) and of_many:
         try:
             return yaml.safe_load(value)
         except NOT_YAML as error:
-            raise SettingsError(f"{name}: {value!r} is not YAML; give a list such as [{{function: 'module:name'}}]") from error
+            raise SettingsError(f"{name}: {value!r} is not YAML; give {MANY[of_many.pop()]}") from error
     return value
 
 

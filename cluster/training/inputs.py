@@ -15,7 +15,7 @@ from rollout.data.demo import write_demo
 from rollout.errors import DataError, SettingsError, writing
 from rollout.language import language_of
 from rollout.policy.base import Policy
-from rollout.policy.loading import check_policy
+from rollout.policy.loading import check_trainable
 from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.open import open_retriever
@@ -27,12 +27,13 @@ from rollout.types import Prompt
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
     train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
-    that the settings name, or that these texts are in."""
+    that the settings name, or that these texts are in. told: what `data_fit.fitted` found, a line each."""
 
     train: list[Prompt]
     valid: list[Prompt]
     digests: dict[str, str]
     language: str
+    told: tuple[str, ...] = ()
 
 
 def load_inputs(settings: Settings) -> Inputs:
@@ -64,11 +65,12 @@ def _digest(told: Iterable[object]) -> str:
 
 
 def check_models_rewards_and_trackers(settings: Settings) -> None:
-    """Raise PolicyError for a model folder that is none, RewardError for a reward that cannot be imported, SettingsError for a
-    tracker that is not installed."""
-    for path in (settings.policy.path, settings.learner.reference_path):
+    """Raise PolicyError for a model folder that is none or cannot be trained, RewardError for a reward that cannot be imported,
+    SettingsError for a tracker that is not installed."""
+    adapted = {settings.policy.path: settings.policy.lora.rank > 0, settings.learner.reference_path: False}
+    for path in adapted:
         if path is not None:
-            check_policy(path)
+            check_trainable(path, adapted[path])
     for extra in settings.reward.extra:
         import_reward(extra)
     check_installed(settings.trackers)

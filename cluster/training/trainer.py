@@ -80,7 +80,8 @@ class Trainer:
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
         if self.state.incarnation == 0:
-            self.run_log.event(self.settings.data.text_rules.told())
+            for told in (self.settings.data.text_rules.told(), *self.inputs.told):
+                self.run_log.event(told)
         if self.held_out.begins_a_series():
             self.run_log.event(NEW_SERIES)
         self.actors.start()

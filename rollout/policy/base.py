@@ -17,6 +17,7 @@ from rollout.policy.decoding import Decoded, DecodeState, Decoding, decode
 from rollout.policy.interface import Context, Generator, Samples, TokenLogprobs, Trainable
 from rollout.policy.ragged import distinct_responses
 from rollout.policy.rendering import Renderer
+from rollout.policy.reply import ReplyReader
 from rollout.policy.small_batch_linear import small_batch_linear
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
@@ -26,7 +27,8 @@ class Policy(Generator, Trainable, ABC):
     """A model with its tokenizer.
 
     trained: names of the parameters that training changes. end_tokens: those that end a response; a gold answer ends with the
-    first. start_token: what a decoder begins with, None where responses go on from the prompt.
+    first, unless the chat template ends a reply with several. start_token: what a decoder begins with, None where responses go
+    on from the prompt.
     """
 
     renderer: ClassVar[type[Renderer]]
@@ -35,24 +37,41 @@ class Policy(Generator, Trainable, ABC):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
         """settings: with their templates."""
         self.model, self.tokenizer = model.eval(), tokenizer  # dropout stays off: sampler and learner must agree
-        self.end_tokens, self._renderer = end_tokens(model, tokenizer), self.renderer(tokenizer, settings)
+        self._renderer = self.renderer(tokenizer, settings)
+        ending = self._renderer.ending
+        self.end_tokens = end_tokens(model, tokenizer, ending.heeded)
+        self._taught = ending.taught or (self.end_tokens[0],)
+        thoughts = settings.thinking == "keep"
+        self._reader = ReplyReader(tokenizer, self.end_tokens, ending, self._renderer.opens_a_thought, thoughts)
         self.trained = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
     @property
     def device(self) -> torch.device:
         return self.model.device
 
-    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
-        return self._renderer.contexts(questions, passages)
+    @property
+    def positions(self) -> int | None:
+        """Most tokens of a prompt and its response together; None where the model sets no bound."""
+        return None
+
+    def contexts(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], longest: int | None = None
+    ) -> list[Context]:
+        return self._renderer.contexts(questions, passages, longest)
+
+    def unsayable(self, answers: Sequence[str]) -> list[bool]:
+        """Of each answer, whether its tokens cannot say all of it."""
+        return self._renderer.unsayable(answers)
 
     def target(self, answer: str) -> np.ndarray:
-        return np.append(self._renderer.answer(answer), self.end_tokens[0]).astype(np.int32)
+        return np.append(self._renderer.answer(answer), self._taught).astype(np.int32)
 
     @torch.inference_mode()
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> Samples:
         decode_state, start = self._prefill(contexts, group_size, decoding.max_new_tokens)
         with small_batch_linear(start.numel(), start.device):
-            decoded = decode(decode_state, start, self.end_tokens, decoding)
+            ended = self._reader.ended if self._reader.stops_at_text else None
+            decoded = decode(decode_state, start, self.end_tokens, decoding, ended)
         return Samples(self._responses(decoded), decoded.top_p_mass)
 
     @abstractmethod
@@ -117,10 +136,10 @@ class Policy(Generator, Trainable, ABC):
         token_ids = decoded.token_ids.flatten(0, 1).int().cpu().numpy()
         logprobs = decoded.logprobs.flatten(0, 1).cpu().numpy()
         kept = [ids[:length].copy() for ids, length in zip(token_ids, lengths, strict=True)]
-        texts = self.tokenizer.batch_decode(kept, skip_special_tokens=True)
+        texts = self._reader.texts(kept)
         responses = [
             Response(
-                text=text.strip(),
+                text=text,
                 token_ids=ids,
                 sampler_logprobs=scores[:length].copy(),
                 mask=np.ones(length, np.bool_),
@@ -132,9 +151,15 @@ class Policy(Generator, Trainable, ABC):
         return [responses[i : i + size] for i in range(0, len(responses), size)]
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The one that training teaches first: what the tokenizer calls the end, then those that generation also heeds."""
-    named = [tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None), model.config.eos_token_id]
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, of_template: Sequence[int] = ()) -> list[int]:
+    """The one that training teaches first: what the chat template, else the tokenizer calls the end, then those that generation
+    also heeds."""
+    named = [
+        list(of_template),
+        tokenizer.eos_token_id,
+        getattr(model.generation_config, "eos_token_id", None),
+        model.config.eos_token_id,
+    ]
     ends = [end for of_one in named for end in (of_one if isinstance(of_one, list) else [of_one]) if end is not None]
     known = list(dict.fromkeys(end for end in ends if end < model.get_output_embeddings().weight.shape[0]))
     if not known:

@@ -60,6 +60,10 @@ class CausalPolicy(Policy):
         start = torch.tensor([int(row[-1]) for (row,) in contexts], device=ids.device)[:, None].repeat(1, group_size)
         return CausalDecodeState(self, lengths, Branches(prompts, group_size)), start
 
+    @property
+    def positions(self) -> int | None:
+        return longest_sequence(self.model.config)
+
     def context_tokens(self, contexts: Sequence[Context]) -> int:
         return len(contexts) * max(len(row) for (row,) in contexts)
 
@@ -147,4 +151,13 @@ def _positions(config: PretrainedConfig) -> int | None:
     rope = getattr(text, "rope_parameters", None) or {}
     switched = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
     limits = (getattr(text, "max_position_embeddings", None), getattr(text, "attention_chunk_size", None), switched)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def longest_sequence(config: PretrainedConfig) -> int | None:
+    """Most tokens of a prompt and its response together: the last token is read by none, so a window may be one shorter."""
+    text = config.get_text_config()
+    slides = "sliding_attention" in (getattr(text, "layer_types", None) or ("sliding_attention",))
+    window = getattr(text, "sliding_window", None) if slides else None
+    limits = (_positions(config), None if window is None else window + 1)
     return min((limit for limit in limits if limit is not None), default=None)

@@ -1,6 +1,6 @@
 """The decoding loop of every policy: greedy or sampled from one path, log-probs recorded as sampled."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,8 +44,17 @@ class DecodeState(Protocol):
         ...
 
 
-def decode(decode_state: DecodeState, start: torch.Tensor, end_tokens: Sequence[int], decoding: Decoding) -> Decoded:
-    """Draw responses that go on from the tokens `start` int64 [P, G]; those that are finished leave the batch."""
+def decode(
+    decode_state: DecodeState,
+    start: torch.Tensor,
+    end_tokens: Sequence[int],
+    decoding: Decoding,
+    ended: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Decoded:
+    """Draw responses that go on from the tokens `start` int64 [P, G]; those that are finished leave the batch.
+
+    ended: which of the responses so far, int64 [N, T], are finished whatever their last token is, bool [N].
+    """
     count, steps, device = start.numel(), decoding.max_new_tokens, start.device
     token_ids, logprobs = start.new_zeros(count, steps), torch.zeros(count, steps, device=device)
     lengths, finished = start.new_zeros(count), torch.zeros(count, dtype=torch.bool, device=device)
@@ -63,7 +72,10 @@ def decode(decode_state: DecodeState, start: torch.Tensor, end_tokens: Sequence[
         token_ids[rows, t] = tokens * growing
         logprobs[rows, t] = scores.gather(-1, tokens[..., None])[..., 0] * growing
         lengths[rows] += growing
-        finished[rows] |= growing & torch.isin(tokens, ends)
+        over = torch.isin(tokens, ends)
+        if ended is not None:
+            over |= ended(token_ids[rows.flatten(), : t + 1]).view(rows.shape)
+        finished[rows] |= growing & over
         active = ~finished[rows]
         widths = active.sum(1).tolist()
         if not any(widths):

@@ -39,7 +39,7 @@ class Family:
 
     templates: the default ones; chat_templates: those beside a tokenizer with a chat template, None where none is used.
     fuses_passages: each passage is read with the question, in a row of its own. made_up_tokens: size of the tokenizer that
-    transformers makes up for a folder without one.
+    transformers makes up for a folder without one. positions: most tokens of a prompt and its response together, if bounded.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Family:
     fuses_passages: bool
     made_up_tokens: int
     footprint: Callable[[PretrainedConfig, Lengths], Footprint]
+    positions: Callable[[PretrainedConfig], int | None]
 
     def chats(self, tokenizer: PreTrainedTokenizerBase | None) -> bool:
         """Whether prompts go through the tokenizer's chat template."""

@@ -7,7 +7,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from rollout.policy.causal import CausalPolicy
+from rollout.policy.causal import CausalPolicy, longest_sequence
 from rollout.policy.family import Family, Footprint, Lengths
 from rollout.policy.templates import CHAT, PROMPT
 
@@ -46,4 +46,5 @@ CAUSAL = Family(
     fuses_passages=False,
     made_up_tokens=4,
     footprint=footprint,
+    positions=longest_sequence,
 )

@@ -1,4 +1,4 @@
-"""T5, T5 v1.1, LM-adapted and Flan-T5, read as Fusion-in-Decoder."""
+"""T5, T5 v1.1, LM-adapted, Flan-T5, mT5 and ByT5, read as Fusion-in-Decoder."""
 
 from transformers import AutoModelForSeq2SeqLM, T5Config
 
@@ -32,11 +32,12 @@ def footprint(config: T5Config, lengths: Lengths) -> Footprint:
 
 T5 = Family(
     name="T5",
-    model_types={"t5"},
+    model_types={"t5", "mt5"},
     auto_model=AutoModelForSeq2SeqLM,
     policy=FidPolicy,
     templates=FUSED,
     fuses_passages=True,
     made_up_tokens=4 + EXTRA_IDS,
     footprint=footprint,
+    positions=lambda config: None,  # its positions are relative
 )

@@ -49,7 +49,7 @@ class FidPolicy(Policy):
 
     def __init__(self, model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
         super().__init__(model, tokenizer, settings)
-        start = model.config.decoder_start_token_id
+        start = getattr(model.config, "decoder_start_token_id", None)
         self.start_token = model.config.pad_token_id if start is None else start
         self._block: Callable[..., torch.Tensor] = decoder_block
 
@@ -142,7 +142,8 @@ class FidPolicy(Policy):
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         config = self.model.config
-        return self.model.lm_head(hidden * config.d_model**-0.5 if config.scale_decoder_outputs else hidden)
+        scaled = getattr(config, "scale_decoder_outputs", False)  # mT5 never does
+        return self.model.lm_head(hidden * config.d_model**-0.5 if scaled else hidden)
 
 
 def decoder_block(

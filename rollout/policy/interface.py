@@ -40,8 +40,10 @@ class Generator(Protocol):
     """Samples responses. That `decoding.uniforms` decide every draw, so that a call can be repeated bit for bit, is a property
     of the built-in policies; an engine that draws by itself seeds its own generator with them."""
 
-    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
-        """Render and tokenise each question with its passages."""
+    def contexts(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], longest: int | None = None
+    ) -> list[Context]:
+        """Render and tokenise each question with its passages. longest: tokens of a row beyond which the prompt is cut."""
         ...
 
     def context_tokens(self, contexts: Sequence[Context]) -> int:

@@ -3,22 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.quantizers import AutoHfQuantizer
 
 from rollout.config import PolicySettings
-from rollout.errors import PolicyError, first_line
+from rollout.errors import PolicyError
 from rollout.policy import adapters
 from rollout.policy.base import Policy
 from rollout.policy.families import family_of
 from rollout.policy.family import Family
 from rollout.policy.family_t5 import T5
 from rollout.policy.interface import Context
+from rollout.policy.model_files import BROKEN, COMPLETE, check_vocabulary, read_config, read_tokenizer, unreadable
 from rollout.policy.rendering import Renderer
 from rollout.policy.templates import with_templates
 from rollout.types import Passage
@@ -26,17 +25,6 @@ from rollout.types import Passage
 transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-BROKEN = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    UnpicklingError,
-    SafetensorError,
-    StrictDataclassError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +34,17 @@ class PolicySkeleton:
     model: PreTrainedModel
     renderer: Renderer
 
-    def contexts(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Context]:
-        return self.renderer.contexts(questions, passages)
+    @property
+    def positions(self) -> int | None:
+        return family_of(self.model.config).positions(self.model.config)
+
+    def contexts(
+        self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], longest: int | None = None
+    ) -> list[Context]:
+        return self.renderer.contexts(questions, passages, longest)
+
+    def unsayable(self, answers: Sequence[str]) -> list[bool]:
+        return self.renderer.unsayable(answers)
 
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -59,14 +56,16 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     Raises PolicyError if `path` is no model that we train, or is incomplete.
     """
     base, family = check_policy(path)
+    tokenizer = read_tokenizer(path, family)
     try:
-        model, report = family.auto_model.from_pretrained(base, dtype=dtype, output_loading_info=True, weights_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, report = family.auto_model.from_pretrained(
+            base, dtype=dtype, output_loading_info=True, weights_only=True, trust_remote_code=False
+        )
     except BROKEN as error:
-        raise PolicyError(f"policy {path}: cannot be loaded ({first_line(error)}); give a complete model folder") from error
+        raise unreadable(path, "cannot be loaded", error) from error
     if missing := sorted(report["missing_keys"]):
-        raise PolicyError(f"policy {path}: its weights lack {missing[0]}; give a complete model folder")
-    _check_tokenizer(path, tokenizer, family)
+        raise PolicyError(f"policy {path}: its weights lack {missing[0]}; {COMPLETE}")
+    check_vocabulary(path, tokenizer, model.get_input_embeddings().num_embeddings)
     if str(base) != str(path):
         _load_adapters(model, path, settings)
     elif settings.lora.rank:
@@ -77,13 +76,14 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
 def skeleton(path: str | Path, settings: PolicySettings) -> PolicySkeleton:
     """The policy without its weights, which takes no memory: sizes, tokenizer, rendering. Raises as `load_policy` does."""
     base, family = check_policy(path)
+    tokenizer = read_tokenizer(path, family)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
         with torch.device("meta"):
-            model = family.auto_model.from_config(AutoConfig.from_pretrained(base))
+            model = family.auto_model.from_config(read_config(base), trust_remote_code=False)
     except BROKEN as error:
-        raise PolicyError(f"policy {path}: cannot be read ({first_line(error)}); give a complete model folder") from error
-    _check_tokenizer(path, tokenizer, family)
+        raise unreadable(path, "cannot be read", error) from error
+    check_vocabulary(path, tokenizer, model.get_input_embeddings().num_embeddings)
+    _untie_head(model, base)
     if settings.lora.rank or adapters.are_in(path):
         model.add_adapter(adapters.config_of(path, settings.lora))
     return PolicySkeleton(model, family.policy.renderer(tokenizer, with_templates(settings, tokenizer, family)))
@@ -93,18 +93,33 @@ def merge_adapters(path: Path, target: Path) -> None:
     """Write the model of a folder of adapters with these added to its weights. Raises PolicyError as `load_policy` does."""
     policy = load_policy(path, PolicySettings(), torch.float32, "cpu")
     base, family = check_policy(path)
-    adapters.merge(family.auto_model.from_pretrained(base, dtype=torch.float32), path).save_pretrained(target)
+    model = family.auto_model.from_pretrained(base, dtype=torch.float32, weights_only=True, trust_remote_code=False)
+    adapters.merge(model, path).save_pretrained(target)
     policy.tokenizer.save_pretrained(target)
 
 
 def check_policy(path: str | Path) -> tuple[str | Path, Family]:
     """The model itself, where `path` holds adapters alone, and its family. Raises PolicyError unless we train such a model."""
     base = adapters.base_model(path) if adapters.are_in(path) else path
+    return base, family_of(read_config(base))
+
+
+def check_trainable(path: str | Path, adapted: bool) -> None:
+    """adapted: by adapters alone. Raises PolicyError for a model that could be read and not be trained: of quantised weights
+    nothing but adapters can be."""
+    base, _ = check_policy(path)
+    quantised = getattr(read_config(base), "quantization_config", None)
+    if quantised is None:
+        return
+    kind = (quantised if isinstance(quantised, dict) else quantised.to_dict()).get("quant_method", "in an unknown way")
+    if not (adapted or adapters.are_in(path)):
+        remedy = "set policy.lora.rank, or give the model unquantised"
+        raise PolicyError(f"policy {path}: its weights are quantised ({kind}), which only adapters can be trained on; {remedy}")
     try:
-        config = AutoConfig.from_pretrained(base)
+        AutoHfQuantizer.from_config(quantised, pre_quantized=True).validate_environment(device_map=None)
     except BROKEN as error:
-        raise PolicyError(f"policy {base}: is no model folder or hub name ({first_line(error)}); check the path") from error
-    return base, family_of(config)
+        problem = f"its weights are quantised ({kind}) and cannot be loaded here"
+        raise unreadable(path, problem, error, "give the model unquantised") from error
 
 
 def with_family_templates(path: str | None, settings: PolicySettings) -> PolicySettings:
@@ -112,27 +127,20 @@ def with_family_templates(path: str | None, settings: PolicySettings) -> PolicyS
     if path is None:
         return with_templates(settings, None, T5)
     _, family = check_policy(path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except BROKEN as error:
-        raise PolicyError(
-            f"policy {path}: its tokenizer cannot be loaded ({first_line(error)}); give a complete folder"
-        ) from error
-    return with_templates(settings, tokenizer, family)
+    return with_templates(settings, read_tokenizer(path, family), family)
 
 
-def _check_tokenizer(path: str | Path, tokenizer: PreTrainedTokenizerBase, family: Family) -> None:
-    if len(tokenizer) <= family.made_up_tokens:
-        raise PolicyError(f"policy {path}: has no tokenizer; put its tokenizer.json or spiece.model there")
-    if not tokenizer.is_fast:
-        raise PolicyError(f"policy {path}: its tokenizer tells no offsets; save it as tokenizer.json")
+def _untie_head(model: PreTrainedModel, base: str | Path) -> None:
+    """A T5's head is its own where its config says so, though transformers ties all that are built from a config."""
+    told, _ = PretrainedConfig.get_config_dict(base)
+    head, shared = model.get_output_embeddings(), model.get_input_embeddings()
+    if told.get("tie_word_embeddings") is False and head.weight is shared.weight:
+        head.weight = torch.nn.Parameter(torch.empty_like(shared.weight))
 
 
 def _load_adapters(model: PreTrainedModel, path: str | Path, settings: PolicySettings) -> None:
     try:
         loaded = adapters.load(model, path)
     except BROKEN as error:
-        raise PolicyError(
-            f"policy {path}: its adapters cannot be loaded ({first_line(error)}); give a complete folder"
-        ) from error
+        raise unreadable(path, "its adapters cannot be loaded", error, "give a complete folder") from error
     adapters.check_wanted(path, loaded, settings.lora)

@@ -1,12 +1,12 @@
 """The templates that suit a family of models, where the settings name none."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from rollout.config import PolicySettings
-from rollout.errors import SettingsError, first_line
+from rollout.errors import SettingsError
+from rollout.policy.chat_template import ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +28,10 @@ DEFAULT_TEMPLATES = (FUSED, PROMPT, CHAT)
 
 
 def with_templates(settings: PolicySettings, tokenizer: "PreTrainedTokenizerBase | None", family: "Family") -> PolicySettings:
-    """Raises SettingsError for a template that the family has no use for."""
+    """The day that a chat template writes is today unless the settings have one, so that it stands in config.yaml.
+
+    Raises SettingsError for a template that the family has no use for, and as `ChatTemplate` does.
+    """
     chats = family.chats(tokenizer)
     defaults = (chats and family.chat_templates) or family.templates
     filled = settings.model_copy(update={name: text for name, text in defaults.items() if getattr(settings, name) is None})
@@ -41,13 +44,10 @@ def with_templates(settings: PolicySettings, tokenizer: "PreTrainedTokenizerBase
         raise SettingsError(
             f"policy.passage_template: has {{query}}, which a {family.name} reads once after all passages; leave it out"
         )
-    if settings.system_prompt is not None and not chats:
-        raise SettingsError("policy.system_prompt: has no effect on a model without a chat template; leave it out")
-    if settings.system_prompt is not None and tokenizer is not None:
-        chat = [{"role": "system", "content": settings.system_prompt}, {"role": "user", "content": "?"}]
-        try:
-            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            problem = f"the model's chat template refuses it ({first_line(error)})"
-            raise SettingsError(f"policy.system_prompt: {problem}; put it into policy.prompt_template") from error
+    if not chats or tokenizer is None:
+        for name in ("system_prompt", "chat_template_args", "template_date"):
+            if getattr(settings, name):
+                raise SettingsError(f"policy.{name}: has no effect on a model without a chat template; leave it out")
+    elif settings.template_date is None and ChatTemplate(tokenizer, settings).tells_the_date:
+        return filled.model_copy(update={"template_date": date.today()})
     return filled

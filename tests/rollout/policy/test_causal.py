@@ -1,6 +1,7 @@
 """The group-shared computation of causal LMs against transformers' own, response by response."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, Ge
 
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy.decoding import Decoding
-from rollout.policy.loading import load_policy
+from rollout.policy.loading import load_policy, skeleton
 from rollout.policy.tree_attention import Branches
 from tests.rollout.tiny import PROMPTS, chosen, contexts_of, padded, sampled
 from tests.rollout.tiny_causal import END, SETTINGS, causal_policy, save_causal, tokenizer
@@ -215,6 +216,7 @@ def test_a_sliding_window_is_refused_before_the_first_token_that_could_leave_it(
         with pytest.raises(PolicyError, match="tokens exceed .* window of 48"):
             policy.sample([(np.full(length, 5, np.int32),)], 2, Decoding(8))
     policy.sample([(np.full(41, 5, np.int32),)], 2, Decoding(8))
+    assert policy.positions == skeleton(tmp_path, SETTINGS).positions == 41 + 8
 
 
 @pytest.mark.parametrize(
@@ -301,9 +303,9 @@ def test_a_saved_policy_is_a_plain_transformers_folder(tmp_path):
 
 
 def test_a_folder_without_an_end_token_is_refused(tmp_path):
-    save_causal(tmp_path, "qwen2")
+    save_causal(tmp_path, "qwen2", chat=False)
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        path = tmp_path / name
-        path.write_text(path.read_text().replace('"eos_token', '"no_token'))
+        told = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps({key: None if key.startswith("eos_") else told[key] for key in told}))
     with pytest.raises(PolicyError, match="end token"):
         load_policy(tmp_path, SETTINGS, torch.float32, "cpu")

@@ -1,0 +1,115 @@
+"""What the policy makes of the data: answers that it cannot say, prompts that it cannot read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from cluster.settings.tree import Settings
+from cluster.training.inputs import Inputs
+from rollout.config import PolicySettings
+from rollout.errors import DataError, PolicyError, SettingsError
+from rollout.policy.base import Policy
+from rollout.policy.loading import PolicySkeleton
+from rollout.retrieval.open import open_retriever
+from rollout.types import Prompt
+
+MOST_UNSAYABLE = 0.2
+MEASURED_AT_ONCE = 256
+
+
+def fitted(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton) -> Inputs:
+    """The inputs without the examples that `data.too_long drop` leaves out, and what is to be told of them.
+
+    Raises SettingsError, DataError or PolicyError for prompts longer than the model reads, and where it could not say more than
+    a fifth of a file's answers.
+    """
+    longest = _longest_prompt(settings, policy)
+    kept, told = {}, []
+    for name, prompts in (("train", inputs.train), ("valid", inputs.valid)):
+        kept[name] = prompts
+        if longest is not None and settings.data.cut_prompts_at is None and prompts:
+            lengths = dict(_too_long(settings, policy, prompts, longest))
+            if lengths:
+                kept[name] = [prompt for i, prompt in enumerate(prompts) if i not in lengths]
+                told.append(_dropped(settings, name, prompts, lengths, longest))
+            if not kept[name]:
+                raise DataError(f"data.{name}: {told[-1]}, which leaves none; raise data.max_prompt_tokens")
+        told += _unsayable(settings, policy, name, kept[name])
+    return replace(inputs, train=kept["train"], valid=kept["valid"], told=tuple(told))
+
+
+def _longest_prompt(settings: Settings, policy: Policy | PolicySkeleton) -> int | None:
+    """The setting's bound, or what the model's positions leave beside a response."""
+    wanted, positions, response = settings.data.max_prompt_tokens, policy.positions, settings.rollout.max_new_tokens
+    left = None if positions is None else positions - response
+    if left is not None and left < 1:
+        raise SettingsError(f"rollout.max_new_tokens: {response} leave no room in the model's {positions} positions; lower it")
+    if wanted is not None and left is not None and wanted > left:
+        raise SettingsError(
+            f"data.max_prompt_tokens: {wanted} and rollout.max_new_tokens {response} exceed the model's {positions} positions; "
+            f"give {left} or fewer"
+        )
+    return left if wanted is None else wanted
+
+
+def _too_long(
+    settings: Settings, policy: Policy | PolicySkeleton, prompts: Sequence[Prompt], longest: int
+) -> Iterator[tuple[int, int]]:
+    """(place, tokens) of each prompt that is longer. No token is less than a byte, so most are known to fit unread; a retrieved
+    passage is taken to have no longer a title than a text."""
+    wording = max(map(len, policy.contexts(["?"], [()])[0]))
+    suspects = [i for i, prompt in enumerate(prompts) if wording + _most_tokens(settings.policy, prompt) > longest]
+    if not suspects:
+        return
+    retriever = open_retriever(settings.data, settings.policy.n_context)
+    for begin in range(0, len(suspects), MEASURED_AT_ONCE):
+        places = suspects[begin : begin + MEASURED_AT_ONCE]
+        some = [prompts[i] for i in places]
+        passages = [retrieval.passages for retrieval in retriever.retrieve(some)]
+        for i, context in zip(places, policy.contexts([prompt.question for prompt in some], passages), strict=True):
+            tokens = max(map(len, context))
+            if tokens > longest:
+                yield i, tokens
+
+
+def _most_tokens(policy: PolicySettings, prompt: Prompt) -> int:
+    """Bytes of the question and of its passages, of whose texts only so many tokens are read."""
+    limit, count, wording = policy.max_passage_tokens, policy.n_context, len((policy.passage_template or "").encode())
+    passages = count * (2 * limit + wording)
+    if prompt.passages is not None:
+        texts = [(len(passage.title.encode()), len(passage.text.encode())) for passage in prompt.passages[:count]]
+        passages = sum(title + min(limit, text) + wording for title, text in texts)
+    return len(prompt.question.encode()) + passages
+
+
+def _dropped(settings: Settings, name: str, prompts: Sequence[Prompt], lengths: dict[int, int], longest: int) -> str:
+    """What to tell of those that are left out. Raises DataError where no setting allows that."""
+    place, tokens = next(iter(lengths.items()))
+    first = f"{prompts[place].id!r} has {tokens} tokens"
+    if settings.data.max_prompt_tokens is None:
+        response = settings.rollout.max_new_tokens
+        raise DataError(
+            f"data.{name}: the prompt of example {first}, and the model reads {longest} beside a response of {response}; "
+            f"give data.max_prompt_tokens {longest} and data.too_long drop or cut, or lower policy.n_context"
+        )
+    count = f"{len(lengths)} of {len(prompts)} examples"
+    return f"data.{name}: {count} are left out, whose prompts exceed data.max_prompt_tokens {longest}; the first, {first}"
+
+
+def _unsayable(settings: Settings, policy: Policy | PolicySkeleton, name: str, prompts: Sequence[Prompt]) -> list[str]:
+    answers = [answer for prompt in prompts for answer in prompt.answers]
+    lost = [answer for answer, lacks in zip(answers, policy.unsayable(answers), strict=True) if lacks] if answers else []
+    if not lost:
+        return []
+    share = len(lost) / len(answers)
+    problem = (
+        f"{len(lost)} of {len(answers)} gold answers of data.{name} ({share:.1%}) have characters that the model cannot say"
+    )
+    example = " ".join(lost[0].split())[:60]
+    if share <= MOST_UNSAYABLE:
+        return [f"{problem}; the first is {example!r}"]
+    remedy = (
+        "raise policy.tiny.vocab_size"
+        if settings.policy.path is None
+        else "give a model whose tokenizer has them, such as mT5 or ByT5"
+    )
+    raise PolicyError(f"policy {settings.policy.name}: {problem}, such as {example!r}; {remedy}")
