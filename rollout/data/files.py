@@ -1,5 +1,6 @@
 """Paths as users give them (a file, several, a pattern, a folder of shards) -> files, and lines of their text."""
 
+import contextlib
 import glob
 import io
 import os
@@ -51,13 +52,20 @@ def suffix_of(path: Path) -> str:
     return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """The content, unpacked. Raises DataError unless it is a file."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The content, unpacked. Raises DataError unless it is a file that can be read to its end."""
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder; name a file' if path.is_dir() else 'no such file; check the path'}")
-    if path.suffix not in COMPRESSIONS:
-        return path.open("rb")
-    return io.BufferedReader(pa.input_stream(str(path), compression=COMPRESSIONS[path.suffix]))
+    with path.open("rb") as file:
+        try:
+            if path.suffix in COMPRESSIONS:
+                yield io.BufferedReader(pa.CompressedInputStream(file, COMPRESSIONS[path.suffix]))
+            else:
+                yield file
+        except OSError as error:
+            remedy = "pack it anew" if path.suffix in COMPRESSIONS else "check the disk"
+            raise DataError(f"{path}: cannot be read to its end ({first_line(error)}); {remedy}") from error
 
 
 def text_lines(path: Path, with_blank: bool = False) -> Iterator[tuple[int, str]]:
@@ -65,16 +73,11 @@ def text_lines(path: Path, with_blank: bool = False) -> Iterator[tuple[int, str]
 
     Raises DataError naming a line that is not UTF-8, or a file that cannot be unpacked.
     """
-    number = 0
-    with open_bytes(path) as file:
-        try:
-            for number, raw in enumerate(file, 1):
-                line = _decoded(path, number, raw).lstrip(BYTE_ORDER_MARK)
-                if with_blank or line.strip():
-                    yield number, line.rstrip("\r\n")
-        except OSError as error:
-            remedy = "pack it anew" if path.suffix in COMPRESSIONS else "check the disk"
-            raise DataError.at(path, number + 1, f"cannot be read on ({first_line(error)}); {remedy}") from error
+    with opened(path) as file:
+        for number, raw in enumerate(file, 1):
+            line = _decoded(path, number, raw).lstrip(BYTE_ORDER_MARK)
+            if with_blank or line.strip():
+                yield number, line.rstrip("\r\n")
 
 
 def check_encoding(path: Path, number: int, raw: bytes) -> None:

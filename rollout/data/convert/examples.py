@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from rollout.data.convert.record import Answers, Context, Part, Record, Row, Words
+from rollout.data.convert.record import Answers, Context, Part, Record, Row, Words, listed
 
 UNKNOWN = "<unk>"  # TriviaQA's answer where it keeps the answer to itself
 
@@ -147,7 +147,11 @@ class HotpotQa(Record):
 
 def _paragraph(title: str, text: str) -> Row:
     """A paragraph of SQuAD, called by title and text, so that it has one name wherever it stands."""
-    return {"id": f"{title}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", "title": title, "text": text}
+    return {
+        "id": "-".join([*filter(None, [title]), hashlib.sha256(text.encode()).hexdigest()[:8]]),
+        "title": title,
+        "text": text,
+    }
 
 
 class SquadAnswer(Part):
@@ -181,18 +185,27 @@ class SquadArticle(Record):
                 yield {"id": asked.id, "question": asked.question, "answers": answers, **own}
 
 
+def _with_text(answers: Any) -> Any:
+    """Answers as Hugging Face has them, from a list of texts or of objects with a text."""
+    if isinstance(answers, dict):
+        return answers
+    return {"text": [each.get("text") if isinstance(each, dict) else each for each in listed(answers)]}
+
+
 class SquadAnswers(Part):
     text: Answers = []
 
 
 class SquadRow(Record):
-    """SQuAD as Hugging Face has it, a question a row."""
+    """A question a row, with its paragraph: SQuAD as Hugging Face has it, and its like with plain answers."""
 
     id: Words | None = None
     title: str = ""
     context: str = ""
     question: Words = ""
-    answers: SquadAnswers = SquadAnswers()
+    answers: Annotated[SquadAnswers, BeforeValidator(_with_text)] = Field(
+        SquadAnswers(), validation_alias=AliasChoices("answers", "answer")
+    )
 
     def rows(self) -> Iterator[Row]:
         passage = _paragraph(self.title, self.context)

@@ -37,17 +37,23 @@ def _has(*keys: str) -> Callable[[Keys], bool]:
     return lambda row: all(row.get(key) is not None for key in keys)
 
 
+def _is_of_sentences(context: Any) -> bool:
+    """Whether it is titles, each with a list of sentences, or the two as columns."""
+    pairs = isinstance(context, list) and context and isinstance(context[0], list)
+    return bool(pairs) or (isinstance(context, dict) and {"title", "sentences"} <= context.keys())
+
+
 FORMATS = (
     Format("search-r1", SearchR1, _has("reward_model")),
     Format("flashrag", FlashRag, _has("question", "golden_answers")),
-    Format("hotpotqa", HotpotQa, lambda row: _has("question", "context")(row) and not isinstance(row["context"], str)),
+    Format("hotpotqa", HotpotQa, lambda row: _has("question")(row) and _is_of_sentences(row.get("context"))),
     Format("squad", SquadArticle, _has("paragraphs")),
-    Format("squad", SquadRow, lambda row: _has("question", "context")(row) and isinstance(row.get("answers"), dict)),
+    Format("squad", SquadRow, lambda row: _has("question")(row) and isinstance(row.get("context"), str)),
     Format("kilt", Kilt, _has("input", "output")),
     Format("triviaqa", TriviaQa, _has("Question")),
     Format("triviaqa", TriviaQa, lambda row: _has("question")(row) and isinstance(row.get("answer"), dict)),
     Format("dpr", DprQuestion, _has("question", "positive_ctxs")),
-    Format("fid", Fid, lambda row: _has("question")(row) and any(row.get(key) for key in ("ctxs", "target", "answers"))),
+    Format("fid", Fid, lambda row: _has("question")(row) and not row.keys().isdisjoint(("ctxs", "target", "answers"))),
     Format("nq-open", NqOpen, _has("question", "answer")),
     Format("contents", Contents, _has("contents")),
     Format("dpr", DprPassage, _has("id", "text")),

@@ -18,12 +18,12 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) else value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
 Words = Annotated[str, BeforeValidator(_text)]
-Answers = Annotated[list[Words], BeforeValidator(_listed)]
+Answers = Annotated[list[Words], BeforeValidator(listed)]
 
 
 class Part(Line):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pydantic_core
 
-from rollout.data.files import BYTE_ORDER_MARK, check_encoding, open_bytes, suffix_of, text_lines
+from rollout.data.files import BYTE_ORDER_MARK, check_encoding, opened, suffix_of, text_lines
 from rollout.errors import DataError
 
 NUMBERED = Iterator[tuple[int, Any]]
@@ -29,7 +29,7 @@ def is_parquet(path: Path) -> bool:
 
 def opening_of(path: Path) -> str:
     """The first characters that are not blank; empty if there are none."""
-    with open_bytes(path) as file:
+    with opened(path) as file:
         start = file.read(OPENING)
     check_encoding(path, 1, start.partition(b"\n")[0])
     return start.decode("utf-8", errors="ignore").lstrip(f"{BYTE_ORDER_MARK}{BLANKS}")
@@ -89,7 +89,7 @@ def _jsonl(path: Path) -> NUMBERED:
 
 
 def _whole(path: Path) -> Any:
-    with open_bytes(path) as file:
+    with opened(path) as file:
         content = file.read()
     try:
         return pydantic_core.from_json(content.decode("utf-8").lstrip(BYTE_ORDER_MARK))
@@ -110,7 +110,8 @@ def _unwrapped(value: Any) -> NUMBERED:
 def _array(path: Path) -> NUMBERED:
     """Entries of a JSON array, of which a few are in memory at a time."""
     decoder, number, text, place = json.JSONDecoder(), 0, "", 0
-    with io.TextIOWrapper(open_bytes(path), encoding="utf-8") as file:
+    with opened(path) as content:
+        file = io.TextIOWrapper(content, encoding="utf-8")
         try:
             while "[" not in text:
                 text = file.read(CHUNK)

@@ -296,7 +296,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "train file in the home of nobody": (lambda c: c.flags(data__train="~nobody-at-all/x.jsonl"), "x.jsonl: no such file"),
     "train file cut short": (
         lambda c: c.flags(data__train=c.file("b.jsonl.gz", b"\x1f\x8b")),
-        "b.jsonl.gz:1: cannot be read on (",
+        "b.jsonl.gz: cannot be read to its end (",
     ),
     "train file an array": (
         lambda c: c.flags(data__train=c.file("b.json", "[]")),

@@ -230,9 +230,9 @@ def test_keys_that_look_like_data_and_are_not_read_are_told_once(write, tmp_path
 
 
 def test_keys_that_no_format_explains_are_told_with_those_that_are_read(tmp_path, told):
-    read_prompts(jsonl(tmp_path / "a.jsonl", GOOD, {**GOOD, "context": "x", "level": 3}))
+    read_prompts(jsonl(tmp_path / "a.jsonl", GOOD, {**GOOD, "documents": ["x"], "level": 3}))
     [message] = told.messages
-    assert message.endswith("a.jsonl: not read: context; the keys that are read are question, answers, id, passages, gold")
+    assert message.endswith("a.jsonl: not read: documents; the keys that are read are question, answers, id, passages, gold")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_packed_file_that_is_none_or_cut_short_is_named(name, kept, tmp_path):
     content = json.dumps(example("?" * 1000)).encode()
     whole = gzip.compress(content) if name.endswith("gz") else ZSTD.compress(content, asbytes=True)
     (tmp_path / name).write_bytes(whole[:kept] if kept else content)
-    with pytest.raises(DataError, match=rf"{name}:1: cannot be read on \(.*\); pack it anew"):
+    with pytest.raises(DataError, match=rf"{name}: cannot be read to its end \(.*\); pack it anew"):
         read_prompts(tmp_path / name)
 
 

@@ -124,6 +124,17 @@ CASES = {
     "hotpotqa of Hugging Face": ("hotpotqa", [HOTPOT_OF_HUGGING_FACE], HOTPOT_OURS),
     "squad": ("squad", SQUAD["data"], SQUAD_OURS),
     "squad of Hugging Face": ("squad", [SQUAD_ROW], SQUAD_OURS),
+    "squad with plain answers": (
+        "squad",
+        [{"question": ASKED["question"], "context": MOSS, "answer": "Ann Lee"}],
+        {
+            "question": ASKED["question"],
+            "answers": ["Ann Lee"],
+            "passages": [{"id": MOSS_ID.removeprefix("Moss-"), "title": "", "text": MOSS}],
+            "gold": [MOSS_ID.removeprefix("Moss-")],
+        },
+    ),
+    "squad with a list of objects": ("squad", [SQUAD_ROW | {"answers": QUESTION_OF_SQUAD["answers"]}], SQUAD_OURS),
     "triviaqa": ("triviaqa", [TRIVIA], {"id": "tc_1", **ASKED}),
     "triviaqa of Hugging Face": ("triviaqa", [TRIVIA_ROW], {"id": "tc_1", **ASKED}),
     "dpr": (
@@ -287,6 +298,7 @@ def test_passages_of_dpr_are_read_with_their_quotes(tmp_path):
         ("a.json", '[{"question": "a", "ctxs": "none", "answers": ["b"]}]', "a.json:1: as fid: 'ctxs' is 'none'"),
         ("a.json", "", "a.json: holds nothing to convert; give a file with questions and answers, or with passages"),
         ("a.json", b"\xff\xfe[\0]\0", "a.json:1: begins with the byte-order mark of UTF-16"),
+        ("a.json.gz", "[]", "a.json.gz: cannot be read to its end ("),
         ("a.parquet", "PAR1", "a.parquet: is no parquet file"),
     ],
 )
