@@ -25,7 +25,7 @@ EXAMPLE = pa.schema(
         ("gold", pa.list_(pa.string())),
     ]
 )
-ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 256
 
 
 class Writer(Protocol):
