@@ -7,7 +7,7 @@
     python launch.py report RUN_DIR [RUN_DIR ...]
     python launch.py chat --checkpoint DIR [--passages FILE] [--persona TEXT]
     python launch.py export --checkpoint DIR --to DIR
-    python launch.py convert --input FILE --output FILE.jsonl
+    python launch.py convert --input FILE --output FILE.jsonl [--from FORMAT]
 
 `python launch.py COMMAND --help` lists every setting.
 """

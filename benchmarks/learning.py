@@ -95,11 +95,11 @@ def main() -> None:
 def settings_of(arm: Arm, stage_1: Path, folder: Path, seed: int, steps: int) -> dict[str, Any]:
     """Of a run that goes on from stage 1's policy on the same examples; nothing is evaluated while it runs."""
     used = read_settings(stage_1 / "config.yaml")
-    assert used.data.train is not None and used.data.passages is not None
+    [train], [passages] = used.data.train or (), used.data.passages or ()
     settings = demo.SETTINGS | {
         "seed": seed,
-        "data.train": used.data.train,
-        "data.passages": used.data.passages,
+        "data.train": train,
+        "data.passages": passages,
         "policy.path": str(stage_1 / "checkpoints" / "latest" / "policy"),
         "supervised.steps": 0,
         "learner.steps": steps,
@@ -189,7 +189,7 @@ def held_out(run: Path, step: int, seed: int) -> dict[str, float]:
     """Figures of a checkpoint's greedy replies to the demo's held-out file, with all passages fused."""
     settings = build(Settings, demo.SETTINGS | {"seed": seed})
     data = run.parent / "stage-1" / "data"
-    passages = settings.data.model_copy(update={"passages": data / "passages.jsonl", "language": "en"})
+    passages = settings.data.with_values(passages=(data / "passages.jsonl",), language="en")
     retriever = open_retriever(passages, settings.policy.n_context)
     policy = load_policy(run / "checkpoints" / f"step-{step}" / "policy", settings.policy, DTYPES["float32"], "cpu")
     sampler = Sampler(policy, retriever, settings.rollout, seed)

@@ -88,7 +88,9 @@ def _distinct(words: Sequence[Sequence[str]], n: int) -> float:
 
 
 def _recall(groups: Sequence[Group], depth: int) -> float | None:
-    hits = [not set(group.prompt.gold).isdisjoint(group.retrieval.ranking[:depth]) for group in groups if group.prompt.gold]
+    """Of the examples of which a passage has a gold id."""
+    known = [(group, set(group.prompt.gold) - set(group.prompt.absent_gold)) for group in groups]
+    hits = [not gold.isdisjoint(group.retrieval.ranking[:depth]) for group, gold in known if gold]
     return _percent(hits) if hits else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 
 from rollout.setting_tags import ModelCard, ReadBy
 from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
@@ -29,6 +29,22 @@ def whole_above_one(amount: float) -> float:
 # whether settings have an effect, if not because of what, and their dotted names
 Condition = tuple[bool, str, Sequence[str]]
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
+
+
+def listed(paths: Any) -> Any:
+    """One path as a list of one."""
+    given = paths if isinstance(paths, list | tuple) else [paths]
+    if not given or not all(isinstance(path, str | Path) and str(path) for path in given):
+        raise ValueError("names no path; give one")
+    return given
+
+
+def shortest(paths: tuple[Path, ...]) -> str | list[str]:
+    """A list of one path as that path."""
+    return str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]
+
+
+Files = Annotated[tuple[Path, ...], BeforeValidator(listed), PlainSerializer(shortest)]
 
 
 class Section(BaseModel):
@@ -54,9 +70,11 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    train: Path | None = Field(None, description="training examples, .jsonl or .parquet; without it the embedded demo is used")
-    valid: Path | None = Field(None, description="held-out examples for evaluation; without it nothing is evaluated")
-    passages: Path | None = Field(None, description="passages to retrieve from, .jsonl or .parquet with id, title, text")
+    train: Files | None = Field(
+        None, description="training examples: .jsonl or .parquet files, patterns, folders; without it the embedded demo is used"
+    )
+    valid: Files | None = Field(None, description="held-out examples for evaluation; without it nothing is evaluated")
+    passages: Files | None = Field(None, description="passages to retrieve from, with id, title, text")
     query: Annotated[Literal["persona", "all", "last_turn", "persona+last_turn"], OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )

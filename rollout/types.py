@@ -32,7 +32,8 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """One example: `passages` replaces retrieval where the data supplies it, `gold` (passage ids) only measures recall;
+    """One example: `passages` replaces retrieval where the data supplies it, `gold` (passage ids) only measures recall,
+    which leaves out those of `absent_gold`, that no passage has;
     `attempt` counts the groups that were set aside in this epoch because their rewards were all equal; `extra` holds the
     example's other columns as JSON has them, where a user's own reward may ask for them."""
 
@@ -41,9 +42,11 @@ class Prompt:
     answers: tuple[str, ...]
     passages: tuple[Passage, ...] | None = None
     gold: tuple[str, ...] = ()
+    # outside of repr, by which a resumed run knows its examples
+    absent_gold: tuple[str, ...] = field(default=(), hash=False, repr=False)
     epoch: int = 0
     attempt: int = 0
-    # outside of repr, by which a resumed run knows its examples: without a user's reward they are the same without it
+    # the same: without a user's reward the examples are the same without it
     extra: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
     @property

@@ -16,8 +16,9 @@ from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
 from cluster.settings.values import split
 from cluster.training.inputs import with_language
-from rollout.config import Positive, Section
-from rollout.data.convert import question_of
+from rollout.config import Files, Positive, Section
+from rollout.data.convert.parlai import question_of
+from rollout.data.files import shown
 from rollout.errors import SettingsError
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
@@ -40,7 +41,7 @@ class OfDialogue:
 
 class ChatOptions(Section):
     checkpoint: Path = Field(description=CHECKPOINT)
-    passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
+    passages: Files | None = Field(None, description="passages to retrieve from; default: those of the run")
     persona: Annotated[str | None, OfDialogue()] = Field(
         None, description="sentences about the one who answers, as in 'i own two cats. i work nights.'"
     )
@@ -79,13 +80,13 @@ def chat(argv: Sequence[str]) -> None:
 def _sampler(opened: PolicySource) -> Sampler:
     """One response a prompt."""
     settings = opened.settings
-    n_context, file = settings.policy.n_context, settings.data.passages
-    if n_context and file is None:
+    n_context, files = settings.policy.n_context, settings.data.passages
+    if n_context and files is None:
         raise SettingsError(f"passages: none are known, the policy reads {n_context}; give --passages or --policy.n_context 0")
-    corpus = Corpus.open(file, settings.data.cache) if n_context and file is not None else None
-    if corpus is not None and len(corpus) < n_context:
+    corpus = Corpus.open(files, settings.data.cache) if n_context and files is not None else None
+    if corpus is not None and files is not None and len(corpus) < n_context:
         n_context = len(corpus)
-        print_err(f"{file}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
+        print_err(f"{shown(files)}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
     if corpus is not None:
         settings = with_language(settings, [])
     index = open_index(corpus, settings.data.text_rules) if corpus is not None else None

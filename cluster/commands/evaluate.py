@@ -20,12 +20,13 @@ from cluster.settings.values import split
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import check_writable
 from cluster.training import held_out
-from cluster.training.inputs import check_retrieval, with_language
+from cluster.training.inputs import check_retrieval, tell_absent_gold, with_language
 from cluster.training.rollout_client import RolloutClient
 from cluster.watch.terminal import evaluation_table
 from reward.evaluation import Evaluation
-from rollout.config import Positive, Section
+from rollout.config import Files, Positive, Section
 from rollout.data.dataset import read_prompts
+from rollout.data.files import shown
 from rollout.errors import DISK_REMEDY, ClusterError, writing
 from rollout.text import AUTO
 from rollout.types import Prompt, Version
@@ -33,8 +34,8 @@ from rollout.types import Prompt, Version
 
 class EvaluateOptions(Section):
     checkpoint: Path = Field(description=CHECKPOINT)
-    data: Path = Field(description="examples, .jsonl or .parquet")
-    passages: Path | None = Field(None, description="passages to retrieve from; default: those of the run")
+    data: Files = Field(description="examples: .jsonl or .parquet files, patterns, folders")
+    passages: Files | None = Field(None, description="passages to retrieve from; default: those of the run")
     output: Path | None = Field(None, description="JSON file for the figures; without it they are printed")
     predictions: Path | None = Field(None, description="jsonl file for every reply with its passages")
     limit: Positive | None = Field(None, description="evaluate the first examples only")
@@ -47,7 +48,7 @@ def evaluate(argv: Sequence[str]) -> None:
     options, values = split(EvaluateOptions, given)
     for path, other in ((options.output, options.predictions), (options.predictions, None)):
         if path is not None:
-            check_writable(path, (options.data, options.passages, other))
+            check_writable(path, (*options.data, *(options.passages or ()), other))
     opened = open_policy(options.checkpoint, values, options.config, options.passages)
     settings, state = opened.settings, opened.state
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
@@ -56,7 +57,7 @@ def evaluate(argv: Sequence[str]) -> None:
     if settings.data.language == AUTO:
         settings = with_language(settings, prompts)
         print_err(settings.data.text_rules.told())
-    check_retrieval(settings, prompts)
+    prompts = tell_absent_gold(shown(options.data), prompts, check_retrieval(settings, prompts))
     with session(settings, "evaluate") as roles:
         evaluation = asyncio.run(_evaluated(settings, roles, opened.path, prompts, state))
     if options.predictions is not None:

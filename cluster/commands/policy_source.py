@@ -10,7 +10,7 @@ from cluster.settings.values import Values, build
 from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
-from rollout.config import Section
+from rollout.config import Files, Section
 from rollout.policy.loading import with_family_templates
 from rollout.setting_tags import ReadBy, Reader, tagged
 
@@ -44,7 +44,7 @@ def flags_of_a_policy(
     return parse_flags(command, f"{about} {LEFT_OUT}", argv, [*flags_of(options), *settings], beside)
 
 
-def open_policy(given: Path, values: Values, config: Path | None = None, passages: Path | None = None) -> PolicySource:
+def open_policy(given: Path, values: Values, config: Path | None = None, passages: Files | None = None) -> PolicySource:
     """The settings are the checkpoint's or the export's own, or those of `config`, under `values` and `passages`.
 
     Raises CheckpointError, PolicyError or SettingsError.
@@ -57,7 +57,7 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     elif (folder / EXPORTED_SETTINGS).is_file():
         values = read_yaml(folder / EXPORTED_SETTINGS, Settings) | values
     settings = build(Settings, values).as_used()
-    data = settings.data if passages is None else settings.data.with_values(passages=absolute(passages))
+    data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
     path = str(folder / "policy") if state is not None else str(folder)
     policy = with_family_templates(path, settings.policy)
     untrained = settings.model_copy(update={"data": data, "policy": policy})  # passages without training data are no mistake

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from cluster.output import print_out
-from cluster.settings.values import Values, fields, nearest
+from cluster.settings.values import Values, fields, nearest, takes_files
 from rollout.errors import SettingsError
 
 NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan).*")
@@ -17,12 +17,14 @@ NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan).*")
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A switch takes no value. A dashed one may be written with dashes for its underscores, and help shows both."""
+    """A switch takes no value; several values may follow one flag or repeat it. A dashed one may be written with dashes for
+    its underscores, and help shows both."""
 
     name: str
     help: str
     is_switch: bool = False
     is_dashed: bool = False
+    is_several: bool = False
 
 
 def flags_of(model: type[BaseModel], only: Collection[str] | None = None, default: str | None = None) -> list[Flag]:
@@ -39,7 +41,7 @@ def flags_of(model: type[BaseModel], only: Collection[str] | None = None, defaul
         if field.annotation is bool and "." not in name:
             flags.append(Flag(name, field.description or "", is_switch=True, is_dashed=True))
         else:
-            flags.append(Flag(name, f"{field.description}{shown}"))
+            flags.append(Flag(name, f"{field.description}{shown}", is_several=takes_files(field)))
     return flags
 
 
@@ -60,7 +62,7 @@ def parse_flags(
     beside: Sequence[Flag] = (),
     alone: str | None = None,
 ) -> Values:
-    """Flags of one command -> {name: text, or True for a switch}.
+    """Flags of one command -> {name: text, True for a switch, or a list of texts}.
 
     beside: flags that are no settings, which come last in the help and are proposed for a misspelt one where nothing known is
     near. alone: the name under which words that stand alone are returned, where they may. Raises SettingsError for an unknown
@@ -75,7 +77,8 @@ def parse_flags(
             spellings = dict.fromkeys([flag.name.replace("_", "-"), flag.name] if flag.is_dashed else [flag.name])
             parser.add_argument(*(f"--{spelling}" for spelling in spellings), action="store_true", help=text)
         else:
-            parser.add_argument(f"--{flag.name}", metavar=flag.name.rsplit(".")[-1].upper(), help=text)
+            several: Values = {"nargs": "+", "action": "extend"} if flag.is_several else {}
+            parser.add_argument(f"--{flag.name}", metavar=flag.name.rsplit(".")[-1].upper(), help=text, **several)
     values, rest = parser.parse_known_args(argv)
     words = [] if alone is None else [word for word in rest if not word.startswith("-")]
     if unknown := [word for word in rest if word not in words]:
@@ -84,4 +87,5 @@ def parse_flags(
             raise SettingsError(f"{given!r}: stands alone; give settings as --name value")
         remedy = nearest(given.removeprefix("--"), [flag.name for flag in known], [flag.name for flag in beside])
         raise SettingsError(f"{given}: unknown setting{remedy}")
-    return vars(values) | ({} if alone is None else {alone: words})
+    single = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in vars(values).items()}
+    return single | ({} if alone is None else {alone: words})

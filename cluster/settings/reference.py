@@ -76,6 +76,8 @@ def _takes(field: FieldInfo) -> str:
 def _kind(schema: dict[str, Any]) -> str:
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{choice}`" for choice in choices)
+    if schema.get("items", {}).get("format") == "path":
+        return "path or a list of paths"
     bounds = (f"{sign} {_bound(schema[name])}" for name, sign in BOUNDS.items() if name in schema)
     return f"{TYPES[schema.get('format', schema['type'])]} {', '.join(bounds)}".strip()
 

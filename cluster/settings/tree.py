@@ -191,7 +191,7 @@ class Settings(Section):
     def as_used(self) -> "Settings":
         """The same settings with absolute paths and no default left open: what a run uses, wherever its actors run."""
         return self.with_values(
-            data=self.data.with_values(**{name: absolute(path) for name, path in self.data if isinstance(path, Path)}),
+            data=self.data.with_values(**_absolute_paths(self.data)),
             policy=self.policy.with_values(path=_absolute(self.policy.path)),
             supervised=self.supervised.with_values(steps=self.supervised_steps),
             learner=self.learner.as_used().with_values(reference_path=_absolute(self.learner.reference_path)),
@@ -237,6 +237,11 @@ def absolute(path: Path | str) -> Path:
     """Expand `~` and make absolute without checking that the path exists. Unlike pathlib's own, refuses nothing: a loop of
     links, or a home of nobody, is met by whoever opens the file."""
     return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _absolute_paths(data: DataSettings) -> dict[str, object]:
+    given = {name: value for name, value in data if isinstance(value, Path | tuple)}
+    return {name: absolute(value) if isinstance(value, Path) else [*map(absolute, value)] for name, value in given.items()}
 
 
 def _absolute(model: str | None) -> str | None:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from rollout.config import Files
 from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -25,7 +26,12 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field
+            yield f"{prefix}{field.alias or name}", field
+
+
+def takes_files(field: FieldInfo) -> bool:
+    """Whether a setting is one path or several."""
+    return field.annotation == tuple[Path, ...] or Files in get_args(field.annotation)
 
 
 def by_name(model: BaseModel) -> Values:

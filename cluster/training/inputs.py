@@ -12,15 +12,18 @@ from cluster.watch.trackers.services import check_installed
 from reward.extra import import_reward
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo
+from rollout.data.files import shown
 from rollout.errors import DataError, SettingsError, writing
 from rollout.language import language_of
 from rollout.policy.base import Policy
 from rollout.policy.loading import check_trainable
 from rollout.policy.tiny import build_tiny_policy
-from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.open import open_retriever
 from rollout.text import AUTO
 from rollout.types import Prompt
+
+GOLD_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ def load_inputs(settings: Settings) -> Inputs:
     valid = read_prompts(data.valid, keep_extra) if data.valid is not None else []
     seen = {(prompt.question, prompt.answers) for prompt in train}
     if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
-        print_err(f"{data.valid}: {both} of {len(valid)} examples stand in {data.train}, too; held-out figures will flatter")
+        place = f"{shown(data.valid or ())}: {both} of {len(valid)} examples"
+        print_err(f"{place} stand in {shown(data.train)}, too; held-out figures will flatter")
     settings = with_language(settings, [*train, *valid])
     corpus = check_retrieval(settings, [*train, *valid])
     digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
@@ -57,7 +61,9 @@ def load_inputs(settings: Settings) -> Inputs:
         digests |= {
             f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", valid))
         }
-    return Inputs(train, valid[: settings.eval_limit], digests, settings.data.language)
+    tell_absent_gold(shown(data.train), train, corpus)
+    valid = tell_absent_gold(shown(data.valid or ()), valid[: settings.eval_limit], corpus)
+    return Inputs(train, valid, digests, settings.data.language)
 
 
 def _digest(told: Iterable[object]) -> str:
@@ -104,6 +110,21 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
     return corpus
 
 
+def tell_absent_gold(name: str, prompts: list[Prompt], corpus: Corpus | None) -> list[Prompt]:
+    """The prompts, marked with the gold ids that no passage has. They are told of, unless there is no passage to search.
+
+    name: of the prompts' files.
+    """
+    marked = with_absent_gold(prompts, corpus)
+    lacking = [prompt for prompt in marked if prompt.absent_gold and (prompt.passages is not None or corpus is not None)]
+    if lacking:
+        ids = list(dict.fromkeys(id for prompt in lacking for id in prompt.absent_gold))
+        of = f"of {len(lacking)} of {len(prompts)} examples are of no passage, and left out of recall"
+        more = ", ..." if len(ids) > GOLD_SHOWN else ""
+        print_err(f"{name}: {len(ids)} gold ids {of}: {', '.join(map(repr, ids[:GOLD_SHOWN]))}{more}")
+    return marked
+
+
 def with_demo(settings: Settings, folder: Path) -> Settings:
     """The settings with the embedded demo's files, which `make_demo` writes, and their language."""
     language = "en" if settings.data.language == AUTO else settings.data.language
@@ -111,7 +132,7 @@ def with_demo(settings: Settings, folder: Path) -> Settings:
 
 
 def is_demo(settings: Settings, folder: Path) -> bool:
-    return all(getattr(settings.data, name) == file for name, file in _demo_files(folder).items())
+    return all(getattr(settings.data, name) == (file,) for name, file in _demo_files(folder).items())
 
 
 def make_demo(settings: Settings, folder: Path) -> Inputs:

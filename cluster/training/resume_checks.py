@@ -6,6 +6,7 @@ from pathlib import Path
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import RunState
 from cluster.training.inputs import Inputs
+from rollout.data.files import shown
 from rollout.errors import DataError, SettingsError
 from rollout.setting_tags import Fixed, tagged
 
@@ -24,8 +25,8 @@ def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs)
     read, where it has read them before and does now."""
     for name, digest in begun_with.items():
         if inputs.digests.get(name, digest) != digest:
-            file = getattr(settings.data, name.partition(".")[0])
-            raise DataError(f"{file}: is not what the run was begun with; put it back, or start anew")
+            files = shown(getattr(settings.data, name.partition(".")[0]) or ())
+            raise DataError(f"{files}: is not what the run was begun with; put it back, or start anew")
 
 
 def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: RunState) -> None:

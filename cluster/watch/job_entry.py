@@ -10,6 +10,7 @@ from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.tree import Settings
 from cluster.store.rows import Row
 from cluster.watch.monitor import Ending, Monitor
+from rollout.data.files import shown
 
 
 def job_metadata(settings: Settings) -> dict[str, str]:
@@ -17,7 +18,7 @@ def job_metadata(settings: Settings) -> dict[str, str]:
         "run": settings.run_dir.name if settings.run_dir else "",
         "run_dir": str(settings.run_dir),
         "model": settings.policy.name,
-        "data": str(settings.data.train),
+        "data": shown(settings.data.train or ()),
     }
 
 

@@ -1,166 +1,59 @@
-"""Example files (jsonl, parquet) -> prompts, and the seeded order in which a run takes them."""
+"""Example files -> prompts, and the seeded order in which a run takes them."""
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rollout.data.files import data_files, names_of, shown
+from rollout.data.reading import read_rows
+from rollout.data.rows import ExampleRow, FullExampleRow
 from rollout.errors import DataError
-from rollout.types import Passage, Prompt
-
-Row = TypeVar("Row", bound=BaseModel)
-Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
+from rollout.types import Prompt
 
 
-class Line(BaseModel):
-    """A null stands for an absent key, as parquet has it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, row: Any) -> Any:
-        return {key: value for key, value in row.items() if value is not None} if isinstance(row, dict) else row
-
-
-class PassageRow(Line):
-    id: Text
-    title: str = ""
-    text: Text
-
-    def passage(self) -> Passage:
-        return Passage(id=self.id, title=self.title, text=self.text)
-
-
-class ExampleRow(Line):
-    """One line of an example file."""
-
-    question: Text
-    answers: Annotated[list[Text], Field(min_length=1)]
-    id: Text | None = None
-    passages: list[PassageRow] | None = None
-    gold: list[str] = []
-
-
-class FullExampleRow(ExampleRow):
-    """The same with all its other columns."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-def read_prompts(path: Path, keep_extra: bool = False) -> list[Prompt]:
-    """Read a .jsonl or .parquet file of examples; an example without an id is named after its line.
+def read_prompts(given: Path | Sequence[Path], keep_extra: bool = False) -> list[Prompt]:
+    """Read files of examples, as `data_files` finds them. An example without an id is named after its line, and where there are
+    several files after its file.
 
     keep_extra: whether columns that are not ours become the prompt's `extra`, without nulls; what JSON lacks (times, decimals)
     becomes text. Raises DataError naming file and line for what cannot be read, is malformed, comes twice, or is empty.
     """
+    files = data_files(given)
     prompts: list[Prompt] = []
-    lines: dict[str, int] = {}
-    for line, row in read_rows(path, FullExampleRow if keep_extra else ExampleRow):
-        id = row.id if row.id is not None else f"line-{line}"
-        if id in lines:
-            raise DataError.at(path, line, f"id {id!r} stands on line {lines[id]} already; give every example its own")
-        lines[id] = line
-        passages = tuple(p.passage() for p in row.passages) if row.passages is not None else None
-        prompts.append(
-            Prompt(
-                id=id,
-                question=row.question,
-                answers=tuple(row.answers),
-                passages=passages,
-                gold=tuple(row.gold),
-                extra=json.loads(json.dumps(row.model_extra or {}, default=_text)),
-            )
-        )
+    places: dict[str, tuple[Path, int]] = {}
+    for path, name in zip(files, names_of(files), strict=True):
+        for line, row in read_rows(path, FullExampleRow if keep_extra else ExampleRow):
+            of_line = f"line-{line}" if len(files) == 1 else f"{name}:line-{line}"
+            prompt = _prompt(row, of_line)
+            if (first := places.setdefault(prompt.id, (path, line))) != (path, line):
+                place = f"on line {first[1]}" if first[0] == path else f"in {first[0]}:{first[1]}"
+                raise DataError.at(path, line, f"id {prompt.id!r} stands {place} already; give every example its own")
+            prompts.append(prompt)
     if not prompts:
-        raise DataError(f"{path}: holds no example; give a file with at least one line")
+        raise DataError(f"{shown(given)}: holds no example; give a file with at least one line")
     return prompts
 
 
-def read_rows(path: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
-    """Yield (line number, validated row) of a .jsonl or .parquet file; rows of parquet are numbered from 1, and of its columns
-    only those are read that `kind` has."""
-    _check_file(path)
-    rows: Iterator[tuple[int, str]] | Iterator[tuple[int, dict[str, Any]]]
-    match path.suffix:
-        case ".jsonl":
-            rows = text_lines(path)
-        case ".parquet":
-            rows = _parquet_rows(path, kind)
-        case other:
-            raise DataError(f"{path}: ends in {other!r}; give a .jsonl or a .parquet file")
-    for line, value in rows:
-        try:
-            yield line, kind.model_validate_json(value) if isinstance(value, str) else kind.model_validate(value)
-        except ValidationError as error:
-            raise DataError.at(path, line, _first_problem(error)) from error
-
-
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text) of the lines that are not blank. Raises DataError naming a line that is not UTF-8."""
-    _check_file(path)
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError.at(path, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
-            if line.strip():
-                yield number, line.rstrip("\r\n")
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(f"{path}: {'is a folder; name a file' if path.is_dir() else 'no such file; check the path'}")
-
-
-def _parquet_rows(path: Path, kind: type[BaseModel]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with the columns that `kind` takes, a batch of them in memory at a time."""
-    own = list(kind.model_fields)
-    number = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(columns=None if kind.model_config.get("extra") == "allow" else own):
-            for i, column in enumerate(batch.schema):
-                if column.name not in own and pa.types.is_temporal(column.type):  # Python has no nanoseconds
-                    batch = batch.set_column(i, column.name, batch.column(i).cast(pa.string()))
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: is no parquet file ({str(error).splitlines()[0]}); write it anew") from error
+def _prompt(row: ExampleRow, id: str) -> Prompt:
+    """id: that of a row without one."""
+    return Prompt(
+        id=row.id if row.id is not None else id,
+        question=row.question,
+        answers=tuple(row.answers),
+        passages=tuple(p.passage() for p in row.passages) if row.passages is not None else None,
+        gold=tuple(row.gold),
+        extra=json.loads(json.dumps(row.model_extra or {}, default=_text)),
+    )
 
 
 def _text(value: Any) -> str:
     """What JSON lacks, as text: bytes in base64."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "json_invalid":
-        cause = problem["ctx"]["error"].replace(" at line 1 column", " at column")
-        return f"is not JSON ({cause}); give one JSON object a line"
-    if problem["type"] == "missing":
-        return f"lacks the key {place!r}; the keys are {', '.join(_keys(error))}"
-    if problem["type"] in ("string_pattern_mismatch", "string_too_short", "too_short"):
-        return f"{place!r} is empty; fill it in or remove the line"
-    return (
-        f"{place!r} is {problem['input']!r:.60}: {problem['msg'].lower()}; correct it"
-        if place
-        else "is no JSON object; put keys and values in braces"
-    )
-
-
-def _keys(error: ValidationError) -> list[str]:
-    nested = len(error.errors()[0]["loc"]) > 1  # passages.0.text
-    kind = PassageRow if nested or error.title == "PassageRow" else ExampleRow
-    return list(kind.model_fields)
 
 
 class PromptOrder:

@@ -63,7 +63,7 @@ def _group(row: dict[str, Any]) -> Group:
     return Group(
         prompt=Prompt(
             passages=None if own is None else _passages(own),
-            **prompt | {name: tuple(prompt[name]) for name in ("answers", "gold")},
+            **prompt | {name: tuple(prompt.get(name, ())) for name in ("answers", "gold", "absent_gold")},
         ),
         retrieval=Retrieval(
             passages=_passages(retrieval["passages"]), scores=tuple(retrieval["scores"]), ranking=tuple(retrieval["ranking"])

@@ -5,14 +5,18 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from rollout.data.dataset import PassageRow, read_rows
+from rollout.data.files import data_files, shown
+from rollout.data.reading import read_rows
+from rollout.data.rows import PassageRow
 from rollout.errors import DataError
-from rollout.types import Passage
+from rollout.types import Passage, Prompt
 
 log = logging.getLogger("lapdog")
 
@@ -29,14 +33,11 @@ class Corpus:
             self._table = pa.ipc.open_file(source).read_all()
 
     @classmethod
-    def open(cls, path: Path, cache: Path) -> "Corpus":
-        """The corpus of a passage file, converted on first use. Raises DataError for what `read_rows` refuses."""
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; check data.passages")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:20]
-        folder = Path(os.path.expanduser(cache)) / digest
-        build_once(folder, lambda target: _write_arrow(path, target / "passages.arrow"))
+    def open(cls, passages: Path | Sequence[Path], cache: Path) -> "Corpus":
+        """The corpus of passage files, converted on first use. Raises DataError for what cannot be read."""
+        files = data_files(passages)
+        folder = Path(os.path.expanduser(cache)) / _digest(files)
+        build_once(folder, lambda target: _write_arrow(files, target / "passages.arrow"))
         return cls(folder)
 
     def __len__(self) -> int:
@@ -53,6 +54,25 @@ class Corpus:
 
     def ids(self, positions: list[int]) -> tuple[str, ...]:
         return tuple(self._table["id"][position].as_py() for position in positions)
+
+    def absent(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that no passage has."""
+        wanted = pa.array(sorted(ids), pa.string())
+        found = pc.unique(self._table["id"].filter(pc.is_in(self._table["id"], wanted)))
+        return set(wanted.to_pylist()) - set(found.to_pylist())
+
+
+def with_absent_gold(prompts: Sequence[Prompt], corpus: Corpus | None) -> list[Prompt]:
+    """The prompts, each marked with its gold ids that no passage has; passages that it brings are the only ones it reads."""
+    searched = {id for prompt in prompts if prompt.passages is None for id in prompt.gold}
+    absent = searched if corpus is None else corpus.absent(searched) if searched else set()
+
+    def marked(prompt: Prompt) -> Prompt:
+        own = None if prompt.passages is None else {passage.id for passage in prompt.passages}
+        lacking = tuple(id for id in prompt.gold if (id in absent if own is None else id not in own))
+        return replace(prompt, absent_gold=lacking) if lacking else prompt
+
+    return [marked(prompt) for prompt in prompts]
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> None:
@@ -74,17 +94,31 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write_arrow(path: Path, target: Path) -> None:
-    lines: dict[str, int] = {}
+def _digest(files: Sequence[Path]) -> str:
+    """Of the content of all files, in their order."""
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())[:20]
+
+
+def _write_arrow(files: Sequence[Path], target: Path) -> None:
+    places: dict[str, tuple[Path, int]] = {}
     chunk: list[dict[str, str]] = []
     with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for line, row in read_rows(path, PassageRow):
-            if (first := lines.setdefault(row.id, line)) != line:  # ids only measure recall, so both can be found
-                log.warning("%s:%d: passage id %r stands on line %d already; both are kept", path, line, row.id, first)
-            chunk.append(row.model_dump())
-            if len(chunk) == ROWS_PER_CHUNK:
-                writer.write(pa.RecordBatch.from_pylist(chunk, SCHEMA))
-                chunk = []
-        if not lines:
-            raise DataError(f"{path}: holds no passage; give a file with at least one line")
+        for path in files:
+            for line, row in read_rows(path, PassageRow):
+                if (first := places.setdefault(row.id, (path, line))) != (
+                    path,
+                    line,
+                ):  # ids only measure recall: both are found
+                    where = f"on line {first[1]}" if first[0] == path else f"in {first[0]}:{first[1]}"
+                    log.warning("%s:%d: passage id %r stands %s already; both are kept", path, line, row.id, where)
+                chunk.append(row.model_dump())
+                if len(chunk) == ROWS_PER_CHUNK:
+                    writer.write(pa.RecordBatch.from_pylist(chunk, SCHEMA))
+                    chunk = []
+        if not places:
+            raise DataError(f"{shown(files)}: holds no passage; give a file with at least one line")
         writer.write(pa.RecordBatch.from_pylist(chunk, SCHEMA))

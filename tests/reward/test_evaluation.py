@@ -85,6 +85,15 @@ def test_unknown_figures_are_none_and_all_are_json():
     assert json.loads(json.dumps(result)) == result
 
 
+def test_gold_that_no_passage_has_is_not_counted_in_recall():
+    found = make_group(["a"], ("a",), gold=("p1", "gone"), ranking=("p1",))
+    missed = make_group(["a"], ("a",), gold=("p2",), ranking=("p1",))
+    gone = make_group(["a"], ("a",), gold=("gone",), ranking=("p1",))
+    groups = [replace(each, prompt=replace(each.prompt, absent_gold=("gone",))) for each in (found, missed, gone)]
+    assert evaluated(groups, None)["recall@1"] == 50
+    assert evaluated(groups[2:], None)["recall@1"] is None
+
+
 def test_the_reward_is_the_mean_of_those_that_apply(monkeypatch):
     answers = {"a1 b1 c1 d1": [1.0], "i am good": [None], "": [3.0]}
     module = SimpleNamespace(own=lambda prompt, passages, responses: answers[responses[0]])

@@ -147,7 +147,14 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         "cannot be read as text",
     ),
     "train file missing": (lambda c: c.flags(data__train=c.folder / "no.jsonl"), "no.jsonl: no such file"),
-    "train file a folder": (lambda c: c.flags(data__train=c.folder), "is a folder; name a file"),
+    "train file a folder": (
+        lambda c: c.flags(data__train=c.jsonl("f/x.json").parent),
+        "f: is a folder without .jsonl or .parquet files; name a file, or a folder of them",
+    ),
+    "passages among examples": (
+        lambda c: c.flags(data__train=c.folder),
+        "passages.jsonl:1: lacks the key 'question'; it looks like one of passages, which belong into data.passages",
+    ),
     "train file empty": (lambda c: c.flags(data__train=c.file("e.jsonl", "")), "e.jsonl: holds no example"),
     "train file of another kind": (lambda c: c.flags(data__train=c.file("t.csv", "a,b\n")), "ends in '.csv'"),
     "line not JSON": (
@@ -234,7 +241,15 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "convert of nothing": (lambda c: ["convert", "--input", "no.txt", "--output", str(c.folder / "o")], "no.txt: no such file"),
     "convert of another text": (
         lambda c: ["convert", "--input", str(c.file("d.txt", "hello\n")), "--output", str(c.folder / "o")],
-        "d.txt:1: 'hello' begins with no number",
+        "d.txt: is of no known format; say which it is with --from: parlai, ",
+    ),
+    "convert from an unknown format": (
+        lambda c: ["convert", "--from", "fit", "--input", str(c.train), "--output", str(c.folder / "o")],
+        "from: 'fit' is refused: is no format; give auto, parlai, ",
+    ),
+    "convert of turns without turns": (
+        lambda c: ["convert", "--from", "fid", "--history", "2", "--input", str(c.train), "--output", str(c.folder / "o")],
+        "history: fid has no turns; leave it out",
     ),
     "line nested without end": (lambda c: c.flags(data__train=c.file("b.jsonl", "[" * 100_000)), "b.jsonl:1: is not JSON"),
     "line of an endless number": (
@@ -257,10 +272,10 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: c.flags(data__train=c.file("b.jsonl", '{"question": NaN, "answers": ["a"]}\n')),
         "b.jsonl:1: ",
     ),
-    "UTF-16": (lambda c: c.flags(data__train=c.file("b.jsonl", json.dumps(GOOD).encode("utf-16"))), "is not UTF-8"),
+    "UTF-16": (lambda c: c.flags(data__train=c.file("b.jsonl", json.dumps(GOOD).encode("utf-16"))), "save the file as UTF-8"),
     "question blank": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"question": " "})), "'question' is empty"),
     "question null": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"question": None})), "lacks the key 'question'"),
-    "id a number": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": 7})), "b.jsonl:1: 'id' is 7"),
+    "id a fraction": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": 7.5})), "b.jsonl:1: 'id' is 7.5"),
     "id blank": (lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": " "})), "b.jsonl:1: 'id' is empty"),
     "id that a line without one has": (
         lambda c: c.flags(data__train=c.jsonl("b.jsonl", GOOD | {"id": "line-2"}, GOOD)),
@@ -282,7 +297,27 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "train file a named pipe": (lambda c: c.flags(data__train=c.pipe("b.jsonl")), "b.jsonl: no such file"),
     "train file a link to itself": (lambda c: c.flags(data__train=c.link("b.jsonl", "b.jsonl")), "b.jsonl: no such file"),
     "train file in the home of nobody": (lambda c: c.flags(data__train="~nobody-at-all/x.jsonl"), "x.jsonl: no such file"),
-    "train file compressed": (lambda c: c.flags(data__train=c.file("b.jsonl.gz", b"\x1f\x8b")), "ends in '.gz'"),
+    "train file cut short": (
+        lambda c: c.flags(data__train=c.file("b.jsonl.gz", b"\x1f\x8b")),
+        "b.jsonl.gz: cannot be read to its end (",
+    ),
+    "train file an array": (
+        lambda c: c.flags(data__train=c.file("b.json", "[]")),
+        "b.json: ends in '.json'; give a .jsonl, .jsonl.gz, .jsonl.zst or .parquet file, or make one of it: "
+        "python launch.py convert --from auto --input ",
+    ),
+    "train file of another project": (
+        lambda c: c.flags(data__train=c.jsonl("b.jsonl", {"question": "a", "golden_answers": ["b"]})),
+        "b.jsonl:1: lacks the key 'answers'; it looks like flashrag: python launch.py convert --from flashrag --input ",
+    ),
+    "train file twice": (lambda c: [*c.flags(), "--data.train", str(c.train)], "train.jsonl: is named twice"),
+    "several train files, one missing": (lambda c: [*c.flags(), "--data.train", "no.jsonl"], "no.jsonl: no such file"),
+    "passages of another project": (
+        lambda c: c.flags(data__passages=c.jsonl("p.jsonl", {"id": 1, "contents": "a"})),
+        "p.jsonl:1: lacks the key 'text'; it looks like contents: python launch.py convert --from contents --input ",
+    ),
+    "no train files": (lambda c: yaml(c, "data: {valid: []}"), "data.valid: [] is refused: names no path; give one"),
+    "train file a number": (lambda c: yaml(c, "data: {valid: [3]}"), "data.valid: [3] is refused: names no path; give one"),
     "train file without a name": (lambda c: c.flags(data__train=""), "data.train: '' is refused: names no path"),
     "parquet without a column": (
         lambda c: c.flags(data__train=c.parquet("b.parquet", question=["a"])),
@@ -433,7 +468,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "convert of an empty file": (
         lambda c: ["convert", "--input", str(c.file("d.txt", "")), "--output", str(c.folder / "o")],
-        "d.txt: holds no dialogue turn",
+        "d.txt: holds nothing to convert; give a file with questions and answers, or with passages",
     ),
     "convert of a turn without a reply": (
         lambda c: ["convert", "--input", str(c.file("d.txt", "1 hello\n")), "--output", str(c.folder / "o")],

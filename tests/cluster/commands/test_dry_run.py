@@ -1,5 +1,7 @@
 """What a run would take: printed, not started."""
 
+import gzip
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,22 @@ def test_a_dry_run_of_the_demo_leaves_no_trace(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "T5ForConditionalGeneration, 8" in planned(capsys) and list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_reads_folders_of_shards_and_tells_of_gold_that_no_passage_has(
+    tiny_flags: list[str], data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (data_dir / "train.jsonl").read_text().splitlines()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "2.jsonl.gz").write_bytes(gzip.compress("\n".join(lines[:5]).encode()))
+    rows = [json.loads(line) | {"gold": [f"gone-{n}"]} for n, line in enumerate(lines[5:9])]
+    (tmp_path / "train" / "1.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = [tmp_path / "train" if flag == str(data_dir / "train.jsonl") else flag for flag in tiny_flags]
+    assert main(["train", "--dry-run", *map(str, flags), "--run_dir", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert f"train: {tmp_path / 'train'}\n" in captured.out and "9 examples, " in captured.out
+    told = "4 gold ids of 4 of 9 examples are of no passage, and left out of recall: 'gone-0', 'gone-1', 'gone-2', ..."
+    assert captured.err == f"{tmp_path / 'train'}: {told}\n"
 
 
 def test_a_dry_run_of_a_run_that_goes_on_tells_what_it_was_told(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

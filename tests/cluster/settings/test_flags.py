@@ -5,6 +5,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from cluster.commands.train import resumed_settings
+from cluster.settings.flags import Flag, parse_flags
 from cluster.settings.tree import Settings
 from cluster.settings.values import build, fields
 from cluster.settings.yaml_file import dump, read_yaml
@@ -45,6 +46,31 @@ def test_a_setting_that_may_be_empty_can_be_emptied(text: str) -> None:
     assert build(Settings, {"eval_limit": text}).eval_limit is None
     assert build(Settings, {"learner.baseline": text}).learner.baseline == (None if text != "none" else "none")
     assert build(Settings, {"trackers": text}).trackers == build(Settings, {"trackers": None}).trackers == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "paths", "written"),
+    [
+        ("a.jsonl", ["a.jsonl"], "train: {0}/a.jsonl"),
+        (["a.jsonl", "b.*"], ["a.jsonl", "b.*"], "train:\n- {0}/a.jsonl\n- {0}/b.*"),
+    ],
+)
+def test_files_are_one_path_or_several_and_come_back_from_the_written_settings(
+    given: object, paths: list[str], written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = build(Settings, {"data.train": given}).as_used()
+    assert settings.data.train == tuple(tmp_path / path for path in paths) and settings.data.valid is None
+    (tmp_path / "config.yaml").write_text(dump(settings))
+    assert written.format(tmp_path) in dump(settings).replace("\n  ", "\n")
+    assert build(Settings, read_yaml(tmp_path / "config.yaml", Settings)) == settings
+
+
+@pytest.mark.parametrize("given", [["--a", "1", "2"], ["--a", "1", "--a", "2"], ["--a=1", "--b", "3", "--a", "2"]])
+def test_several_values_follow_a_flag_or_repeat_it(given: list[str]) -> None:
+    known = [Flag("a", "", is_several=True), Flag("b", "")]
+    assert parse_flags("train", "", given, known)["a"] == ["1", "2"]
+    assert parse_flags("train", "", ["--a", "1"], known) == {"a": "1"}
 
 
 def test_a_list_that_may_be_null_is_a_list_and_a_choice_named_tuple_is_none() -> None:

@@ -27,7 +27,7 @@ def prompt(id: str, question: str = WORDS, answer: str = "a small parrot", passa
 def fit(folder: Path, train: list[Prompt], valid: list[Prompt] = [], **values: Any) -> Inputs:  # noqa: B006  (is only read)
     settings = build(Settings, {name.replace("__", "."): value for name, value in values.items()})
     settings = settings.model_copy(update={"policy": settings.policy.model_copy(update={"path": str(folder)})})
-    inputs = Inputs(train, valid, {"train": "digest"})
+    inputs = Inputs(train, valid, {"train": "digest"}, "en")
     return fitted(settings, inputs, skeleton(folder, settings.policy))
 
 

@@ -1,4 +1,5 @@
 import json
+import logging
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -139,7 +140,7 @@ def test_optional_keys_default_to_nothing(tmp_path):
         (b'{"question": 3, "answers": ["x"]}', "'question' is 3"),
         (b'{"question": "x", "answers": "y"}', "'answers' is 'y'"),
         (b'{"question": "x", "answers": ["y", 4]}', "'answers.1' is 4"),
-        (b'{"question": "x", "answers": ["y"], "id": 17}', "'id' is 17"),
+        (b'{"question": "x", "answers": ["y"], "id": 17.5}', "'id' is 17.5"),
         (b'{"question": "x", "answers": []}', "'answers' is empty"),
         (b'{"question": "x", "answers": ["y", " "]}', "'answers.1' is empty"),
         (b'{"question": "\\t", "answers": ["y"]}', "'question' is empty"),
@@ -172,8 +173,8 @@ def test_a_bad_row_of_parquet_is_named_by_number(tmp_path, row, shown):
 
 
 def test_a_column_of_the_wrong_type_is_named_on_its_first_row(tmp_path):
-    message = problem(parquet(tmp_path / "bad.parquet", {**GOOD, "id": 5}, {**GOOD, "id": 6}))
-    assert message.startswith(f"{tmp_path / 'bad.parquet'}:1: 'id' is 5")
+    message = problem(parquet(tmp_path / "bad.parquet", {**GOOD, "id": 5.5}, {**GOOD, "id": 6.5}))
+    assert message.startswith(f"{tmp_path / 'bad.parquet'}:1: 'id' is 5.5: ")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n  \n"])
@@ -205,6 +206,54 @@ def test_parquet_without_rows_is_refused(tmp_path):
     path = tmp_path / "data.parquet"
     pq.write_table(pa.table({"question": pa.array([], pa.string()), "answers": pa.array([], pa.list_(pa.string()))}), path)
     assert "holds no example" in problem(path)
+
+
+FID = {"question": "who ?", "answers": ["me"], "ctxs": [{"id": 1, "text": "x"}], "target": "me", "split": "train"}
+
+
+@pytest.fixture
+def told(caplog, monkeypatch):
+    """What the project's logger says."""
+    for name, value in (("propagate", True), ("disabled", False)):  # otherwise where actors were in this process before
+        monkeypatch.setattr(logging.getLogger("lapdog"), name, value)
+    return caplog
+
+
+@pytest.mark.parametrize("write", [jsonl, parquet])
+def test_keys_that_look_like_data_and_are_not_read_are_told_once(write, tmp_path, told):
+    path = write(tmp_path / f"a.{write.__name__}", FID, FID)
+    assert len(read_prompts(path)) == 2
+    [message] = told.messages
+    assert message.startswith(f"{path}: not read: ctxs, target; it looks like fid: python launch.py convert --from fid ")
+    read_prompts(path, keep_extra=True)  # a reward of one's own reads them
+    assert len(told.messages) == 1
+
+
+def test_keys_that_no_format_explains_are_told_with_those_that_are_read(tmp_path, told):
+    read_prompts(jsonl(tmp_path / "a.jsonl", GOOD, {**GOOD, "documents": ["x"], "level": 3}))
+    [message] = told.messages
+    assert message.endswith("a.jsonl: not read: documents; the keys that are read are question, answers, id, passages, gold")
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"question": "a", "answer": ["b"]}, "nq-open"),
+        ({"question": "a", "golden_answers": ["b"]}, "flashrag"),
+        ({"input": "a", "output": [{"answer": "b"}]}, "kilt"),
+    ],
+)
+@pytest.mark.parametrize("write", [jsonl, parquet])
+def test_a_row_of_another_project_names_what_converts_it(write, row, name, tmp_path):
+    path = write(tmp_path / f"a.{write.__name__}", row)
+    command = f"python launch.py convert --from {name} --input {path} --output NEW.jsonl"
+    assert problem(path).endswith(f"; it looks like {name}: {command}")
+
+
+def test_a_whole_number_is_an_id_as_its_text(tmp_path):
+    row = {**GOOD, "id": 17, "gold": [1, "b"], "passages": [{"id": 1, "text": "x"}]}
+    [prompt] = read_prompts(jsonl(tmp_path / "a.jsonl", row))
+    assert (prompt.id, prompt.gold, prompt.passages[0].id) == ("17", ("1", "b"), "1")
 
 
 def test_order_comes_from_the_seed():

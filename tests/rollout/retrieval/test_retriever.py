@@ -7,7 +7,7 @@ import pytest
 from rollout.config import DataSettings
 from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
-from rollout.retrieval.corpus import Corpus, build_once
+from rollout.retrieval.corpus import Corpus, build_once, with_absent_gold
 from rollout.retrieval.index import Hit
 from rollout.retrieval.open import open_index, open_retriever
 from rollout.retrieval.query import build_query
@@ -152,7 +152,7 @@ def test_the_slower_of_two_builders_keeps_what_the_faster_built(tmp_path):
     [
         ('{"id": "b"}', "lacks the key 'text'"),
         ('{"id": "b", "text": " "}', "'text' is empty"),
-        ('{"id": 3, "text": "x"}', "'id' is 3"),
+        ('{"id": 3.5, "text": "x"}', "'id' is 3.5"),
         ("{", "is not JSON"),
     ],
 )
@@ -175,6 +175,15 @@ def test_missing_and_empty_passage_files_are_refused(tmp_path):
         Corpus.open(tmp_path / "no.jsonl", tmp_path / "cache")
     with pytest.raises(DataError, match="empty.jsonl: holds no passage"):
         Corpus.open(write(tmp_path / "empty.jsonl", []), tmp_path / "cache")
+
+
+def test_gold_is_marked_that_neither_the_corpus_nor_the_examples_own_passages_have(corpus):
+    own = (Passage(id="own", title="", text="x"),)
+    searched = Prompt(id="1", question="?", answers=("!",), gold=("s0", "gone"))
+    supplied = Prompt(id="2", question="?", answers=("!",), gold=("own", "s0"), passages=own)
+    plain = Prompt(id="3", question="?", answers=("!",))
+    assert [p.absent_gold for p in with_absent_gold([searched, supplied, plain], corpus)] == [("gone",), ("s0",), ()]
+    assert [p.absent_gold for p in with_absent_gold([searched, supplied], None)] == [("s0", "gone"), ("s0",)]
 
 
 def test_a_cache_that_cannot_be_written_is_named(passages, tmp_path):
