@@ -17,7 +17,7 @@ NEGATIVE = re.compile(r"-(\d|\.\d|inf|nan).*")
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A switch takes no value; several values may follow one flag or repeat it. A dashed one may be written with dashes for
+    """A switch takes no value; several values may follow one flag. A dashed one may be written with dashes for
     its underscores, and help shows both."""
 
     name: str
@@ -77,7 +77,7 @@ def parse_flags(
             spellings = dict.fromkeys([flag.name.replace("_", "-"), flag.name] if flag.is_dashed else [flag.name])
             parser.add_argument(*(f"--{spelling}" for spelling in spellings), action="store_true", help=text)
         else:
-            several: Values = {"nargs": "+", "action": "extend"} if flag.is_several else {}
+            several: Values = {"nargs": "+"} if flag.is_several else {}
             parser.add_argument(f"--{flag.name}", metavar=flag.name.rsplit(".")[-1].upper(), help=text, **several)
     values, rest = parser.parse_known_args(argv)
     words = [] if alone is None else [word for word in rest if not word.startswith("-")]

@@ -119,7 +119,7 @@ def test_what_is_left_out_and_what_cannot_be_said_is_told_at_start_in_a_dry_run_
     assert out in said and lost in said and "9 examples" in said
     assert main([*LOCAL, *settings, *flags(run_dir=tmp_path / "run")]) == 0
     events = [row["text"] for row in rows(tmp_path / "run" / "events.jsonl")]
-    assert events[0].startswith(out) and events[1] == lost
+    assert events[1].startswith(out) and events[2] == lost
     assert lost in (tmp_path / "run" / "report.html").read_text()
     assert main([*LOCAL, "--resume", str(tmp_path / "run"), "--learner.steps", "2"]) == 0
     assert sum(row["text"] == lost for row in rows(tmp_path / "run" / "events.jsonl")) == 1
