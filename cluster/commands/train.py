@@ -1,9 +1,11 @@
 """`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
 
 import contextlib
+import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from cluster.training.inputs import (
     with_demo,
 )
 from cluster.training.resume_checks import check_fixed, check_inputs, check_resumable
+from cluster.training.stop_signals import JOB_GRACE, job_grace_s
 from cluster.training.trainer import Trainer
 from cluster.watch.job_entry import job_metadata
 from cluster.watch.terminal import OutputMode
@@ -43,9 +46,10 @@ from learner.config import without_preset
 from rollout.config import Section
 from rollout.data import demo
 from rollout.errors import LapdogError, SettingsError
-from rollout.policy.loading import skeleton, with_family_templates
+from rollout.policy.loading import PolicySkeleton, skeleton, with_family_templates
 
 Checkpoint = tuple[Path, RunState]
+BYTES, DISK_GB_PER_S = 4, 0.2  # of float32; a network's disk
 
 OUTPUT_MODES = {
     "quiet": "say nothing but the end",
@@ -213,6 +217,24 @@ def _trainer(
     inputs = inputs or make_demo(settings, folder.data)
     folder.write_digests(inputs.digests)
     path = policy_folder(settings, inputs.train, folder.policy)
+    policy = skeleton(path, settings.policy)
     if settings.policy.path is None:
-        inputs = fitted(settings, inputs, skeleton(path, settings.policy))
-    return Trainer(settings, inputs, folder, partial(build_actors, path), output_mode)
+        inputs = fitted(settings, inputs, policy)
+    is_new = not folder.metrics.exists() and not folder.evaluations.exists()
+    told = [settings.data.text_rules.told(), *inputs.told] if is_new else []
+    told += short_grace(policy, settings) if in_job() else []
+    return Trainer(settings, replace(inputs, told=tuple(told)), folder, partial(build_actors, path), output_mode)
+
+
+def short_grace(policy: PolicySkeleton, settings: Settings) -> list[str]:
+    """A line if a job that is stopped would be killed before its checkpoint can be written."""
+    trained = sum(parameter.numel() for parameter in policy.trained_parameters().values())
+    copies = 4 if settings.learner.needs_reference() else 3  # weights, AdamW's two moments, the reference
+    size_gb, grace_s = copies * trained * BYTES / 1e9, job_grace_s()
+    if size_gb / DISK_GB_PER_S < grace_s / 2:  # the other half is for the step
+        return []
+    remedy = {"env_vars": {JOB_GRACE: str(60 * math.ceil(size_gb / DISK_GB_PER_S / 30))}}
+    return [
+        f"a checkpoint takes about {size_gb:.1f} GB, which a job that is stopped may not write within {grace_s:g} s; "
+        f"submit it with --runtime-env-json '{json.dumps(remedy)}'"
+    ]

@@ -45,10 +45,10 @@ class HeldOutEvaluations:
         known = [row["step"] for row in self._folder.evaluation_rows() if row.get("measure") == self.measure]
         return due and bool(self._inputs.valid) and step not in known
 
-    def begins_a_series(self) -> bool:
-        """Whether the run was evaluated, but last by another measure."""
+    def told(self) -> list[str]:
+        """What a run is told at its start: whether it was evaluated by another measure."""
         rows = self._folder.evaluation_rows()
-        return bool(rows) and rows[-1].get("measure") != self.measure
+        return [NEW_SERIES] if rows and rows[-1].get("measure") != self.measure else []
 
     async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts) -> Row:
         """A row for evaluations.jsonl, without the prompts that failed before and those that fail now."""

@@ -30,7 +30,8 @@ GOLD_SHOWN = 3
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
     train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
-    that the settings name, or that these texts are in. told: what `data_fit.fitted` found, a line each."""
+    that the settings name, or that these texts are in. told: what a run says of
+    them at its start, a line each."""
 
     train: list[Prompt]
     valid: list[Prompt]

@@ -18,7 +18,7 @@ from cluster.store.failed_prompts import FailedPrompts, File
 from cluster.store.rows import best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training import pipeline_state
-from cluster.training.held_out import NEW_SERIES, HeldOutEvaluations
+from cluster.training.held_out import HeldOutEvaluations
 from cluster.training.inputs import Inputs
 from cluster.training.pipeline import Batch, Pipeline
 from cluster.training.rollout_client import RolloutClient
@@ -79,11 +79,8 @@ class Trainer:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         install_stop_handlers(self._stop_on_signal)
         await self.run_log.start()
-        if self.state.incarnation == 0:
-            for told in (self.settings.data.text_rules.told(), *self.inputs.told):
-                self.run_log.event(told)
-        if self.held_out.begins_a_series():
-            self.run_log.event(NEW_SERIES)
+        for text in (*self.inputs.told, *self.held_out.told()):
+            self.run_log.event(text)
         self.actors.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():

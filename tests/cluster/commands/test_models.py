@@ -7,7 +7,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import torch
 
+from cluster.commands.train import short_grace
 from cluster.settings.tree import Settings
 from cluster.settings.yaml_file import read_yaml
 from cluster.store.run_folder import RunFolder
@@ -46,6 +48,22 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("builtins.input", lambda question="": questions.append(question) or "y")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     return questions
+
+
+def test_a_job_that_could_not_be_saved_in_time_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1000 million parameters of four copies, 16 GB, take 80 s: as long again is left for the step."""
+    monkeypatch.setattr("cluster.commands.train.BYTES", 4e9 / 1e6)
+    monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
+
+    class Million:
+        def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+            return {"a": torch.nn.Parameter(torch.zeros(1000, 1000))}
+
+    [text] = short_grace(Million(), Settings())  # type: ignore[arg-type]
+    assert text.startswith("a checkpoint takes about 16.0 GB, which a job that is stopped may not write within 3 s; submit it")
+    assert text.endswith("""--runtime-env-json '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "180"}}'""")
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "180")
+    assert short_grace(Million(), Settings()) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("of", ["model", "tokenizer"])
