@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -11,15 +12,41 @@ from tqdm import tqdm
 STDOUT = "standard output"
 
 
+_ours: TextIO | None = None  # stdout, while it is kept for what `print_out` says
+
+
 def print_out(text: str) -> None:
     """A line on stdout, above the bar if there is one. An OSError names stdout; after one all that is said is dropped."""
+    stdout = _ours or sys.stdout
     try:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        tqdm.write(text, file=stdout)
+        stdout.flush()
     except OSError as error:
         error.filename = STDOUT
-        _drop(sys.stdout)
+        _drop(stdout)
         raise
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Inside, what a user's reward, a library or their children print goes to stderr: whoever reads JSON gets nothing else."""
+    global _ours
+    stdout, copy = sys.stdout, -1
+    with contextlib.suppress(OSError, ValueError):  # a stream of Python's own has no number
+        sys.stdout.flush()
+        copy, number, stderr = os.dup(stdout.fileno()), stdout.fileno(), sys.stderr.fileno()
+    _ours = stdout if copy < 0 else open(copy, "w", encoding=stdout.encoding, errors="backslashreplace")
+    try:
+        if copy >= 0:
+            os.dup2(stderr, number)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if copy >= 0:
+            _ours.flush()
+            os.dup2(copy, number)
+            _ours.close()
+        _ours = None
 
 
 def print_err(text: str) -> None:

@@ -16,7 +16,7 @@ from cluster.actors.factories import RayFactory
 from cluster.actors.in_process import check_in_process, in_process_actors, users_traceback
 from cluster.actors.session import in_job, session
 from cluster.commands.dry_run import plan
-from cluster.output import print_err
+from cluster.output import print_err, stdout_kept
 from cluster.settings import lapdog_flags
 from cluster.settings.flags import Flag, flags_of, parse_flags
 from cluster.settings.tree import Settings
@@ -91,11 +91,12 @@ def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
 @contextlib.contextmanager
 def training(request: TrainRequest) -> Iterator[Trainer]:
     """A new run or one that goes on, with Ray up for the length of the context."""
-    with _resumed_run(request) if request.options.resume else _new_run(request) as trainer:
-        try:
-            yield trainer
-        finally:
-            trainer.close()
+    with contextlib.ExitStack() as parts:
+        if request.output_mode == "json":
+            parts.enter_context(stdout_kept())
+        trainer = parts.enter_context(_resumed_run(request) if request.options.resume else _new_run(request))
+        parts.callback(trainer.close)
+        yield trainer
 
 
 def planned(request: TrainRequest) -> str:

@@ -119,6 +119,24 @@ def test_a_run_that_speaks_json_says_what_it_writes(train: Callable[..., Path], 
     assert said[-1] == {"run_dir": str(run), "step": 5, "stopped": None, "best_step": said[-1]["best_step"]}
 
 
+@pytest.mark.integration
+def test_what_a_reward_prints_breaks_no_json(tiny_flags: list[str], tmp_path: Path) -> None:
+    """Nor what its module prints when it is imported, nor its children."""
+    (tmp_path / "loud.py").write_text(
+        "import os\nprint('imported')\n"
+        "def loud(prompt, passages, responses):\n"
+        "    print('called')\n    os.system('echo child')\n    return [1.0] * len(responses)\n"
+    )
+    flags = ["--local", "--json", "--supervised.steps", "0", "--learner.steps", "1", "--run_dir", str(tmp_path / "run")]
+    flags += [*tiny_flags, "--reward.extra", "[{function: 'loud:loud'}]"]
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "launch.py"), "train", *flags]
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1])["step"] == 1 and all(map(json.loads, ended.stdout.splitlines()))
+    assert {"imported", "called", "child"} <= set(ended.stderr.splitlines())
+
+
 def test_quiet_and_json_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--quiet", "--json"]) == 2
     assert capsys.readouterr().err == "error: --quiet: does not go with --json; give one of them\n"
