@@ -44,7 +44,7 @@ class LearnerPort:
     async def start(self) -> None:
         """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
         self.close()
-        self._replica = await self._launcher.keep_starting(self._begin_start, has_others=lambda: False)
+        self._replica = await self._launcher.keep_starting(self._begin_start)
 
     async def begin(self, stage: Stage) -> None:
         await self._call("begin", stage)

@@ -230,14 +230,16 @@ class Pool:
             self._fail(error)
 
     async def _grow(self, after_s: float) -> None:
-        """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
+        """Try until a replica is ready. It is everybody's failure, until one is, if there is none and no hope for one."""
         task = asyncio.current_task()
         assert task is not None
         await asyncio.sleep(after_s)
-        replica = await self._launcher.keep_starting(partial(self._starting.__setitem__, task), lambda: bool(self._replicas))
+        note, starting = partial(self._starting.__setitem__, task), self._starting.values()
+        replica = await self._launcher.keep_starting(note, self._replicas, starting)
         self._starting.pop(task)
         self._replicas.append(replica)
-        self._offer(replica)
+        self._failure = None
+        self.resize(self._size)  # others, too, in place of starts that were given up
 
     def _fail(self, error: Exception) -> None:
         """Let every caller meet `error`, the first one of its kind."""
