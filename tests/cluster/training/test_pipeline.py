@@ -113,7 +113,8 @@ class Publisher:
     async def check(self) -> None:
         await asyncio.sleep(0)
 
-    def publish(self, version: Version) -> Snapshot:
+    async def publish(self, version: Version) -> Snapshot:
+        await asyncio.sleep(0)
         self.published.append(Snapshot(version, "again"))
         return self.published[-1]
 
