@@ -16,8 +16,8 @@ from rollout.types import Version
 
 
 class LearnerPort:
-    """One LearnerActor at a time; `restarts` counts those that were replaced. Whatever asks it raises LearnerLost where it is
-    lost."""
+    """One LearnerActor at a time; `restarts` counts those that took the place of another. Whatever asks it raises LearnerLost
+    where it is lost."""
 
     def __init__(self, spawn: Spawn, retry: RetryPolicy, event: Event):
         self._starts = 0
@@ -44,7 +44,8 @@ class LearnerPort:
     async def start(self) -> None:
         """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
         self.close()
-        self._replica = await self._launcher.keep_starting(self._begin_start)
+        self._replica = await self._launcher.keep_starting(self._note)
+        self._starts += 1
 
     async def begin(self, stage: Stage) -> None:
         await self._call("begin", stage)
@@ -74,8 +75,8 @@ class LearnerPort:
             self._replica.discard()
             self._replica = None
 
-    def _begin_start(self, pending: Pending) -> None:
-        self._pending, self._starts = pending, self._starts + 1
+    def _note(self, pending: Pending) -> None:
+        self._pending = pending
 
     async def _call(self, method: str, *arguments: Any, parts: int = 1) -> Any:
         """What a method returns; the last of several parts, and those before it as references."""
