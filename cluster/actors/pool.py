@@ -31,8 +31,7 @@ class Pool:
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Pending] = {}
-        self._losses = 0  # in a row, since the last call that was answered
-        self._spawned_at_loss = 0
+        self._losses = self._spawned_at_loss = 0  # in a row, since the last call that was answered
         self._failure: Exception | None = None
 
     def start(self) -> None:
@@ -40,12 +39,12 @@ class Pool:
         self.resize(self._size)
 
     def resize(self, size: int) -> None:
-        """Start more replicas, or let some go: those that are starting, then idle ones, then busy ones after their calls."""
+        """Start more replicas, or let some go: the last to start, then idle ones, then busy ones after their calls."""
         self._size = size
         for _ in range(-self._surplus()):
             self._start_replica()
-        starting = [task for task in self._starting if not task.cancelling()]
-        for task in starting[: max(0, self._surplus())]:
+        newest_first = [task for task in reversed(self._starting) if not task.cancelling()]
+        for task in newest_first[: max(0, self._surplus())]:
             task.cancel()
         idle = [replica for replica in self._open if replica.calls == 0]
         for replica in idle[: max(0, self._surplus())]:
@@ -178,10 +177,11 @@ class Pool:
         self._end(replica, None if asked.cancelled() else asked.exception())
 
     def _offer_what_stays(self) -> None:
-        """Reopen replicas held back for a shrink that no longer applies."""
-        if self._surplus() <= 0:
-            for replica in self._replicas:
-                self._offer(replica)
+        """Hold all replicas back while some are to go, and offer them again afterwards."""
+        while self._open and self._surplus() > 0:
+            self._open.popleft().is_open = False
+        for replica in self._replicas if self._surplus() <= 0 else ():
+            self._offer(replica)
 
     def _offer(self, replica: Replica) -> None:
         """Fill free slots with calls that wait; what stays free is open to the next."""

@@ -97,6 +97,34 @@ async def test_what_is_still_starting_goes_first() -> None:
     assert sorted([await work(pool), await work(pool)]) == ["0", "1"] and cluster.living == ["0", "1"]
 
 
+async def test_of_what_is_starting_the_newest_goes_first() -> None:
+    cluster = FakeCluster(starts_none_at_once)
+    pool = pool_of(cluster, 3)
+    await asyncio.sleep(1)
+    pool.resize(2)
+    await asyncio.sleep(1)
+    assert cluster.living == ["0", "1"]
+    pool.close()
+
+
+def starts_none_at_once(handle: FakeHandle) -> None:
+    handle.loads = False
+
+
+async def test_busy_replicas_take_no_calls_while_one_of_them_is_to_go() -> None:
+    cluster = FakeCluster(starts_held("0", "1"))
+    pool = await started(cluster, 2, slots=2)
+    begun(pool, 2)
+    await asyncio.sleep(1)
+    pool.resize(1)
+    begun(pool, 2)
+    await asyncio.sleep(1)
+    assert spread(cluster.handles) == {"0": 1, "1": 1}
+    cluster.handles[0].answer()
+    await asyncio.sleep(1)
+    assert spread(cluster.handles) == {"1": 2}
+
+
 @pytest.mark.parametrize("sizes", [(4, 1, 3), (4, 2, 1)])
 async def test_a_pool_resized_while_it_starts_ends_at_the_size_that_was_asked_for_last(sizes: tuple[int, ...]) -> None:
     cluster = FakeCluster()
