@@ -157,7 +157,8 @@ class Settings(Section):
         return self
 
     def check_changes_have_effect(self) -> None:
-        """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
+        """Raise SettingsError for a setting beyond the learner's own that was changed and that, as `conditions` know, no
+        training will read. A stage that `steps 0` switches off may keep its settings."""
         if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
             raise SettingsError("data.train: data.valid and data.passages need training examples beside them; give data.train")
         for problem, default in self.without_effect():
@@ -167,12 +168,15 @@ class Settings(Section):
         evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
         staged = self.supervised.steps is not None or self.supervised_steps > 0
         of_stage = [f"supervised.{name}" for name in SupervisedSettings.model_fields if name != "steps"]
+        of_policy = [(used, cause, [f"policy.{name}" for name in names]) for used, cause, names in self.policy.conditions()]
+        of_sampling = ["rollout.group_size", "rollout.temperature", "rollout.top_p", "cluster.max_staleness"]
         samplers = self.cluster.samplers
         return (
-            (self.policy.lora.rank > 0, "policy.lora.rank 0", ["policy.lora.alpha"]),
-            (self.learner.loss != "sft", "learner.loss sft", ["rollout.temperature", "rollout.top_p"]),
+            *of_policy,
+            (self.learner.loss != "sft", "learner.loss sft", of_sampling),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
             (evaluated, "data.valid null", ["patience"]),
+            (evaluated or self.eval_every == 0, "data.valid null", ["eval_every"]),
             (self.learner.steps > 0, "learner.steps 0", ["patience"]),
             (staged, "policy.path and no supervised.steps", of_stage),
         )
