@@ -65,8 +65,8 @@ class Waiting:
         await asyncio.sleep(self._seconds)
         return None, self._seconds
 
-    async def weights(self) -> np.ndarray:
-        return GROUP
+    async def weights(self) -> tuple[np.ndarray, int]:
+        return GROUP, GROUP.nbytes
 
 
 def main() -> None:

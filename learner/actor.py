@@ -69,12 +69,13 @@ class LearnerActor:
         self._log.info("step %d: %s%s", step, done, skipped)
         return metrics, seconds
 
-    def weights(self) -> FlatWeights:
+    def weights(self) -> tuple[FlatWeights, int]:
+        """Also their bytes, which Ray stores after them: who awaits this part meets a store that could not take the weights."""
         start = time.perf_counter()
         weights = self._learner.weights()
-        megabytes, seconds = weights.values.nbytes / 1e6, time.perf_counter() - start
-        self._log.info("published the weights of %s, %.1f MB in %.2f s", self._trained_to, megabytes, seconds)
-        return weights
+        size, seconds = weights.values.nbytes, time.perf_counter() - start
+        self._log.info("published the weights of %s, %.1f MB in %.2f s", self._trained_to, size / 1e6, seconds)
+        return weights, size
 
     def save(self, folder: Path) -> None:
         with writing(folder):

@@ -177,6 +177,13 @@ class PolicySettings(Section):
     def name(self) -> str:
         return self.path or "small T5, from scratch"
 
+    def conditions(self) -> Sequence[Condition]:
+        return (
+            (self.path is None, "policy.path", [f"tiny.{name}" for name in TinySettings.model_fields]),
+            (self.n_context > 0, "policy.n_context 0", ["max_passage_tokens"]),
+            (self.lora.rank > 0, "policy.lora.rank 0", ["lora.alpha"]),
+        )
+
     @field_validator("prompt_template")
     @classmethod
     def _question_is_named(cls, template: str | None) -> str | None:

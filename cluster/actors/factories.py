@@ -96,8 +96,8 @@ class RayFactory(Factory):
             labels = {key: value} if key else {}
 
         def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
-            options["name"], options["namespace"] = f"{role}-{name}", f"{self.run}-{self.namespace}"
-            actor = ray.remote(kind).options(max_restarts=0, **options, **_placement(labels, avoid))
+            named = {"name": f"{role}-{name}", "namespace": f"{self.run}-{self.namespace}"}
+            actor = ray.remote(kind).options(max_restarts=0, **options, **named, **_placement(labels, avoid))
             return RayHandle(actor.remote(*arguments(name)), share.resources)
 
         return spawn

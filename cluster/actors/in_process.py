@@ -26,10 +26,10 @@ class _Sampler(SamplerActor):
 
 
 class _Learner(LearnerActor):
-    def weights(self) -> FlatWeights:
+    def weights(self) -> tuple[FlatWeights, int]:
         """A copy: the next ones are written into the same buffer."""
-        weights = super().weights()
-        return replace(weights, values=weights.values.copy())
+        weights, size = super().weights()
+        return replace(weights, values=weights.values.copy()), size
 
 
 KINDS: dict[type, type] = {SamplerActor: _Sampler, LearnerActor: _Learner}

@@ -33,8 +33,8 @@ class LearnerLosses:
 
 
 class LearnerPort:
-    """One LearnerActor at a time; `restarts` counts those that were replaced. Whatever asks it raises LearnerLost where it is
-    lost."""
+    """One LearnerActor at a time; `restarts` counts those that took the place of another. Whatever asks it raises LearnerLost
+    where it is lost."""
 
     def __init__(self, spawn: Spawn, retry: RetryPolicy, event: Event):
         self._starts = 0
@@ -61,7 +61,8 @@ class LearnerPort:
     async def start(self) -> None:
         """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""
         self.close()
-        self._replica = await self._launcher.keep_starting(self._begin_start, has_others=lambda: False)
+        self._replica = await self._launcher.keep_starting(self._note)
+        self._starts += 1
 
     async def begin(self, stage: Stage) -> None:
         await self._call("begin", stage)
@@ -80,10 +81,10 @@ class LearnerPort:
         """Raises LearnerLost unless it answers."""
         await self._call("ping")
 
-    def publish(self, version: Version) -> Snapshot:
-        """The weights as they are after the calls made so far. They are a method's result, not a `put` of the learner: the
-        driver owns them, so they outlive it."""
-        [weights] = self._started().handle.call("weights")
+    async def publish(self, version: Version) -> Snapshot:
+        """The weights as they are after the calls made so far, once they are stored. They are a method's result, not a `put` of
+        the learner: the driver owns them, so they outlive it; what travels to it is their size."""
+        weights, _ = await self._call("weights", parts=2)
         return Snapshot(version, weights)
 
     def close(self) -> None:
@@ -91,15 +92,17 @@ class LearnerPort:
             self._replica.discard()
             self._replica = None
 
-    def _begin_start(self, pending: Pending) -> None:
-        self._pending, self._starts = pending, self._starts + 1
+    def _note(self, pending: Pending) -> None:
+        self._pending = pending
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
+    async def _call(self, method: str, *arguments: Any, parts: int = 1) -> Any:
+        """What a method returns; the last of several parts, and those before it as references."""
         replica = self._started()
         self._calls += 1
         try:
-            [answer] = replica.handle.call(method, *arguments)
-            return await within(answer, self._retry.call_deadline_s)
+            *references, last = replica.handle.call(method, *arguments, parts=parts)
+            answer = await within(last, self._retry.call_deadline_s)
+            return (*references, answer) if references else answer
         except Exception as error:
             match meaning_of(error):
                 case Meaning.INPUTS_LOST:

@@ -31,8 +31,7 @@ class Pool:
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
         self._starting: dict[asyncio.Task[None], Pending] = {}
-        self._losses = 0  # in a row, since the last call that was answered
-        self._spawned_at_loss = 0
+        self._losses = self._spawned_at_loss = 0  # in a row, since the last call that was answered
         self._failure: Exception | None = None
 
     def start(self) -> None:
@@ -40,12 +39,12 @@ class Pool:
         self.resize(self._size)
 
     def resize(self, size: int) -> None:
-        """Start more replicas, or let some go: those that are starting, then idle ones, then busy ones after their calls."""
+        """Start more replicas, or let some go: the last to start, then idle ones, then busy ones after their calls."""
         self._size = size
         for _ in range(-self._surplus()):
             self._start_replica()
-        starting = [task for task in self._starting if not task.cancelling()]
-        for task in starting[: max(0, self._surplus())]:
+        newest_first = [task for task in reversed(self._starting) if not task.cancelling()]
+        for task in newest_first[: max(0, self._surplus())]:
             task.cancel()
         idle = [replica for replica in self._open if replica.calls == 0]
         for replica in idle[: max(0, self._surplus())]:
@@ -178,10 +177,11 @@ class Pool:
         self._end(replica, None if asked.cancelled() else asked.exception())
 
     def _offer_what_stays(self) -> None:
-        """Reopen replicas held back for a shrink that no longer applies."""
-        if self._surplus() <= 0:
-            for replica in self._replicas:
-                self._offer(replica)
+        """Hold all replicas back while some are to go, and offer them again afterwards."""
+        while self._open and self._surplus() > 0:
+            self._open.popleft().is_open = False
+        for replica in self._replicas if self._surplus() <= 0 else ():
+            self._offer(replica)
 
     def _offer(self, replica: Replica) -> None:
         """Fill free slots with calls that wait; what stays free is open to the next."""
@@ -230,14 +230,16 @@ class Pool:
             self._fail(error)
 
     async def _grow(self, after_s: float) -> None:
-        """Try until a replica is ready. It is everybody's failure if there is none and little hope for one."""
+        """Try until a replica is ready. It is everybody's failure, until one is, if there is none and no hope for one."""
         task = asyncio.current_task()
         assert task is not None
         await asyncio.sleep(after_s)
-        replica = await self._launcher.keep_starting(partial(self._starting.__setitem__, task), lambda: bool(self._replicas))
+        note, starting = partial(self._starting.__setitem__, task), self._starting.values()
+        replica = await self._launcher.keep_starting(note, self._replicas, starting)
         self._starting.pop(task)
         self._replicas.append(replica)
-        self._offer(replica)
+        self._failure = None
+        self.resize(self._size)  # others, too, in place of starts that were given up
 
     def _fail(self, error: Exception) -> None:
         """Let every caller meet `error`, the first one of its kind."""

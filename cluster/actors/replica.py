@@ -45,6 +45,7 @@ class Pending:
     placed: bool = False
     since: float = field(default_factory=_now)
     handle: Handle | None = None
+    has_hope: bool = True  # False where it has failed so often, or in such a way, that no other may count on it
 
     @property
     def pending_s(self) -> float:
@@ -81,22 +82,27 @@ class Launcher:
                     what = cause(error)
             raise ClusterError(f"{self.kind}: cannot be started ({what}); see its log in the dashboard") from error
 
-    async def keep_starting(self, note: Callable[[Pending], None], has_others: Callable[[], bool]) -> Replica:
-        """The first of several attempts that is ready; `note` is given each. Raises what it met where there is no other actor
-        and little hope for one."""
-        failures, pending = 0, Pending()
+    async def keep_starting(
+        self, note: Callable[[Pending], None], ready: Collection[Replica] = (), starting: Collection[Pending] = ()
+    ) -> Replica:
+        """The first of several attempts that is ready; `note` is given each. Raises the first failure, or a user's mistake,
+        where no other actor is ready or gives hope. ready, starting: all of the kind, as they are at any time."""
+        failures: list[LapdogError] = []
+        pending = Pending()
         for attempt in itertools.count(1):
             note(pending)
             try:
                 return await self._start(pending)
             except LapdogError as error:
-                failures = 0 if has_others() else failures + 1
-                if failures >= self._retry.start_attempts or (failures and not isinstance(error, ClusterError)):
-                    raise
+                failures = [] if ready else [*failures, error]
+                is_mistake = not isinstance(error, ClusterError)
+                pending.has_hope = len(failures) < self._retry.start_attempts and not (failures and is_mistake)
+                if not pending.has_hope and not any(each.has_hope for each in starting):
+                    raise error if is_mistake else failures[0]  # noqa: B904  # its cause is its own
                 seconds = self._retry.pause_s(attempt)
                 self._event(f"{str(error).partition(';')[0]}; trying again in {seconds:g} s")
                 await asyncio.sleep(seconds)
-            pending = Pending() if pending.placed else pending
+            pending = Pending(has_hope=pending.has_hope) if pending.placed else pending
         raise AssertionError("unreachable")
 
     async def _ready_replica(self, pending: Pending, avoid: Collection[str]) -> Replica:
@@ -122,6 +128,8 @@ class Launcher:
                 handle.kill()
             else:
                 replica.discard(frozen=meaning_of(error) is Meaning.FROZEN)
+                if isinstance(error, Exception):  # not where it is no longer wanted
+                    self.exclude(replica.node)
             raise
         finally:
             reminder.cancel()

@@ -26,7 +26,7 @@ class RetryPolicy:
     learner_losses: int = _rule(5, "learners may be lost without getting beyond the furthest step")
     first_pause_s: float = _rule(0.5, "pause after the second loss in a row; it doubles with each further one")
     longest_pause_s: float = _rule(30.0, "and is never longer than this")
-    excluded_s: float = _rule(60.0, "new actors keep away from a node that lost one")
+    excluded_s: float = _rule(60.0, "new actors keep away from a node that lost one, or where one did not start")
     elsewhere_s: float = _rule(30.0, "they wait for a place on another node, before that one will do")
     slow_start_s: float = _rule(60.0, "after which a start that is still under way is told of")
     make_room_s: float = _rule(30.0, "the learner or a reward actor waits for a place before a sampler makes room for it")

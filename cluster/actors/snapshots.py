@@ -49,6 +49,4 @@ class SnapshotStore:
 
     async def _publish(self, version: Version) -> None:
         assert self._learner is not None, "nobody learns"
-        snapshot = self._learner.publish(version)
-        await self._learner.check()
-        self.current = snapshot
+        self.current = await self._learner.publish(version)

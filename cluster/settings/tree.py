@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -160,7 +160,8 @@ class Settings(Section):
         return self
 
     def check_changes_have_effect(self) -> None:
-        """Raise SettingsError for a setting, beyond the learner's own, that was changed and that no training will read."""
+        """Raise SettingsError for a setting beyond the learner's own that was changed and that, as `conditions` know, no
+        training will read. A stage that `steps 0` switches off may keep its settings."""
         if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
             raise SettingsError("data.train: data.valid and data.passages need training examples beside them; give data.train")
         for problem, default in self.without_effect():
@@ -170,13 +171,16 @@ class Settings(Section):
         evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
         staged = self.supervised.steps is not None or self.supervised_steps > 0
         of_stage = [f"supervised.{name}" for name in SupervisedSettings.model_fields if name != "steps"]
+        of_policy = [(used, cause, [f"policy.{name}" for name in names]) for used, cause, names in self.policy.conditions()]
+        of_sampling = ["rollout.group_size", "rollout.temperature", "rollout.top_p", "cluster.max_staleness"]
         samplers = self.cluster.samplers
         return (
             (self.data.max_prompt_tokens is not None, "data.max_prompt_tokens null", ["data.too_long"]),
-            (self.policy.lora.rank > 0, "policy.lora.rank 0", ["policy.lora.alpha"]),
-            (self.learner.loss != "sft", "learner.loss sft", ["rollout.temperature", "rollout.top_p"]),
+            *of_policy,
+            (self.learner.loss != "sft", "learner.loss sft", of_sampling),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
             (evaluated, "data.valid null", ["patience"]),
+            (evaluated or self.eval_every == 0, "data.valid null", ["eval_every"]),
             (self.learner.steps > 0, "learner.steps 0", ["patience"]),
             (staged, "policy.path and no supervised.steps", of_stage),
             (self.supervised.schedule != "constant", "supervised.schedule constant", ["supervised.final_lr_ratio"]),
@@ -205,10 +209,7 @@ class Settings(Section):
             first=1,
             steps=self.supervised_steps,
             prompts_per_step=self.supervised.batch_size,
-            lr=self.supervised.lr,
-            lr_warmup_steps=self.supervised.lr_warmup_steps,
-            schedule=self.supervised.schedule,
-            final_lr_ratio=self.supervised.final_lr_ratio,
+            **_rates(self.supervised),
         )
         rl = Stage(
             name="rl",
@@ -216,10 +217,7 @@ class Settings(Section):
             first=supervised.last + 1,
             steps=self.learner.steps,
             prompts_per_step=self.rollout.prompts_per_step,
-            lr=self.learner.lr,
-            lr_warmup_steps=self.learner.lr_warmup_steps,
-            schedule=self.learner.schedule,
-            final_lr_ratio=self.learner.final_lr_ratio,
+            **_rates(self.learner),
         )
         return [stage for stage in (supervised, rl) if stage.steps]
 
@@ -231,6 +229,11 @@ def changed(settings: Settings) -> list[str]:
     usual = (FUSED,) if settings.policy.path is None else DEFAULT_TEMPLATES
     of_family = {f"policy.{name}" for name in FUSED if getattr(settings.policy, name) in {each[name] for each in usual}}
     return [name for name, value in used.items() if value != default[name] and name not in of_family]
+
+
+def _rates(section: SupervisedSettings | LearnerSettings) -> dict[str, Any]:
+    """What a stage needs to know of its learning rate."""
+    return {name: getattr(section, name) for name in ("lr", "lr_warmup_steps", "schedule", "final_lr_ratio")}
 
 
 def absolute(path: Path | str) -> Path:

@@ -39,7 +39,7 @@ class FailedPrompts:
             row = {"step": step, "file": file, "epoch": prompt.epoch, "id": prompt.id, "error": met}
             self._rows.append(row)
             self._folder.append(self._folder.failed_prompts, row | {"question": prompt.question, "details": str(each.error)})
-            self._event(f"prompt {prompt.id!r} of data.{file} failed three times and is left out: {met}")
+            self._event(f"prompt {prompt.id!r} of data.{file} failed at every attempt and is left out: {met}")
             nothing_left = len(self.ids(file)) == self._counts[file]
             if nothing_left or self.room < 0:
                 first, bound = self._rows[0], f"none of data.{file} is left" if nothing_left else f"{self._limit} may"

@@ -50,6 +50,7 @@ class RunFolder:
         self.failed_prompts, self.events = path / "failed_prompts.jsonl", path / "events.jsonl"
         self.report, self.inputs, self.trackers = path / "report.html", path / "inputs.json", path / "trackers.json"
         self.checkpoints, self.policy, self.data = path / "checkpoints", path / "policy", path / "data"
+        self._evaluations: tuple[tuple[int, ...], list[Row]] = (), []  # as which file was read, what it held
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -144,7 +145,12 @@ class RunFolder:
         return list(_rows(self.events))
 
     def evaluation_rows(self) -> list[Row]:
-        return list(_figures(self.evaluations))
+        """Read again only where the file has changed, for a run asks at every step."""
+        found = self.evaluations.stat() if self.evaluations.is_file() else None
+        version = (found.st_ino, found.st_size, found.st_mtime_ns) if found is not None else ()
+        if version != self._evaluations[0]:
+            self._evaluations = version, list(_figures(self.evaluations))
+        return list(self._evaluations[1])
 
     def failed_prompt_rows(self) -> list[Row]:
         return list(_rows(self.failed_prompts))

@@ -37,7 +37,7 @@ class Outcome:
 @dataclass(eq=False)
 class InflightCall:
     """Prompts that were admitted together. again: their groups were lost and are made again, in a call that may hold others.
-    snapshot, since: of the sampling that is under way, if one is."""
+    snapshot, since: what its newest sampling was given and when, None and 0 before the first."""
 
     prompts: tuple[Prompt, ...]
     again: bool = False
@@ -65,7 +65,7 @@ class RolloutClient:
         """wanted: of a call that is made again, the prompts whose groups are."""
         own = tuple(prompt for prompt in prompts if wanted is None or prompt in wanted)
         call = InflightCall(own, again=wanted is not None)
-        call.task = asyncio.create_task(self._roll_out(call, prompts))
+        call.task = asyncio.create_task(self._outcome(call, prompts))
         return call
 
     def staleness(self, version: Version) -> int:
@@ -79,22 +79,22 @@ class RolloutClient:
         """Until when a call that is sampled should have ended; it is presumed hung from 0 on."""
         return self.retry.hang_factor * self.slowest_s - self.age_s(call)
 
-    async def _roll_out(self, call: InflightCall, prompts: Sequence[Prompt]) -> Outcome:
+    async def _outcome(self, call: InflightCall, prompts: Sequence[Prompt]) -> Outcome:
         """Prompts that fail together are tried one by one, so that none can spoil the others; one that fails `prompt_attempts`
         times by itself is left out. Raises what is no prompt's fault."""
         try:
-            return Outcome([await self._rollout(call, prompts)], [])
+            return Outcome([await self._sampled_and_scored(call, prompts)], [])
         except BY_THE_PROMPT as error:
             first = error
         if len(prompts) > 1:
-            alone = [await self._roll_out(call, [prompt]) for prompt in prompts]
+            alone = [await self._outcome(call, [prompt]) for prompt in prompts]
             return Outcome([one for each in alone for one in each.rollouts], [one for each in alone for one in each.failed])
         for _ in range(1, self.retry.prompt_attempts):
             with contextlib.suppress(*BY_THE_PROMPT):
-                return Outcome([await self._rollout(call, prompts)], [])
+                return Outcome([await self._sampled_and_scored(call, prompts)], [])
         return Outcome([], [FailedPrompt(prompts[0], first)])
 
-    async def _rollout(self, call: InflightCall, prompts: Sequence[Prompt]) -> Rollout:
+    async def _sampled_and_scored(self, call: InflightCall, prompts: Sequence[Prompt]) -> Rollout:
         """Raises InputsLost where what is made is lost again and again."""
 
         def snapshot() -> Snapshot:

@@ -7,7 +7,7 @@ Comments that a reader does not see say what becomes of the fenced block beneath
     run slow            run by the slow tests alone
     run background      left running until the page ends
     run needs=PROGRAM   the page is skipped where that is missing
-    run small [FLAGS]   from here on, SMALL and the flags are added to training runs: a model and a run of a few seconds
+    run small [FLAGS]   from here on, SMALL, TINY and the flags are added to training runs: a model and a run of a few seconds
     file NAME           the block is written to that file
     output              what the last run prints, in this order: any number stands for any other, … for any text, a line of …
                         alone for any lines; what runs in the background may take its time to print it
@@ -38,14 +38,20 @@ from tests.cluster.head import free_ports
 from tests.cluster.runs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SMALL = (
+TINY = (
     "--policy.tiny.d_model 16 --policy.tiny.heads 2 --policy.tiny.d_kv 8 --policy.tiny.d_ff 32 --policy.tiny.layers 1 "
-    "--policy.tiny.vocab_size 300 --supervised.steps 2 --supervised.batch_size 4 --learner.steps 2 "
+    "--policy.tiny.vocab_size 300"
+)
+SMALL = (
+    "--supervised.steps 2 --supervised.batch_size 4 --learner.steps 2 "
     "--rollout.prompts_per_step 4 --rollout.max_new_tokens 6 --cluster.threads 1 --eval_limit 8"
 )
-# a training run gets what the file `small` says
+# a training run gets what the file `small` says, and is of a tiny model where it is given none
 PYTHON = """#!/bin/bash
-if [ "$1" = launch.py ] && [[ "${{2:-train}}" == train || "$2" == --run_dir ]]; then set -- "$@" $(cat {folder}/small); fi
+if [ "$1" = launch.py ] && [[ "${{2:-train}}" == train || "$2" == --run_dir ]]; then
+    [[ -s {folder}/small && "$*" != *--policy.path* ]] && set -- "$@" {tiny}
+    set -- "$@" $(cat {folder}/small)
+fi
 exec {python} "$@"
 """
 # another Ray on this machine may hold the usual ports, and what `ray start` leaves behind is to end with the page
@@ -122,7 +128,7 @@ class Shell:
         self._short = tempfile.mkdtemp(prefix="ray-")  # a socket's path is 107 characters long at most
         ray = Path(sys.executable).with_name("ray")
         programs = {
-            "python": PYTHON.format(folder=folder, python=launcher.python()),
+            "python": PYTHON.format(folder=folder, python=launcher.python(), tiny=TINY),
             "ray": RAY.format(short=self._short, python=sys.executable, ray=ray, root=ROOT),
         }
         for name, script in programs.items():

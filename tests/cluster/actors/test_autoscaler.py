@@ -10,13 +10,13 @@ from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.roles import Role
-from cluster.settings.tree import ClusterSettings
+from cluster.actors.roles import Roles, roles_of
+from cluster.settings.tree import ClusterSettings, Settings
+from reward.config import ExtraReward, RewardSettings
 from tests.cluster.fakes import FakeCluster, FakeHandle, work
 
 pytestmark = pytest.mark.simulated_time
 
-ROLES = {"sampler": Role("sampler", 1, 1.0), "reward": Role("reward actor", 1, 0.5), "learner": Role("learner", 1, 1.0)}
 POLICY = RetryPolicy(make_room_s=30)
 
 
@@ -26,6 +26,14 @@ def node(name: str, alive: bool = True, labels: dict[str, str] | None = None, **
 
 def settings(**values: Any) -> ClusterSettings:
     return ClusterSettings(**{"samplers": "auto"} | values)
+
+
+def roles(*extra: ExtraReward, **values: Any) -> Roles:
+    """One sampler of 1 CPU, one reward actor of 0.5, a learner of 1, and what else is told."""
+    return roles_of(Settings(cluster=settings(**{"rewards": 1} | values), reward=RewardSettings(extra=extra)))
+
+
+ROLES = roles()
 
 
 class Followed:
@@ -131,8 +139,8 @@ def test_samplers_fill_what_the_learner_and_the_rewards_leave() -> None:
 
 def test_samplers_leave_room_for_actors_of_extra_rewards() -> None:
     # head: 4 CPUs - 1 - 0.5 - 2 * 0.5 = 1.5 -> 1 sampler; other: 3
-    roles = ROLES | {"reward-judge": Role("extra/judge", 2, 0.5)}
-    assert samplers_that_fit([node("head", CPU=4.0), node("other", CPU=3.0)], settings(), roles) == 4
+    judged = roles(ExtraReward(function="rewards:judge", actors=2))
+    assert samplers_that_fit([node("head", CPU=4.0), node("other", CPU=3.0)], settings(), judged) == 4
 
 
 def test_samplers_keep_within_their_bounds() -> None:
@@ -143,10 +151,9 @@ def test_samplers_keep_within_their_bounds() -> None:
 
 
 def test_samplers_follow_a_custom_resource_a_label_and_gpus() -> None:
-    own = ROLES | {"sampler": Role("sampler", 1, 1.0, own={"rollout": 1.0})}
     nodes = [node("head", CPU=8.0), node("other", CPU=8.0, rollout=2.0)]
-    assert samplers_that_fit(nodes, settings(sampler_resource="rollout"), own) == 2
+    assert samplers_that_fit(nodes, settings(sampler_resource="rollout"), roles(sampler_resource="rollout")) == 2
     labelled = [node("head", CPU=8.0), node("other", CPU=3.0, labels={"role": "sampler"})]
     assert samplers_that_fit(labelled, settings(sampler_label="role=sampler"), ROLES) == 3
-    gpus = ROLES | {name: Role(name, 1, 1.0, 1.0) for name in ("sampler", "learner")}
+    gpus = roles(sampler_gpus=1, learner_gpus=1)
     assert samplers_that_fit([node("head", CPU=64.0, GPU=4.0)], settings(), gpus) == 3

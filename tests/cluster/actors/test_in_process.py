@@ -45,7 +45,7 @@ def test_what_a_users_reward_raises_ends_in_its_own_traceback(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_reward.py").write_text("def broken(prompt, passages, responses):\n    return [1 / 0]\n")
     flags = ["--reward.extra", "[{function: 'broken_reward:broken'}]", "--run_dir", str(tmp_path / "run")]
-    flags += [] if valid else ["--data.valid", "null"]
+    flags += [] if valid else ["--data.valid", "null", "--eval_every", "0"]
     with pytest.raises(ZeroDivisionError) as raised:
         main(["train", "--local", *tiny_flags, *flags])
     assert Path(raised.traceback[-1].path).name == "broken_reward.py"
@@ -69,6 +69,7 @@ def test_rewards_with_event_loops_are_the_same_here_and_on_ray(
     place = "tests.cluster.own_reward"
     extra = f"[{{function: '{place}:OwnLoop', args: {{factor: 2}}, actors: 1}}, {{function: '{place}:awaited'}}]"
     flags = ["--reward.extra", extra, "--supervised.steps", "0", "--learner.steps", "2", "--data.valid", "null"]
+    flags += ["--eval_every", "0"]
     local, on_ray = train_locally(*flags), train(*flags)
     [*_, row] = rows(local / "metrics.jsonl")
     assert row["extra/OwnLoop"] == pytest.approx(2 * row["extra/awaited"]) and row["extra/awaited"] > 0

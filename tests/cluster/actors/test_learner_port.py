@@ -49,15 +49,19 @@ async def test_what_a_call_meets_is_told_apart(met: Exception | None, raised: ty
     assert learner.process_kills == (met is None)
 
 
-async def test_a_learner_that_freezes_after_its_update_is_lost_at_the_next_check() -> None:
-    """A learner that freezes after its update still takes the call, and answers neither it nor the next."""
+async def test_a_learner_that_freezes_after_its_update_is_lost_when_it_publishes() -> None:
     learner = FakeHandle()
     client = await started(learner)
     learner.is_frozen = True
-    assert not client.publish(Version(0, 1)).weights.whole.done()
-    with pytest.raises(LearnerLost, match="ping gave no answer"):
-        await client.check()
+    with pytest.raises(LearnerLost, match="weights gave no answer"):
+        await client.publish(Version(0, 1))
     assert learner.process_kills == 1
+
+
+async def test_weights_stay_where_they_were_made_and_their_size_is_awaited() -> None:
+    client = await started(FakeHandle(weights=lambda: ("buffer", 6)))
+    snapshot = await client.publish(Version(0, 1))
+    assert snapshot.version == Version(0, 1) and await snapshot.weights == "buffer"
 
 
 async def test_a_learner_is_idle_or_busy_once_it_is_there() -> None:
@@ -93,7 +97,7 @@ async def test_a_learner_is_started_three_times() -> None:
     cluster = FakeCluster(failing("0", "1"))
     client = client_of(cluster)
     await client.start()
-    assert client.restarts == 2 and cluster.pauses_s() == [0.5, 1]
+    assert client.restarts == 0 and cluster.pauses_s() == [0.5, 1]
     assert [handle.kills for handle in cluster.handles] == [1, 1, 0]
     assert cluster.events[0].startswith("learner: cannot be started (The actor died")
     with pytest.raises(ClusterError, match="learner: cannot be started"):
@@ -128,15 +132,20 @@ async def test_a_learner_without_a_place_counts_the_seconds_until_it_has_one() -
     assert client.pending_s == 0
 
 
-@pytest.mark.parametrize("method", ["update", "ping"])
-async def test_weights_of_a_learner_that_is_lost_in_or_after_its_update_never_become_current(method: str) -> None:
-    """And the store is free again for those of its successor."""
+@pytest.mark.parametrize(
+    ("method", "met", "message"),
+    [
+        ("update", ActorDiedError(), "lost in update"),
+        ("weights", ActorDiedError(), "lost in weights"),
+        ("weights", raised_by_the_task(RuntimeError("CUDA error")), "weights failed .RuntimeError: .*CUDA error"),
+    ],
+)
+async def test_weights_that_could_not_be_made_never_become_current(method: str, met: Exception, message: str) -> None:
+    """Samplers would raise what the learner met, and be replaced."""
     learner = FakeHandle(update=lambda *_: ("metrics", 1.5))
     client = await started(learner)
     store = SnapshotStore(client, Version(0, 0))
-    learner.answers[method] = lambda *_: ActorDiedError()
-    if method == "ping":
-        learner.answers["weights"] = lambda *_: learner.die()
-    with pytest.raises(LearnerLost, match=f"lost in {method}"):
+    learner.answers[method] = lambda *_: met
+    with pytest.raises(LearnerLost, match=message):
         await store.publish_after(client.update(1, None, []), Version(0, 1))
     assert store.current == Snapshot(Version(0, 0))

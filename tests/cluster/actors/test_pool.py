@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pytest
+from ray.exceptions import ObjectLostError
 
 from cluster.actors.errors import InputsLost, ReplicasLost
 from cluster.actors.pool import Pool
@@ -96,6 +97,34 @@ async def test_what_is_still_starting_goes_first() -> None:
     assert sorted([await work(pool), await work(pool)]) == ["0", "1"] and cluster.living == ["0", "1"]
 
 
+async def test_of_what_is_starting_the_newest_goes_first() -> None:
+    cluster = FakeCluster(starts_none_at_once)
+    pool = pool_of(cluster, 3)
+    await asyncio.sleep(1)
+    pool.resize(2)
+    await asyncio.sleep(1)
+    assert cluster.living == ["0", "1"]
+    pool.close()
+
+
+def starts_none_at_once(handle: FakeHandle) -> None:
+    handle.loads = False
+
+
+async def test_busy_replicas_take_no_calls_while_one_of_them_is_to_go() -> None:
+    cluster = FakeCluster(starts_held("0", "1"))
+    pool = await started(cluster, 2, slots=2)
+    begun(pool, 2)
+    await asyncio.sleep(1)
+    pool.resize(1)
+    begun(pool, 2)
+    await asyncio.sleep(1)
+    assert spread(cluster.handles) == {"0": 1, "1": 1}
+    cluster.handles[0].answer()
+    await asyncio.sleep(1)
+    assert spread(cluster.handles) == {"1": 2}
+
+
 @pytest.mark.parametrize("sizes", [(4, 1, 3), (4, 2, 1)])
 async def test_a_pool_resized_while_it_starts_ends_at_the_size_that_was_asked_for_last(sizes: tuple[int, ...]) -> None:
     cluster = FakeCluster()
@@ -147,7 +176,7 @@ async def test_a_replica_that_raises_what_is_no_users_mistake_is_replaced_and_it
     ("met", "raised"),
     [
         (raised_by_the_task(DataError("b.jsonl:7: is empty; fill it in")), DataError),
-        (InputsLost("what it was given is lost"), InputsLost),
+        (ObjectLostError("ab" * 28, None, ""), InputsLost),
     ],
 )
 async def test_an_error_that_is_no_loss_reaches_the_caller_alone(met: Exception, raised: type[Exception]) -> None:
@@ -328,6 +357,62 @@ async def test_a_pool_none_of_whose_replicas_starts_fails_every_caller_with_the_
         with pytest.raises(ClusterError, match="worker: cannot be started .The actor died"):
             await work(pool)
     assert len(cluster.handles) == 3 and all(handle.kills == 1 for handle in cluster.handles)
+
+
+async def test_starts_that_fail_end_nothing_while_another_is_under_way() -> None:
+    def one_bad_node(handle: FakeHandle) -> None:
+        handle.loads = False
+        ends = handle.answer if handle.name == "0" else handle.die
+        asyncio.get_running_loop().call_later(20 if handle.name == "0" else 1, ends)
+
+    cluster = FakeCluster(one_bad_node)
+    pool = pool_of(cluster, 2)
+    assert await work(pool) == "0" and cluster.spawned_at == [0, 0, 1.5, 3.5, 6.5, 11.5]
+    pool.close()
+
+
+async def test_a_start_keeps_away_from_the_node_on_which_the_last_one_failed() -> None:
+    def loses_those_that_load(handle: FakeHandle) -> None:
+        if handle.name == "1":
+            handle.loads = False
+            asyncio.get_running_loop().call_later(1, handle.die)
+
+    cluster = FakeCluster(loses_those_that_load)
+    pool_of(cluster, 2)
+    await asyncio.sleep(10)
+    assert cluster.avoided == [[], [], ["b"]] and cluster.living == ["0", "2"]
+
+
+async def test_a_pool_that_had_failed_works_and_grows_to_its_size_once_a_replica_comes_up() -> None:
+    cluster = FakeCluster(starts_none("0", "1", "2", "3", "4", "5"))
+    pool = pool_of(cluster, 2)
+    with pytest.raises(ClusterError, match="cannot be started"):
+        await work(pool)
+    await asyncio.sleep(60)
+    assert pool.states == {"starting": 0, "idle": 2, "busy": 0} and await work(pool)
+
+
+@pytest.mark.parametrize("refusing", [("0",), ("0", "1")])
+async def test_a_users_mistake_ends_a_pool_once_no_start_has_hope(refusing: tuple[str, ...]) -> None:
+    mistake = DataError("b.jsonl: no such file; correct it")
+
+    def prepare(handle: FakeHandle) -> None:
+        handle.start_error = raised_by_the_task(mistake) if handle.name in refusing else None
+
+    pool = pool_of(FakeCluster(prepare), 2)
+    if len(refusing) == 1:
+        assert await work(pool) == "1"
+        return
+    with pytest.raises(DataError, match="b.jsonl: no such file"):
+        await work(pool)
+
+
+async def test_the_first_of_the_failures_that_end_a_pool_is_raised() -> None:
+    def prepare(handle: FakeHandle) -> None:
+        handle.start_error = raised_by_the_task(OSError(f"device {handle.name}"))
+
+    with pytest.raises(ClusterError, match="cannot be started .OSError: device 0"):
+        await work(pool_of(FakeCluster(prepare), 1))
 
 
 async def test_a_closed_pool_has_killed_every_replica_once_whatever_its_calls_meet() -> None:

@@ -16,6 +16,11 @@ from rollout.errors import ClusterError, DataError
 from rollout.identity import Identity, code_digest
 
 
+class Unstorable:
+    def __reduce__(self) -> str:
+        raise OSError("the store is full")
+
+
 class Worker:
     def __init__(self, crashes: Path | None = None, start_error: bool = False):
         self.crashes, self.start_error = crashes, start_error
@@ -35,6 +40,9 @@ class Worker:
 
     def doubled_by(self, number: int) -> tuple[int, int]:
         return 2 * number, os.getpid()
+
+    def unstorable(self) -> tuple[Unstorable, int]:
+        return Unstorable(), 1
 
     def refuse(self) -> None:
         raise DataError("b.jsonl:7: is empty; fill it in")
@@ -99,3 +107,12 @@ async def test_an_error_at_the_start_reaches_every_caller(new_pool: Callable[...
 async def test_a_call_that_kills_every_replica_ends_in_one_error(new_pool: Callable[..., Pool]) -> None:
     with pytest.raises(ClusterError, match="one call lost 3 replicas"):
         await new_pool(1).call("die")
+
+
+async def test_what_cannot_be_stored_is_met_at_the_part_that_is_stored_after_it(ray_session: None) -> None:
+    """The learner's port relies on it: it awaits the size of the weights, which comes after them."""
+    actor = ray.remote(Worker).options(num_cpus=0.1).remote()
+    _, last = RayHandle(actor).call("unstorable", parts=2)
+    with pytest.raises(OSError, match="the store is full"):
+        await last
+    ray.kill(actor)

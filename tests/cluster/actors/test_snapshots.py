@@ -20,7 +20,8 @@ class FakeLearner:
         self.checks = 0
         self.lost = False
 
-    def publish(self, version: Version) -> Snapshot:
+    async def publish(self, version: Version) -> Snapshot:
+        await self.check()
         self.published.append(version)
         return Snapshot(version, f"weights {len(self.published)}")
 

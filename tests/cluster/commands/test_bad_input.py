@@ -406,6 +406,26 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: c.flags(learner__loss="sft", rollout__temperature=0.7),
         "rollout.temperature: 0.7 has no effect with learner.loss sft; set it to 1.0, or change that",
     ),
+    "staleness where nothing is drawn": (
+        lambda c: c.flags(learner__loss="sft", cluster__max_staleness=1),
+        "cluster.max_staleness: 1 has no effect with learner.loss sft; set it to 0, or change that",
+    ),
+    "a group where nothing is drawn": (
+        lambda c: c.flags(learner__loss="sft", rollout__group_size=4),
+        "rollout.group_size: 4 has no effect with learner.loss sft; set it to 8, or change that",
+    ),
+    "a small model beside a pretrained one": (
+        lambda c: c.flags(policy__path="t5", policy__tiny__d_model=64),
+        "policy.tiny.d_model: 64 has no effect with policy.path; set it to 128, or change that",
+    ),
+    "a cut of passages that are not read": (
+        lambda c: c.flags(policy__n_context=0, policy__max_passage_tokens=64),
+        "policy.max_passage_tokens: 64 has no effect with policy.n_context 0; set it to 128, or change that",
+    ),
+    "evaluations of nothing": (
+        lambda c: [*c.flags(), "--data.valid", "null", "--eval_every", "50"],
+        "eval_every: 50 has no effect with data.valid null; set it to 200, or change that",
+    ),
     "label without a value": (lambda c: c.flags(cluster__sampler_label="gpu"), "cluster.sampler_label: 'gpu' is refused"),
     "deadline of nothing": (lambda c: c.flags(cluster__call_deadline_s=0), "cluster.call_deadline_s: '0' is refused"),
     "endless deadline": (lambda c: c.flags(cluster__start_deadline_s="inf"), "cluster.start_deadline_s: 'inf' is refused"),
@@ -712,7 +732,9 @@ def test_truncated_model_weights_leave_no_run_behind(
     model = shutil.copytree(finished_run / "policy", tmp_path / "model")
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    assert main(["train", *tiny_flags, "--policy.path", str(model), "--run_dir", str(tmp_path / "run")]) == 2
+    pairs = zip(tiny_flags[::2], tiny_flags[1::2], strict=True)
+    flags = [word for pair in pairs if not pair[0].startswith("--policy.tiny") for word in pair]
+    assert main(["train", *flags, "--policy.path", str(model), "--run_dir", str(tmp_path / "run")]) == 2
     assert "give a complete model folder" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

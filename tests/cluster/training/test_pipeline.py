@@ -29,17 +29,7 @@ PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(1
 
 
 @dataclass
-class Port:
-    restarts: int = 0
-    states: dict[str, int] = field(default_factory=dict)
-
-    def start(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass
-class Samplers(Port):
+class Samplers:
     """Calls begin when `gates` let them and end when `ends` do; those with a prompt in `poison` fail, the first `lost` lose
     their inputs. version: of the weights they claim to sample with, where it is not the current one. A group is its prompt."""
 
@@ -71,7 +61,7 @@ class Samplers(Port):
 
 
 @dataclass
-class Rewards(Port):
+class Rewards:
     """A group of a prompt in `dull` has equal rewards at its first attempt, one in `hopeless` always. clock: reads 1 s or more
     once something was scored."""
 
@@ -113,7 +103,8 @@ class Publisher:
     async def check(self) -> None:
         await asyncio.sleep(0)
 
-    def publish(self, version: Version) -> Snapshot:
+    async def publish(self, version: Version) -> Snapshot:
+        await asyncio.sleep(0)
         self.published.append(Snapshot(version, "again"))
         return self.published[-1]
 
@@ -607,11 +598,10 @@ class FaultyRewards(ErraticRewards):
         return await super().score(groups)
 
 
-class Groups(Port):
+class Groups:
     """What checkpoints hold of groups: some are lost before they are written."""
 
     def __init__(self, rng: random.Random):
-        super().__init__()
         self.rng = rng
         self.written: list[Any] = []
 

@@ -240,6 +240,7 @@ def test_too_many_failed_prompts_end_the_run_with_the_first_cause(
     ray_session: None, tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--supervised.steps", "0", "--cluster.max_failed_prompts", "2", *BROKEN, "--run_dir", str(tmp_path / "run")]
+    flags += ["--eval_every", "0"]
     index = tiny_flags.index("--data.valid")
     assert main(["train", *tiny_flags[:index], *tiny_flags[index + 2 :], *flags]) == 2
     error = capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_the_adaptive_coefficient_follows_the_kl(train_locally: Train) -> None:
 
 
 def test_a_second_stage_on_gold_answers_needs_no_rewards(train_locally: Train) -> None:
-    metrics = rows(train_locally("--learner.loss", "sft") / "metrics.jsonl")
+    metrics = rows(train_locally("--learner.loss", "sft", "--rollout.group_size", 8) / "metrics.jsonl")
     assert [row["stage"] for row in metrics[4:]] == ["rl"] * 4
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
 

@@ -127,7 +127,17 @@ def test_what_a_reward_prints_breaks_no_json(tiny_flags: list[str], tmp_path: Pa
         "def loud(prompt, passages, responses):\n"
         "    print('called')\n    os.system('echo child')\n    return [1.0] * len(responses)\n"
     )
-    flags = [*tiny_flags, "--local", "--json", "--supervised.steps", "0", "--learner.steps", "1", "--run_dir", str(tmp_path / "run")]
+    flags = [
+        *tiny_flags,
+        "--local",
+        "--json",
+        "--supervised.steps",
+        "0",
+        "--learner.steps",
+        "1",
+        "--run_dir",
+        str(tmp_path / "run"),
+    ]
     flags += ["--reward.extra", "[{function: 'loud:loud'}]"]
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, str(ROOT / "launch.py"), "train", *flags]
