@@ -603,9 +603,9 @@ async def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -
             (folder / "weights").write_text("2")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    await checkpoints.save(RunState(step=1), config, room_for_this)
+    await checkpoints.save(RunState(step=1), [config], room_for_this)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        await checkpoints.save(RunState(step=2), config, no_room)
+        await checkpoints.save(RunState(step=2), [config], no_room)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "latest", "step-1"]
     found = newest(tmp_path, print)
     assert found is not None and found[1].step == 1
