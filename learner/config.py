@@ -25,7 +25,7 @@ from learner.algorithm import (
     Surrogate,
 )
 from rollout.config import Condition, NonNegative, Positive, Section
-from rollout.setting_tags import ModelCard, tagged
+from rollout.setting_tags import ModelCard, Place, tagged
 from rollout.types import Mode
 
 AtLeastZero = Annotated[float, Field(ge=0)]
@@ -115,7 +115,7 @@ class LearnerSettings(Section):
     )
     kl_in: KlPlace = Field(GRPO.kl_in, description="add the KL to the loss, or subtract it from the reward")
     kl_target: AboveZero | None = Field(None, description="target of the KL in nats a token; kl_coef is adapted to reach it")
-    reference_path: str | None = Field(
+    reference_path: Annotated[str | None, Place()] = Field(
         None, description="folder or hub name of the frozen reference; default: the policy after stage 1"
     )
     reference_every: NonNegative = Field(

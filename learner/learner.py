@@ -22,6 +22,7 @@ from learner.update_metrics import PassOutcome, UpdateMetrics, update_metrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import CheckpointError, SettingsError
 from rollout.peak_memory import peak_memory_mb
+from rollout.policy import adapters
 from rollout.policy.interface import Trainable
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.policy.weights import FlatWeights, wire_buffer
@@ -49,14 +50,21 @@ class Learner:
         self.reference: Trainable | None = None
         self._wire = wire_buffer(self.policy.trained_parameters().values(), self.dtype)
 
-    def begin(self, stage: Stage, reference: str | Path | None = None) -> None:
-        """Start a stage: a new optimiser, and the reference where one is needed, which is the policy as it stands now."""
+    def begin(self, stage: Stage, saved: Path | None = None) -> None:
+        """Start a stage: a new optimiser, and the reference where one is needed, which is the policy as it stands now.
+
+        saved: a folder written by `save`, whose reference is taken.
+        """
         self.stage = stage
         self.algorithm = self._algorithm_of(stage)
         self.optimizer = new_optimizer(self.policy.trained_parameters().values(), self.settings.weight_decay)
         if not self.algorithm.needs_reference:
             self.reference = None
-        elif (path := reference or self.settings.reference_path) is not None:
+        elif saved is not None:
+            shared = adapters.share_base(saved / "reference", saved / "policy")
+            model_of = self.policy_settings.path if shared else self.settings.reference_path
+            self.reference = self._compiled(self._loaded_reference(saved / "reference", model_of))
+        elif (path := self.settings.reference_path) is not None:
             self.reference = self._compiled(self._loaded_reference(path))
         else:
             self.reference = self._compiled(self.policy.frozen_copy())
@@ -109,7 +117,7 @@ class Learner:
     def restore(self, folder: Path, stage: Stage) -> None:
         """Go on from a folder written by `save` in the same stage."""
         self.policy = self._prepared(self._load(folder / "policy", self.policy_settings))
-        self.begin(stage, folder / "reference")
+        self.begin(stage, folder)
         load_optimizer(self.optimizer, self.policy.trained_parameters(), folder / "optimizer.safetensors")
         if self.algorithm.kl_target is not None:
             self.algorithm = replace(self.algorithm, kl_coef=_adapted(self.algorithm.kl_coef, folder / STATE))
@@ -215,9 +223,9 @@ class Learner:
     def _load(self, path: str | Path, settings: PolicySettings) -> Trainable:
         return load_policy(path, settings, torch.float32, self.device)
 
-    def _loaded_reference(self, path: str | Path) -> Trainable:
-        """Raises SettingsError if it reads other tokens than the policy."""
-        reference = self._load(path, PolicySettings())  # it scores, and renders nothing
+    def _loaded_reference(self, path: str | Path, model_of: str | None = None) -> Trainable:
+        """model_of: whose model it has, if it is adapters. Raises SettingsError if it reads other tokens than the policy."""
+        reference = self._load(path, PolicySettings(path=model_of))  # it scores, and renders nothing
         policy = self.policy
         if type(reference) is not type(policy) or reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise SettingsError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 
-from rollout.setting_tags import ModelCard, ReadBy
+from rollout.setting_tags import ModelCard, Place, ReadBy
 from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
 
 Positive = Annotated[int, Field(gt=0)]
@@ -70,11 +70,13 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    train: Files | None = Field(
+    train: Annotated[Files | None, Place()] = Field(
         None, description="training examples: .jsonl or .parquet files, patterns, folders; without it the embedded demo is used"
     )
-    valid: Files | None = Field(None, description="held-out examples for evaluation; without it nothing is evaluated")
-    passages: Files | None = Field(None, description="passages to retrieve from, with id, title, text")
+    valid: Annotated[Files | None, Place()] = Field(
+        None, description="held-out examples for evaluation; without it nothing is evaluated"
+    )
+    passages: Annotated[Files | None, Place()] = Field(None, description="passages to retrieve from, with id, title, text")
     query: Annotated[Literal["persona", "all", "last_turn", "persona+last_turn"], OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
@@ -83,7 +85,7 @@ class DataSettings(Section):
         description="language by which retrieval and metrics tell words: auto is decided once, from the data; otherwise a code "
         "of ISO 639-1, as en, zh, ja, ar, or und for one that has none",
     )
-    cache: Annotated[Path, ReadBy("chat", "evaluate")] = Field(
+    cache: Annotated[Path, Place(), ReadBy("chat", "evaluate")] = Field(
         Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
     )
     max_prompt_tokens: Annotated[Positive | None, OF_A_POLICY] = Field(
@@ -134,7 +136,7 @@ class LoraSettings(Section):
 class PolicySettings(Section):
     """Templates that are not set follow the model's family: `loading.with_family_templates`."""
 
-    path: Annotated[str | None, ModelCard(always=True)] = Field(
+    path: Annotated[str | None, Place(), OF_A_POLICY, ModelCard(always=True)] = Field(
         None, description="folder or hub name of a T5 or a causal LM; without it policy.tiny is built"
     )
     tiny: TinySettings = TinySettings()

@@ -29,6 +29,11 @@ class Fixed:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where content lies: a resumed run takes the same content from another place."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """The model card tells it where it is not the default, or always."""
 

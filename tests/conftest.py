@@ -127,10 +127,12 @@ def train(ray_session: None, tiny_flags: list[str], tmp_path_factory: pytest.Tem
 def train_locally(tiny_flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The same in this process, for what does not depend on where the actors live: it takes a tenth of the time."""
     from launch import main
+    from tests.cluster.runs import without_tiny
 
     def run(*extra: object) -> Path:
         folder = tmp_path_factory.mktemp("local-runs") / "run"
-        assert main(["train", "--local", *tiny_flags, "--run_dir", str(folder), *map(str, extra)]) == 0
+        own = without_tiny(tiny_flags) if "--policy.path" in extra else tiny_flags
+        assert main(["train", "--local", *own, "--run_dir", str(folder), *map(str, extra)]) == 0
         return folder
 
     return run

@@ -75,7 +75,7 @@ def _write_checked(opened: PolicySource, keep_adapters: bool, place: Path, targe
     contexts, replies = _replies(policy, opened.settings)
     without = opened.settings.policy.with_values(lora=LoraSettings())  # those in the folder are enough
     if adapters.are_in(opened.path) and not keep_adapters:
-        merge_adapters(Path(opened.path), place / "merged")
+        merge_adapters(Path(opened.path), place / "merged", opened.settings.policy.path)
         policy = load_policy(place / "merged", without, torch.float32, "cpu")
     _write(policy, opened, place / DRAFT)
     del policy  # its memory is the next one's
@@ -117,7 +117,7 @@ def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:
     )
     policy.save(folder)
     policy.model.generation_config.save_pretrained(folder)  # a folder of adapters comes without
-    of_policy = read_by("export")
+    of_policy = set(read_by("export")) - {"policy.path"}  # what is written is the policy
     read = {name: value for name, value in by_name(opened.settings).items() if name in of_policy}
     (folder / EXPORTED_SETTINGS).write_text(yaml.safe_dump(read, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

@@ -7,12 +7,12 @@ import torch
 import transformers
 from jinja2 import Environment, StrictUndefined
 
-from cluster.commands.policy_source import PolicySource
+from cluster.commands.policy_source import PolicySource, told_by
 from cluster.settings.tree import Settings, changed
-from cluster.settings.values import by_name
+from cluster.settings.values import build, by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
 from cluster.store.rows import Row
-from cluster.store.run_folder import RunFolder, read_settings
+from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import is_demo
 from rollout.policy.base import Policy
 from rollout.policy.families import family_of
@@ -52,7 +52,7 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
 
 def _trained_with(opened: PolicySource) -> Settings:
     """The run's settings, whatever the export is told."""
-    return opened.settings if opened.state is None else read_settings(opened.folder / "config.yaml").as_used()
+    return opened.settings if opened.state is None else build(Settings, told_by(opened.folder)).as_used()
 
 
 def _hub_name(path: str | None) -> str | None:

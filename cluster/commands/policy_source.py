@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.settings.flags import Flag, flags_of, parse_flags
-from cluster.settings.tree import Settings, absolute
+from cluster.settings.places import PLACES, check_model_there
+from cluster.settings.tree import Settings, absolute, absolute_model
 from cluster.settings.values import Values, build
 from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
+from cluster.store.run_folder import RunFolder
 from rollout.config import Files, Section
+from rollout.errors import PolicyError, SettingsError
+from rollout.policy import adapters
 from rollout.policy.loading import with_family_templates
+from rollout.policy.model_digest import model_digest
 from rollout.setting_tags import ReadBy, Reader, tagged
 
 EXPORTED_SETTINGS = "lapdog.yaml"
@@ -50,15 +55,34 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     Raises CheckpointError, PolicyError or SettingsError.
     """
     folder, state = checkpoint.open_for_evaluation(given)
-    if config is not None:
-        values = read_yaml(config, Settings) | values
-    elif state is not None:
-        values = read_yaml(folder / "config.yaml", Settings) | values
-    elif (folder / EXPORTED_SETTINGS).is_file():
-        values = read_yaml(folder / EXPORTED_SETTINGS, Settings) | values
-    settings = build(Settings, values).as_used()
-    data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
     path = str(folder / "policy") if state is not None else str(folder)
-    policy = with_family_templates(path, settings.policy)
+    told = told_by(folder) if state is not None else {}
+    model_of = absolute_model(values.get("policy.path", told.get("policy.path")))
+    if "policy.path" in values and not adapters.are_in(path):
+        raise SettingsError(f"policy.path: {path} holds no adapters, which alone need another model; leave it out")
+    if config is not None:
+        told = read_yaml(config, Settings)
+    elif state is None and (folder / EXPORTED_SETTINGS).is_file():
+        told = read_yaml(folder / EXPORTED_SETTINGS, Settings)
+    settings = build(Settings, told | values).as_used()
+    data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
+    if adapters.are_in(path):
+        _check_model_of_adapters(path, model_of, RunFolder(folder).digests().get("policy"))
+    policy = with_family_templates(path, settings.policy.with_values(path=model_of))
     untrained = settings.model_copy(update={"data": data, "policy": policy})  # passages without training data are no mistake
     return PolicySource(folder, path, state, untrained)
+
+
+def told_by(folder: Path) -> Values:
+    """What the run of a checkpoint was told; places as the run knows them now, if the checkpoint lies in it."""
+    told, run = read_yaml(folder / "config.yaml", Settings), RunFolder(folder.parent.parent)
+    if folder.parent == run.checkpoints and (run.path / "config.yaml").is_file():
+        told |= {name: value for name, value in run.told().items() if name in (*PLACES, "run_dir")}
+    return told
+
+
+def _check_model_of_adapters(path: str, model_of: str | None, trained_on: str | None) -> None:
+    """Raise SettingsError where it is not to be found, PolicyError where they were trained on another."""
+    check_model_there("policy.path", model_of or adapters.base_model(path))
+    if model_of is not None and trained_on not in (None, model_digest(model_of)):
+        raise PolicyError(f"{model_of}: is not the model that {path} was trained on; put it back, or name it by --policy.path")

@@ -1,8 +1,6 @@
 """`train`: from flags, YAML or a run folder to a trainer whose actors may start."""
 
 import contextlib
-import json
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +17,13 @@ from cluster.commands.dry_run import plan
 from cluster.output import print_err, stdout_kept
 from cluster.settings import lapdog_flags
 from cluster.settings.flags import Flag, flags_of, parse_flags
+from cluster.settings.places import FILES, check_absolute, check_absolute_path, check_there
 from cluster.settings.tree import Settings
 from cluster.settings.values import Values, build, split
 from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
-from cluster.store.run_folder import RunFolder, choose_run_dir, read_settings
+from cluster.store.run_folder import RunFolder, choose_run_dir
 from cluster.training.data_fit import fitted
 from cluster.training.inputs import (
     Inputs,
@@ -32,13 +31,14 @@ from cluster.training.inputs import (
     is_demo,
     load_inputs,
     make_demo,
+    model_digests,
     of_language,
     policy_folder,
     tiny_policy,
     with_demo,
 )
-from cluster.training.resume_checks import check_fixed, check_inputs, check_resumable
-from cluster.training.stop_signals import JOB_GRACE, job_grace_s
+from cluster.training.resume_checks import check_fixed, check_inputs, check_models, check_resumable
+from cluster.training.stop_signals import short_grace
 from cluster.training.trainer import Trainer
 from cluster.watch.job_entry import job_metadata
 from cluster.watch.terminal import OutputMode
@@ -46,10 +46,9 @@ from learner.config import without_preset
 from rollout.config import Section
 from rollout.data import demo
 from rollout.errors import LapdogError, SettingsError
-from rollout.policy.loading import PolicySkeleton, skeleton, with_family_templates
+from rollout.policy.loading import skeleton, with_family_templates
 
 Checkpoint = tuple[Path, RunState]
-BYTES, DISK_GB_PER_S = 4, 0.2  # of float32; a network's disk
 
 OUTPUT_MODES = {
     "quiet": "say nothing but the end",
@@ -103,7 +102,7 @@ def planned(request: TrainRequest) -> str:
     """The plan of a run that is neither started nor written."""
     options, values = request.options, request.values
     if options.resume is not None:
-        settings, inputs, _ = _resumption(RunFolder.existing(options.resume), values)
+        settings, inputs, *_ = _resumption(_begun(options.resume), values)
     else:
         settings, inputs = _new_settings(options, values)
     if options.local:
@@ -124,6 +123,8 @@ def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inpu
     on_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
     settings.check_changes_have_effect()
+    if in_job():
+        check_absolute(settings)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
     settings = settings.with_values(run_dir=path).as_used()
     check_models_rewards_and_trackers(settings)
@@ -147,13 +148,14 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
     settings, inputs = _new_settings(request.options, request.values)
     path = settings.run_dir
     assert path is not None
+    models = model_digests(settings)
     with _actor_builder(settings, path.name, request.options.local) as build_actors:
         folder = RunFolder.create(path)
         with folder.locked():
             folder.check_new()
             folder.write_settings(settings)  # from its first instant it can be resumed
             try:
-                yield _trainer(settings, inputs, folder, build_actors, request.output_mode)
+                yield _trainer(settings, inputs, models, folder, build_actors, request.output_mode)
             except LapdogError:
                 folder.remove_if_nothing_was_done()
                 raise
@@ -162,38 +164,50 @@ def _new_run(request: TrainRequest) -> Iterator[Trainer]:
 @contextlib.contextmanager
 def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
     assert request.options.resume is not None
-    folder = RunFolder.existing(request.options.resume)
+    folder = _begun(request.options.resume)
     with folder.locked():
-        settings, inputs, newest = _resumption(folder, request.values)
+        settings, inputs, models, newest = _resumption(folder, request.values)
         with _actor_builder(settings, folder.path.name, request.options.local) as build_actors:
             folder.write_settings(settings)
-            trainer = _trainer(settings, inputs, folder, build_actors, request.output_mode)
+            trainer = _trainer(settings, inputs, models, folder, build_actors, request.output_mode)
             trainer.resume(newest)
             yield trainer
 
 
-def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | None, Checkpoint | None]:
+def _begun(run: Path) -> RunFolder:
+    if in_job():
+        check_absolute_path("resume", run)
+    return RunFolder.existing(run)
+
+
+def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | None, dict[str, str], Checkpoint | None]:
     """Settings and inputs as `_new_settings` returns them, for a run that goes on: what config.yaml says, under what is said
-    now; and its newest whole checkpoint, if there is one."""
-    file = folder.path / "config.yaml"
-    before, settings = read_settings(file).as_used(), resumed_settings(read_yaml(file, Settings), values)
+    now; the digests of its models, and its newest whole checkpoint, if there is one."""
+    before, settings = folder.settings().as_used(), resumed_settings(folder.told(), values)
     check_fixed(before, settings)
     settings.check_changes_have_effect()
     newest = checkpoint.newest(folder.checkpoints, print_err)
+    is_unmade = newest is None and is_demo(settings, folder.data)
+    check_there(settings, [] if is_unmade else FILES)
     check_models_rewards_and_trackers(settings)
-    inputs = None if newest is None and is_demo(settings, folder.data) else load_inputs(settings)
+    models = model_digests(settings)
+    check_models(folder.digests(), settings, models, newest[1].stage if newest is not None else "")
+    inputs = None if is_unmade else load_inputs(settings)
     if inputs is not None:
         settings = of_language(settings, inputs.language)
         check_inputs(folder.digests(), settings, inputs)
         inputs = _fitted(settings, inputs)
     if newest is not None:
         check_resumable(before, settings, *newest)
-    return settings, inputs, newest
+    return settings, inputs, models, newest
 
 
 def resumed_settings(told: Values, values: Values) -> Settings:
     """What config.yaml says, under what is said now."""
-    return build(Settings, without_preset(told) | values).as_used()
+    settings = build(Settings, without_preset(told) | values)
+    if in_job():
+        check_absolute(settings)
+    return settings.as_used()
 
 
 BuildActors = Callable[[str, Callable[[str], None]], ActorHandles]
@@ -212,11 +226,16 @@ def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildA
 
 
 def _trainer(
-    settings: Settings, inputs: Inputs | None, folder: RunFolder, build_actors: BuildActors, output_mode: OutputMode
+    settings: Settings,
+    inputs: Inputs | None,
+    models: dict[str, str],
+    folder: RunFolder,
+    build_actors: BuildActors,
+    output_mode: OutputMode,
 ) -> Trainer:
-    """inputs: None for those of the demo, which are made in the folder, as the small policy is."""
+    """inputs: None for those of the demo, which are made in the folder, as the small policy is. models: their digests."""
     inputs = inputs or make_demo(settings, folder.data)
-    folder.write_digests(inputs.digests)
+    folder.write_digests(inputs.digests | models)
     path = policy_folder(settings, inputs.train, folder.policy)
     policy = skeleton(path, settings.policy)
     if settings.policy.path is None:
@@ -225,17 +244,3 @@ def _trainer(
     told = [settings.data.text_rules.told(), *inputs.told] if is_new else []
     told += short_grace(policy, settings) if in_job() else []
     return Trainer(settings, replace(inputs, told=tuple(told)), folder, partial(build_actors, path), output_mode)
-
-
-def short_grace(policy: PolicySkeleton, settings: Settings) -> list[str]:
-    """A line if a job that is stopped would be killed before its checkpoint can be written."""
-    trained = sum(parameter.numel() for parameter in policy.trained_parameters().values())
-    copies = 4 if settings.learner.needs_reference() else 3  # weights, AdamW's two moments, the reference
-    size_gb, grace_s = copies * trained * BYTES / 1e9, job_grace_s()
-    if size_gb / DISK_GB_PER_S < grace_s / 2:  # the other half is for the step
-        return []
-    remedy = {"env_vars": {JOB_GRACE: str(60 * math.ceil(size_gb / DISK_GB_PER_S / 30))}}
-    return [
-        f"a checkpoint takes about {size_gb:.1f} GB, which a job that is stopped may not write within {grace_s:g} s; "
-        f"submit it with --runtime-env-json '{json.dumps(remedy)}'"
-    ]

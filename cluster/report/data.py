@@ -12,7 +12,7 @@ from cluster.settings.tree import Settings, changed
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
 from cluster.store.rows import Row, best_of, finite, summary_rows
-from cluster.store.run_folder import RunFolder, read_settings
+from cluster.store.run_folder import RunFolder
 
 EVALUATIONS = 200
 EVENTS = 400
@@ -43,7 +43,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def _run(folder: RunFolder, name: str) -> dict[str, Any]:
     metrics, evaluations = finite(folder.metric_rows()), finite(folder.evaluation_rows())
     failed, events = folder.failed_prompt_rows(), finite(folder.event_rows())
-    settings = read_settings(folder.path / "config.yaml")
+    settings = folder.settings()
     shown = _spread_evaluations(evaluations)
     return {
         "name": name,

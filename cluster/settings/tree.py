@@ -196,9 +196,9 @@ class Settings(Section):
         """The same settings with absolute paths and no default left open: what a run uses, wherever its actors run."""
         return self.with_values(
             data=self.data.with_values(**_absolute_paths(self.data)),
-            policy=self.policy.with_values(path=_absolute(self.policy.path)),
+            policy=self.policy.with_values(path=absolute_model(self.policy.path)),
             supervised=self.supervised.with_values(steps=self.supervised_steps),
-            learner=self.learner.as_used().with_values(reference_path=_absolute(self.learner.reference_path)),
+            learner=self.learner.as_used().with_values(reference_path=absolute_model(self.learner.reference_path)),
         )
 
     def stages(self) -> list[Stage]:
@@ -247,6 +247,6 @@ def _absolute_paths(data: DataSettings) -> dict[str, object]:
     return {name: absolute(value) if isinstance(value, Path) else [*map(absolute, value)] for name, value in given.items()}
 
 
-def _absolute(model: str | None) -> str | None:
+def absolute_model(model: str | None) -> str | None:
     """A folder's absolute path; a hub name stays."""
     return str(absolute(model)) if model is not None and absolute(model).is_dir() else model

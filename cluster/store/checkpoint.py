@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,9 +77,11 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     async def save(
-        self, state: RunState, config: Path, write: Callable[[Path], Awaitable[None]], best_step: int | None = None
+        self, state: RunState, told: Sequence[Path], write: Callable[[Path], Awaitable[None]], best_step: int | None = None
     ) -> None:
         """Let `write` fill a folder for `state.step`, then put it in place and drop the oldest ones but the best.
+
+        told: files of the run that say what it is, to be copied.
 
         One of that step that is there already is what the run was resumed from, and stays. Raises CheckpointError if there
         is no room.
@@ -93,7 +95,8 @@ class Checkpoints:
                 draft.mkdir(parents=True)
             await write(draft)
             with writing(target):
-                shutil.copy(config, draft / "config.yaml")
+                for file in told:
+                    shutil.copy(file, draft)
                 state.write(draft / STATE)
                 await asyncio.to_thread(self._seal, draft)
                 os.rename(draft, target)

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from cluster.settings.places import relocated
 from cluster.settings.tree import Settings, absolute
-from cluster.settings.values import build
+from cluster.settings.values import Values, build
 from cluster.settings.yaml_file import dump, read_yaml
 from cluster.store.checkpoint import MANIFEST, STATE
 from cluster.store.rows import Row, json_line
@@ -112,6 +113,18 @@ class RunFolder:
             return {str(name): str(id) for name, id in ids.items()}
         except (ValueError, AttributeError) as error:
             raise CheckpointError(f"{self.trackers}: holds no ids; remove it, and the trackers begin new runs") from error
+
+    @property
+    def told_files(self) -> list[Path]:
+        """What says which run this is: its settings and what it reads."""
+        return [self.path / "config.yaml", self.inputs]
+
+    def told(self) -> Values:
+        """What config.yaml says, wherever the folder has been moved to since."""
+        return relocated(read_yaml(self.path / "config.yaml", Settings), self.path)
+
+    def settings(self) -> Settings:
+        return build(Settings, self.told())
 
     def write_settings(self, settings: Settings) -> None:
         _replace(self.path / "config.yaml", dump(settings))

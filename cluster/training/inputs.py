@@ -17,6 +17,7 @@ from rollout.errors import DataError, SettingsError, writing
 from rollout.language import language_of
 from rollout.policy.base import Policy
 from rollout.policy.loading import check_trainable
+from rollout.policy.model_digest import model_digest
 from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.open import open_retriever
@@ -69,6 +70,12 @@ def load_inputs(settings: Settings) -> Inputs:
 
 def _digest(told: Iterable[object]) -> str:
     return hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()
+
+
+def model_digests(settings: Settings) -> dict[str, str]:
+    """Of the models that a run begins with: `policy`, unless that is built, and `reference`, where one is given."""
+    models = {"policy": settings.policy.path, "reference": settings.learner.reference_path}
+    return {name: model_digest(path) for name, path in models.items() if path is not None}
 
 
 def check_models_rewards_and_trackers(settings: Settings) -> None:

@@ -3,20 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.settings.places import PLACES
 from cluster.settings.tree import Settings
+from cluster.settings.values import by_name
 from cluster.store.checkpoint import RunState
 from cluster.training.inputs import Inputs
 from rollout.data.files import shown
-from rollout.errors import DataError, SettingsError
+from rollout.errors import DataError, PolicyError, SettingsError
 from rollout.setting_tags import Fixed, tagged
 
 FIXED = tuple(dict.fromkeys(name.partition(".")[0] for name, _ in tagged(Settings, Fixed)))  # sections as a whole
 
 
 def check_fixed(before: Settings, settings: Settings, names: Sequence[str] = FIXED) -> None:
-    """Raise SettingsError where a resumed run would not go on with what its folder holds."""
+    """Raise SettingsError where a resumed run would not go on with what its folder holds; where that lies may change."""
+    was, now = by_name(before), by_name(settings)
     for name in names:
-        if getattr(settings, name) != getattr(before, name):
+        kept = [each for each in now if each.partition(".")[0] == name]
+        if any((now[each] is None) != (was[each] is None) if each in PLACES else now[each] != was[each] for each in kept):
             raise SettingsError(f"{name}: differs from the run's own, which a resumed run keeps; leave it out")
 
 
@@ -29,11 +33,25 @@ def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs)
             raise DataError(f"{files}: is not what the run was begun with; put it back, or start anew")
 
 
+def check_models(begun_with: dict[str, str], settings: Settings, digests: dict[str, str], stage: str) -> None:
+    """Raise PolicyError for a model that is another than when the run was begun; a reference until its stage began may be.
+
+    digests: of the models now. stage: of the checkpoint, empty without one.
+    """
+    places = {"policy": ("policy.path", settings.policy.path)}
+    if stage == "rl":
+        places["reference"] = ("learner.reference_path", settings.learner.reference_path)
+    for name, (setting, path) in places.items():
+        if name in digests and begun_with.get(name, digests[name]) != digests[name]:
+            remedy = f"put it back, or name it by --{setting}"
+            raise PolicyError(f"{setting}: {path} is not the model that the run was begun with; {remedy}")
+
+
 def check_resumable(before: Settings, settings: Settings, checkpoint: Path, state: RunState) -> None:
     """Raise SettingsError where a resumed run would not go on with what the checkpoint holds."""
     if state.stage != "supervised":
         check_fixed(before, settings, ["supervised"])
-    if state.stage == "rl" and settings.learner.reference_path != before.learner.reference_path:
+    if state.stage == "rl" and (settings.learner.reference_path is None) != (before.learner.reference_path is None):
         raise SettingsError("learner.reference_path: differs from the run's own, which its checkpoint holds; leave it out")
     stage = next((stage for stage in settings.stages() if stage.name == state.stage), None)
     if stage is None or stage.last < state.step:

@@ -1,6 +1,7 @@
 """Stop requests: SIGTERM, SIGINT and SIGHUP ask for a checkpoint; the second one leaves at once."""
 
 import asyncio
+import json
 import math
 import os
 import signal
@@ -10,18 +11,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.actors.tasks import cancel_quietly
+from cluster.settings.tree import Settings
 from rollout.errors import ClusterError
+from rollout.policy.loading import PolicySkeleton
 
 Made = TypeVar("Made")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 JOB_GRACE = "RAY_JOB_STOP_WAIT_TIME_S"
+BYTES, DISK_GB_PER_S = 4, 0.2  # of float32; a network's disk
 RAYS_GRACE_S = 3.0  # of a job that names none
 
 
 def install_stop_handlers(stop: Callable[[str], None]) -> None:
     """Call `stop` with the first signal's name, then leave the signals to Python's own handling."""
     loop = asyncio.get_running_loop()
-    heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]  # as nohup has SIGHUP
+    ignored = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else []  # by nohup
+    heeded = [each for each in STOP_SIGNALS if each not in ignored]
 
     def handle(caught: signal.Signals) -> None:
         for each in heeded:
@@ -36,6 +41,20 @@ def install_stop_handlers(stop: Callable[[str], None]) -> None:
 def job_grace_s() -> float:
     """Seconds that Ray leaves a job between its stop and its end."""
     return float(os.environ.get(JOB_GRACE, RAYS_GRACE_S))
+
+
+def short_grace(policy: PolicySkeleton, settings: Settings) -> list[str]:
+    """A line if a job that is stopped would be killed before its checkpoint can be written."""
+    trained = sum(parameter.numel() for parameter in policy.trained_parameters().values())
+    copies = 4 if settings.learner.needs_reference() else 3  # weights, AdamW's two moments, the reference
+    size_gb, grace_s = copies * trained * BYTES / 1e9, job_grace_s()
+    if size_gb / DISK_GB_PER_S < grace_s / 2:  # the other half is for the step
+        return []
+    remedy = {"env_vars": {JOB_GRACE: str(60 * math.ceil(size_gb / DISK_GB_PER_S / 30))}}
+    return [
+        f"a checkpoint takes about {size_gb:.1f} GB, which a job that is stopped may not write within {grace_s:g} s; "
+        f"submit it with --runtime-env-json '{json.dumps(remedy)}'"
+    ]
 
 
 class Grace:

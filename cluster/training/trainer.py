@@ -242,7 +242,7 @@ class Trainer:
             await pipeline_state.write_groups(self.actors.records, ready, folder, self.state)
 
         with self.run_log.timing("save"):
-            await self.checkpoints.save(self.state, self.folder.path / "config.yaml", write, self.held_out.best().step)
+            await self.checkpoints.save(self.state, self.folder.told_files, write, self.held_out.best().step)
 
     def _stop_on_signal(self, name: str) -> None:
         self.stop = Stop(f"{name} came", interrupted=True)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from rollout.config import LoraSettings
 from rollout.errors import PolicyError, SettingsError, first_line
 
-CONFIG = "adapter_config.json"
+CONFIG, BASE = "adapter_config.json", "base_model_name_or_path"
 
 
 def are_in(path: str | Path) -> bool:
@@ -21,7 +21,7 @@ def base_model(path: str | Path) -> str:
     """Folder or hub name of the model that the adapters in `path` belong to."""
     config = Path(path) / CONFIG
     try:
-        return json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return json.loads(config.read_text(encoding="utf-8"))[BASE]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PolicyError(f"{config}: names no base model ({first_line(error)}); give a complete adapter folder") from error
 
@@ -33,11 +33,17 @@ def add(model: PreTrainedModel, lora: LoraSettings) -> None:
         model.add_adapter(_config(lora))
 
 
+def share_base(one: Path, other: Path) -> bool:
+    """Whether both folders hold adapters, and of one model, by the name they had when they were written."""
+    return are_in(one) and are_in(other) and base_model(one) == base_model(other)
+
+
 def load(model: PreTrainedModel, path: str | Path) -> LoraConfig:
-    """Put those in `path` into their model, to be trained on."""
+    """Put those in `path` into their model, to be trained on. Saved again they name its place of now."""
     model.requires_grad_(False)
     model.load_adapter(str(path), is_trainable=True)
     [loaded] = model.peft_config.values()
+    loaded.base_model_name_or_path = model.name_or_path
     return loaded
 
 

@@ -53,9 +53,10 @@ class PolicySkeleton:
 def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, device: str) -> Policy:
     """Load model and tokenizer, and adapters where the folder holds them or the settings ask for new ones.
 
-    Raises PolicyError if `path` is no model that we train, or is incomplete.
+    The model of adapters is that of `policy.path`, where the settings name one. Raises PolicyError if `path` is no model that
+    we train, or is incomplete.
     """
-    base, family = check_policy(path)
+    base, family = check_policy(path, settings.path)
     tokenizer = read_tokenizer(path, family)
     try:
         model, report = family.auto_model.from_pretrained(
@@ -66,7 +67,7 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
     if missing := sorted(report["missing_keys"]):
         raise PolicyError(f"policy {path}: its weights lack {missing[0]}; {COMPLETE}")
     check_vocabulary(path, tokenizer, model.get_input_embeddings().num_embeddings)
-    if str(base) != str(path):
+    if adapters.are_in(path):
         _load_adapters(model, path, settings)
     elif settings.lora.rank:
         adapters.add(model, settings.lora)
@@ -75,7 +76,7 @@ def load_policy(path: str | Path, settings: PolicySettings, dtype: torch.dtype, 
 
 def skeleton(path: str | Path, settings: PolicySettings) -> PolicySkeleton:
     """The policy without its weights, which takes no memory: sizes, tokenizer, rendering. Raises as `load_policy` does."""
-    base, family = check_policy(path)
+    base, family = check_policy(path, settings.path)
     tokenizer = read_tokenizer(path, family)
     try:
         with torch.device("meta"):
@@ -89,18 +90,28 @@ def skeleton(path: str | Path, settings: PolicySettings) -> PolicySkeleton:
     return PolicySkeleton(model, family.policy.renderer(tokenizer, with_templates(settings, tokenizer, family)))
 
 
-def merge_adapters(path: Path, target: Path) -> None:
-    """Write the model of a folder of adapters with these added to its weights. Raises PolicyError as `load_policy` does."""
-    policy = load_policy(path, PolicySettings(), torch.float32, "cpu")
-    base, family = check_policy(path)
+def merge_adapters(path: Path, target: Path, model_of: str | None = None) -> None:
+    """Write the model of a folder of adapters, as `check_policy` finds it, with these added to its weights.
+
+    Raises PolicyError as `load_policy` does.
+    """
+    policy = load_policy(path, PolicySettings(path=model_of), torch.float32, "cpu")
+    base, family = check_policy(path, model_of)
     model = family.auto_model.from_pretrained(base, dtype=torch.float32, weights_only=True, trust_remote_code=False)
     adapters.merge(model, path).save_pretrained(target)
     policy.tokenizer.save_pretrained(target)
 
 
-def check_policy(path: str | Path) -> tuple[str | Path, Family]:
-    """The model itself, where `path` holds adapters alone, and its family. Raises PolicyError unless we train such a model."""
-    base = adapters.base_model(path) if adapters.are_in(path) else path
+def check_policy(path: str | Path, model_of: str | None = None) -> tuple[str | Path, Family]:
+    """The model itself, where `path` holds adapters alone, and its family. Raises PolicyError unless we train such a model.
+
+    model_of: folder or hub name of a policy whose model it is, for the one that the adapters name may have been moved.
+    """
+    if not adapters.are_in(path):
+        return path, family_of(read_config(path))
+    if model_of is not None and model_of != str(path):
+        return check_policy(model_of)
+    base = adapters.base_model(path)
     return base, family_of(read_config(base))
 
 
@@ -126,7 +137,7 @@ def with_family_templates(path: str | None, settings: PolicySettings) -> PolicyS
     """The settings with their templates filled in by the family of the model at `path`; None: the small T5."""
     if path is None:
         return with_templates(settings, None, T5)
-    _, family = check_policy(path)
+    _, family = check_policy(path, settings.path)
     return with_templates(settings, read_tokenizer(path, family), family)
 
 

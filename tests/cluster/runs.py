@@ -55,6 +55,12 @@ class Process(subprocess.Popen[str]):
         return output
 
 
+def without_tiny(flags: list[str]) -> list[str]:
+    """Of a run with a model of its own."""
+    pairs = zip(flags[::2], flags[1::2], strict=True)
+    return [word for pair in pairs if not pair[0].startswith("--policy.tiny") for word in pair]
+
+
 def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 

@@ -112,7 +112,7 @@ async def test_a_call_that_kills_every_replica_ends_in_one_error(new_pool: Calla
 async def test_what_cannot_be_stored_is_met_at_the_part_that_is_stored_after_it(ray_session: None) -> None:
     """The learner's port relies on it: it awaits the size of the weights, which comes after them."""
     actor = ray.remote(Worker).options(num_cpus=0.1).remote()
-    _, last = RayHandle(actor).call("unstorable", parts=2)
+    _, last = RayHandle(actor, {}).call("unstorable", parts=2)
     with pytest.raises(OSError, match="the store is full"):
         await last
     ray.kill(actor)

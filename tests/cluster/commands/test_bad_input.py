@@ -18,6 +18,7 @@ from cluster.store.checkpoint import Checkpoints, RunState, newest
 from cluster.store.run_folder import RunFolder, choose_run_dir
 from launch import COMMANDS, main
 from rollout.errors import CheckpointError, SettingsError, writing
+from tests.cluster.runs import without_tiny
 
 GOOD = {"question": "persona: i run. context:  Q: hi ?", "answers": ["hello ."]}
 PASSAGE = {"id": "p", "title": "t", "text": "some text"}
@@ -310,8 +311,11 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: c.flags(data__train=c.jsonl("b.jsonl", {"question": "a", "golden_answers": ["b"]})),
         "b.jsonl:1: lacks the key 'answers'; it looks like flashrag: python launch.py convert --from flashrag --input ",
     ),
-    "train file twice": (lambda c: [*c.flags(), "--data.train", str(c.train)], "train.jsonl: is named twice"),
-    "several train files, one missing": (lambda c: [*c.flags(), "--data.train", "no.jsonl"], "no.jsonl: no such file"),
+    "train file twice": (lambda c: [*c.flags(), "--data.train", *[str(c.train)] * 2], "train.jsonl: is named twice"),
+    "several train files, one missing": (
+        lambda c: [*c.flags(), "--data.train", str(c.train), "no.jsonl"],
+        "no.jsonl: no such file",
+    ),
     "passages of another project": (
         lambda c: c.flags(data__passages=c.jsonl("p.jsonl", {"id": 1, "contents": "a"})),
         "p.jsonl:1: lacks the key 'text'; it looks like contents: python launch.py convert --from contents --input ",
@@ -623,9 +627,9 @@ async def test_a_checkpoint_without_room_leaves_the_one_before(tmp_path: Path) -
             (folder / "weights").write_text("2")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    await checkpoints.save(RunState(step=1), config, room_for_this)
+    await checkpoints.save(RunState(step=1), [config], room_for_this)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        await checkpoints.save(RunState(step=2), config, no_room)
+        await checkpoints.save(RunState(step=2), [config], no_room)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "latest", "step-1"]
     found = newest(tmp_path, print)
     assert found is not None and found[1].step == 1
@@ -732,9 +736,7 @@ def test_truncated_model_weights_leave_no_run_behind(
     model = shutil.copytree(finished_run / "policy", tmp_path / "model")
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    pairs = zip(tiny_flags[::2], tiny_flags[1::2], strict=True)
-    flags = [word for pair in pairs if not pair[0].startswith("--policy.tiny") for word in pair]
-    assert main(["train", *flags, "--policy.path", str(model), "--run_dir", str(tmp_path / "run")]) == 2
+    assert main(["train", *without_tiny(tiny_flags), "--policy.path", str(model), "--run_dir", str(tmp_path / "run")]) == 2
     assert "give a complete model folder" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -229,7 +229,7 @@ def test_an_export_that_answers_otherwise_than_its_checkpoint_is_not_written(
         (["--to", "FULL"], "full: is not empty; give another folder with --to"),
         (["--to", "x", "--keep-adapters"], "holds no adapters; leave it out"),
         (["--to", "FULL/config.json"], "config.json: is a file; give another folder with --to"),
-        (["--to", "x", "--policy.path", "y"], "--policy.path: unknown setting"),
+        (["--to", "x", "--policy.path", "y"], "policy holds no adapters, which alone need another model; leave it out"),
         ([], "to: is missing; give it"),
         (["--to", "x", "--checkpoint", "nowhere"], "nowhere: no such checkpoint"),
     ],

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.commands.train import short_grace
 from cluster.settings.tree import Settings
 from cluster.settings.yaml_file import read_yaml
 from cluster.store.run_folder import RunFolder
+from cluster.training.stop_signals import short_grace
 from launch import main
-from tests.cluster.runs import rows
+from tests.cluster.runs import rows, without_tiny
 from tests.rollout.tiny_causal import save_causal
 from tests.rollout.tiny_chat import CHATML, LLAMA3, QWEN3, save_chat
 from tests.rollout.tiny_t5s import SAVED
@@ -25,6 +25,11 @@ BRIEF = {"policy.n_context": 0, "supervised.steps": 1, "learner.steps": 1, "eval
 
 def flags(**settings: object) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name.replace('__', '.')}", str(value))]
+
+
+@pytest.fixture
+def tiny_flags(tiny_flags: list[str]) -> list[str]:
+    return without_tiny(tiny_flags)
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -52,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_job_that_could_not_be_saved_in_time_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1000 million parameters of four copies, 16 GB, take 80 s: as long again is left for the step."""
-    monkeypatch.setattr("cluster.commands.train.BYTES", 4e9 / 1e6)
+    monkeypatch.setattr("cluster.training.stop_signals.BYTES", 4e9 / 1e6)
     monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
 
     class Million:

@@ -12,7 +12,7 @@ from rollout.setting_tags import ModelCard, ReadBy, tagged
 
 OF_A_POLICY = [
     *("data.query", "data.language", "data.max_prompt_tokens", "data.too_long"),
-    *("policy.n_context", "policy.max_passage_tokens"),
+    *("policy.path", "policy.n_context", "policy.max_passage_tokens"),
     *("policy.system_prompt", "policy.prompt_template", "policy.passage_template", "policy.chat_template_args"),
     *("policy.template_date", "policy.thinking", "rollout.max_new_tokens"),
 ]
