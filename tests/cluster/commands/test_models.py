@@ -27,7 +27,7 @@ def flags(**settings: object) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name.replace('__', '.')}", str(value))]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_flags(tiny_flags: list[str]) -> list[str]:
     return without_tiny(tiny_flags)
 
@@ -133,7 +133,10 @@ def test_what_is_left_out_and_what_cannot_be_said_is_told_at_start_in_a_dry_run_
     (tmp_path / "train.jsonl").write_text("".join(lines))
     settings = [*tiny_flags, *flags(policy__path=folder, data__train=tmp_path / "train.jsonl", data__max_prompt_tokens=64)]
     settings += flags(
-        **{name.replace(".", "__"): value for name, value in BRIEF.items()}, data__valid="null", data__passages="null"
+        **{name.replace(".", "__"): value for name, value in BRIEF.items()},
+        data__valid="null",
+        data__passages="null",
+        eval_every=0,
     )
     out = "data.train: 1 of 10 examples are left out, whose prompts exceed data.max_prompt_tokens 64; the first, 'line-10' has"
     lost = "1 of 9 gold answers of data.train (11.1%) have characters that the model cannot say; the first is '{no}'"

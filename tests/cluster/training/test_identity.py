@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cluster.report.data import report_data
 from cluster.store.run_folder import RunFolder
 from launch import main
-from tests.cluster.runs import assert_same_weights, copy_as_of, rows, without_clock
+from tests.cluster.runs import assert_same_weights, copy_as_of, rows, without_clock, without_tiny
 
 FILES = ("train", "valid", "passages")
 SHORT = ("--supervised.steps", 1, "--learner.steps", 2, "--checkpoint_every", 1, "--keep_checkpoints", 9, "--eval_every", 0)
@@ -193,7 +193,7 @@ def test_a_relative_path_is_refused_in_a_job(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cluster.commands.train.in_job", lambda: True)
-    given = ("train", "--local", *tiny_flags, "--run_dir", tmp_path / "run", f"--{name}", "here", *dry)
+    given = ("train", "--local", *without_tiny(tiny_flags), "--run_dir", tmp_path / "run", f"--{name}", "here", *dry)
     expected = f"error: {name}: here lies in the job's temporary copy; give an absolute path that all nodes see\n"
     assert error_of(capsys, *given) == expected
 
@@ -202,6 +202,6 @@ def test_in_a_job_absolute_paths_and_names_of_the_hub_are_taken(
     tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cluster.commands.train.in_job", lambda: True)
-    given = ["train", "--local", "--dry-run", *tiny_flags, "--run_dir", str(tmp_path / "run")]
+    given = ["train", "--local", "--dry-run", *without_tiny(tiny_flags), "--run_dir", str(tmp_path / "run")]
     assert main([*given, "--data.cache", "~/.cache/lapdog-ray"]) == 0
     assert "is no model folder or hub name" in error_of(capsys, *given, "--policy.path", "nobody/nothing")
