@@ -107,6 +107,8 @@ def _problem(error: ValidationError, known: Collection[str]) -> str:
         return f"{place}: is missing; give it"
     if problem["type"] == "tuple_type":
         return f"{place}: {problem['input']!r} is refused: give a list, in brackets"
-    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # settings of a section do not go together
+    if (
+        problem["type"] == "value_error" and isinstance(problem["input"], dict) and place not in known
+    ):  # settings of a section do not go together
         return f"{place}.{message}"
     return f"{place}: {problem['input']!r} is refused: {message[0].lower()}{message[1:]}"

@@ -65,14 +65,19 @@ def test_draws_are_measured_in_their_mean_and_in_each_figures_best():
     for mode in ("sum", "lapdog"):
         settings = RewardSettings(mode=mode, bleu=2)
         scorer = Scorer(settings)
-        alone = [[scorer.score(make_group([text], own.prompt.answers)).rewards[0] for text in texts] for texts, own in zip(draws, drawn)]
+        alone = [
+            [scorer.score(make_group([text], own.prompt.answers)).rewards[0] for text in texts]
+            for texts, own in zip(draws, drawn)
+        ]
         found = evaluate(scorer.score_all(greedy), None, MetricScorer(settings), scorer.score_all(drawn), 0.7).figures["draws"]
         assert list(found) == ["temperature", "avg@2", "best@2"] and found["temperature"] == 0.7
         average, best = found["avg@2"], found["best@2"]
         two_thirds = 100 * 2 / 3
         assert average["f1"] == average["rougeL"] == pytest.approx(((100 + two_thirds) / 2 + 50) / 2)
         assert average["exact_match"] == 50 and best["f1"] == best["rougeL"] == best["exact_match"] == 100
-        assert average["reward"] == pytest.approx(np.mean(alone)) and best["reward"] == pytest.approx(np.max(alone, axis=1).mean())
+        assert average["reward"] == pytest.approx(np.mean(alone)) and best["reward"] == pytest.approx(
+            np.max(alone, axis=1).mean()
+        )
         assert average["intervals"]["exact_match"] == [50, 50] and best["intervals"]["f1"] == [100, 100]
 
 
