@@ -54,7 +54,8 @@ class TextMetrics:
 
     def bleu_counts(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """What sacrebleu's corpus BLEU adds up, int [N, 10], of texts [N] with one or more references each, their number free
-        to differ: tokens of the text and of the closest reference, its n-grams that are found, all its n-grams, n from 1 to 4."""
+        to differ: tokens of the text and of the closest reference; its n-grams that are found, and all of them, n from 1 to 4.
+        """
         # effective_order changes no count; without it and force sacrebleu warns
         scorer = BLEU(force=True, tokenize=self.rules.bleu, effective_order=True)
         pairs = zip(texts, references, strict=True)

@@ -87,7 +87,7 @@ def _kind(schema: dict[str, Any]) -> str:
 
 def _kind_of_values(schema: dict[str, Any]) -> str | None:
     values = schema.get("additionalProperties")
-    return _kind(values) if isinstance(values, dict) else None
+    return _kind(values) if isinstance(values, dict) and "type" in values else None
 
 
 def _bound(value: float) -> str:

@@ -67,7 +67,7 @@ def test_draws_are_measured_in_their_mean_and_in_each_figures_best():
         scorer = Scorer(settings)
         alone = [
             [scorer.score(make_group([text], own.prompt.answers)).rewards[0] for text in texts]
-            for texts, own in zip(draws, drawn)
+            for texts, own in zip(draws, drawn, strict=True)
         ]
         found = evaluate(scorer.score_all(greedy), None, MetricScorer(settings), scorer.score_all(drawn), 0.7).figures["draws"]
         assert list(found) == ["temperature", "avg@2", "best@2"] and found["temperature"] == 0.7

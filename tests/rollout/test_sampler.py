@@ -13,9 +13,10 @@ from tests.rollout.tiny import PROMPTS, SETTINGS, tiny_policy
 
 ROLLOUT = RolloutSettings(group_size=3, max_new_tokens=6)
 VERSION = Version(0, 4)
+DRAWS = Draws(2, 0.7)
 
 
-def new_sampler(seed=0, policy_seed=0, draws=Draws(2, 0.7), **settings):
+def new_sampler(seed=0, policy_seed=0, draws=DRAWS, **settings):
     retriever = Retriever("all", SETTINGS.n_context)
     return Sampler(tiny_policy(policy_seed), retriever, ROLLOUT.model_copy(update=settings), seed, draws=draws)
 
