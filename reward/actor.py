@@ -94,10 +94,11 @@ class RecordsActor(_Alive):
         self._metrics = MetricScorer(self._settings, self._rules)
         self._log.info("%s: ready", self)
 
-    def evaluate(self, constant_reply: str | None, *groups: Group) -> Evaluation:
-        """Of a file's greedy replies, scored before."""
-        self._log.info("evaluating %d replies", len(groups))
-        return evaluate(groups, constant_reply, self._metrics)
+    def evaluate(self, constant_reply: str | None, temperature: float, n_greedy: int, *greedy_then_drawn: Group) -> Evaluation:
+        """Of a file's greedy replies, and of those drawn at a temperature behind them, all scored before."""
+        greedy, drawn = greedy_then_drawn[:n_greedy], greedy_then_drawn[n_greedy:]
+        self._log.info("evaluating %d replies, and draws for %d prompts", len(greedy), len(drawn))
+        return evaluate(greedy, constant_reply, self._metrics, drawn, temperature)
 
     def constant_reply(self, prompts: list[Prompt], seed: int) -> str:
         self._log.info("searching the best constant reply among the answers to %d prompts", len(prompts))

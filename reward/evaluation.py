@@ -1,13 +1,14 @@
-"""Greedy replies to a whole file -> the evaluation's figures and a row for each reply."""
+"""Replies to a whole file, greedy ones and draws -> the evaluation's figures and a row for each greedy reply."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from reward.metrics import best
-from reward.scorer import MetricScorer
+from reward.bootstrap import intervals
+from reward.metrics import best, bleu_of_counts
+from reward.scorer import MetricScorer, rewards_alone
 from rollout.types import Group
 
 RECALL_DEPTHS = (1, 5, 20)
@@ -21,43 +22,98 @@ class Evaluation:
     predictions: list[dict[str, Any]]
 
 
-def evaluate(groups: Sequence[Group], constant_reply: str | None, scorer: MetricScorer) -> Evaluation:
+def evaluate(
+    groups: Sequence[Group],
+    constant_reply: str | None,
+    scorer: MetricScorer,
+    drawn: Sequence[Group] = (),
+    temperature: float = 1.0,
+) -> Evaluation:
     """Of N >= 1 scored groups of one greedy reply, each prompt with an answer or more; nothing is rounded.
 
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
     over examples; bleu is corpus BLEU with all answers as references, None where no reply has four tokens. recall@n: examples
-    with gold passages of which one is among the first n retrieved; None where no example has gold. constant_reply: what that
+    with gold passages of which one is among the first n retrieved; None where no example has gold. intervals: of all that can
+    be drawn again by examples; what counts distinct texts cannot, examples that come twice would lower it. draws: of scored
+    groups of n replies drawn at a temperature, their figures avg@n and best@n. constant_reply: what that
     text would reach as the reply to every example, the floor below which a policy has learnt nothing; its reward is what
     `scorer` pays, None with extra rewards.
     """
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]
-    metrics, words = scorer.text, [scorer.text.rules.raw_tokens(text) for text in texts]
-    rouges = [metrics.rouge(text, own) for text, own in zip(texts, answers, strict=True)]
+    words = [scorer.text.rules.raw_tokens(text) for text in texts]
+    counts = scorer.text.bleu_counts(texts, answers)
+    shares, recalls = _shares(texts, answers, scorer), {f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS}
+    lengths = np.array([len(own) for own in words], np.float64)
+    rewards = np.array([np.nan if group.rewards is None else group.rewards[0] for group in groups], np.float64)
+    percentages = {name: 100 * own for name, own in (shares | recalls).items()}
     figures = {
         "examples": len(groups),
         "reward": _mean_reward(groups),
-        "f1": _percent(best(metrics.f1, text, own) for text, own in zip(texts, answers, strict=True)),
-        **{name: _percent(scores[name] for scores in rouges) for name in ("rouge1", "rouge2", "rougeL")},
-        "bleu": _percentage(metrics.corpus_bleu(texts, answers)),
-        "exact_match": _percent(best(metrics.exact_match, text, own) for text, own in zip(texts, answers, strict=True)),
+        **{name: 100 * float(np.mean(shares[name])) for name in ("f1", "rouge1", "rouge2", "rougeL")},
+        "bleu": _percentage(bleu_of_counts(counts.sum(0))),
+        "exact_match": 100 * float(np.mean(shares["exact_match"])),
         "distinct1": _distinct(words, 1),
         "distinct2": _distinct(words, 2),
         "unique_replies": 100 * len(set(texts)) / len(texts),
-        "mean_words": float(np.mean([len(own) for own in words])),
-        **{f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS},
+        "mean_words": float(np.mean(lengths)),
+        **{name: _percentage(_mean_of_known(own)) for name, own in recalls.items()},
+        "intervals": intervals({"reward": rewards, **percentages, "mean_words": lengths}, counts),
+        **({"draws": _draws(drawn, scorer, temperature)} if drawn else {}),
         "constant_reply": None if constant_reply is None else _floor(constant_reply, groups, scorer),
     }
-    return Evaluation(figures=figures, predictions=[_prediction(group) for group in groups])
+    replies = {group.prompt.id: [response.text for response in group.responses] for group in drawn}
+    return Evaluation(figures=figures, predictions=[_prediction(group, replies) for group in groups])
 
 
-def _prediction(group: Group) -> dict[str, Any]:
+def _shares(texts: Sequence[str], answers: Sequence[Sequence[str]], scorer: MetricScorer) -> dict[str, np.ndarray]:
+    """Scores of the replies, float64 [N] in [0, 1]."""
+    metrics, pairs = scorer.text, list(zip(texts, answers, strict=True))
+    rouges = [metrics.rouge(text, own) for text, own in pairs]
+    scores = {
+        "f1": [best(metrics.f1, text, own) for text, own in pairs],
+        **{name: [own[name] for own in rouges] for name in ("rouge1", "rouge2", "rougeL")},
+        "exact_match": [best(metrics.exact_match, text, own) for text, own in pairs],
+    }
+    return {name: np.array(values, np.float64) for name, values in scores.items()}
+
+
+def _draws(groups: Sequence[Group], scorer: MetricScorer, temperature: float) -> dict[str, Any]:
+    """avg@n: mean over a prompt's n draws; best@n: each figure's best of them; both in the mean over prompts."""
+    metrics, count = scorer.text, len(groups[0].responses)
+    of_text = {"f1": metrics.f1, "rougeL": metrics.rouge_l, "exact_match": metrics.exact_match}
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in ("reward", *of_text)}
+    for group in groups:
+        scores["reward"].append(rewards_alone(group, scorer.settings))
+        for name, metric in of_text.items():
+            known = {text: best(metric, text, group.prompt.answers) for text in {each.text for each in group.responses}}
+            scores[name].append(np.array([100 * known[response.text] for response in group.responses]))
+    found: dict[str, Any] = {"temperature": temperature}
+    for name, of_prompt in (("avg", np.mean), ("best", np.max)):
+        each = {key: np.array([_of_known(own, of_prompt) for own in values]) for key, values in scores.items()}
+        found[f"{name}@{count}"] = {key: _mean_of_known(own) for key, own in each.items()} | {"intervals": intervals(each)}
+    return found
+
+
+def _of_known(values: np.ndarray, together: Callable[[np.ndarray], Any]) -> float:
+    known = values[~np.isnan(values)]
+    return float(together(known)) if len(known) else np.nan
+
+
+def _mean_of_known(values: np.ndarray) -> float | None:
+    mean = _of_known(values, np.mean)
+    return None if np.isnan(mean) else mean
+
+
+def _prediction(group: Group, draws: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """draws: the texts drawn for prompts, by their ids."""
     return {
         "id": group.prompt.id,
         "question": group.prompt.question,
         "answers": group.prompt.answers,
         "prediction": group.responses[0].text,
+        **({"draws": draws[group.prompt.id]} if group.prompt.id in draws else {}),
         "passages": [
             {"id": passage.id, "title": passage.title, "text": passage.text, "score": score}
             for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True)
@@ -87,11 +143,10 @@ def _distinct(words: Sequence[Sequence[str]], n: int) -> float:
     return 100 * len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _recall(groups: Sequence[Group], depth: int) -> float | None:
-    """Of the examples of which a passage has a gold id."""
+def _recall(groups: Sequence[Group], depth: int) -> np.ndarray:
+    """1 or 0, float64 [N]; NaN for examples of which no passage has a gold id."""
     known = [(group, set(group.prompt.gold) - set(group.prompt.absent_gold)) for group in groups]
-    hits = [not gold.isdisjoint(group.retrieval.ranking[:depth]) for group, gold in known if gold]
-    return _percent(hits) if hits else None
+    return np.array([not gold.isdisjoint(group.retrieval.ranking[:depth]) if gold else np.nan for group, gold in known])
 
 
 def _percentage(share: float | None) -> float | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
@@ -51,19 +52,30 @@ class TextMetrics:
             return 0.0
         return _clamp(self._bleu_against(reference).corpus_score([folded(text)], None).score / 100)
 
+    def bleu_counts(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """What sacrebleu's corpus BLEU adds up, int [N, 10], of texts [N] with one or more references each, their number free
+        to differ: tokens of the text and of the closest reference; its n-grams that are found, and all of them, n from 1 to 4.
+        """
+        # effective_order changes no count; without it and force sacrebleu warns
+        scorer = BLEU(force=True, tokenize=self.rules.bleu, effective_order=True)
+        pairs = zip(texts, references, strict=True)
+        scores = [scorer.sentence_score(folded(text), [folded(reference) for reference in own]) for text, own in pairs]
+        return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores])
+
     def corpus_bleu(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
-        """sacrebleu's corpus BLEU / 100 of texts [N] with one or more references each, their number free to differ; None where
-        no text has four tokens: there is nothing whose share could be taken."""
-        depth = max(len(own) for own in references)
-        streams = [[folded(own[i]) if i < len(own) else None for own in references] for i in range(depth)]
-        # force only silences a warning about text that looks tokenised, as dialogue data is.
-        scorer = BLEU(force=True, tokenize=self.rules.bleu)
-        score = scorer.corpus_score([folded(text) for text in texts], streams)  # type: ignore[arg-type]
-        return _clamp(score.score / 100) if score.totals[-1] else None
+        """sacrebleu's corpus BLEU / 100; None where no text has four tokens: there is nothing whose share could be taken."""
+        return bleu_of_counts(self.bleu_counts(texts, references).sum(0))
 
     def _counted(self, reference: str) -> BLEU:
         """sacrebleu counts the reference's n-grams once here, where `sentence_score` would count them for every text."""
         return BLEU(effective_order=True, tokenize=self.rules.bleu, references=[[folded(reference)]])
+
+
+def bleu_of_counts(sums: np.ndarray) -> float | None:
+    """Corpus BLEU / 100 of the sums [10] of `bleu_counts`."""
+    length, reference_length, *counts = map(int, sums)
+    score = BLEU.compute_bleu(counts[:4], counts[4:], length, reference_length, smooth_method="exp")
+    return _clamp(score.score / 100) if counts[-1] else None
 
 
 def best(metric: Metric, text: str, references: Sequence[str]) -> float:

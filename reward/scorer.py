@@ -87,6 +87,12 @@ class Scorer:
         )
 
 
+def rewards_alone(group: Group, settings: RewardSettings) -> np.ndarray:
+    """float64 [G]: what each response of a scored group would earn as the only one, whose BLEU mode lapdog leaves as it is."""
+    weighted = [weight * group.reward_parts[name].astype(np.float64) for name, weight in settings.weights().items()]
+    return _sum_of_present(weighted, len(group.responses))
+
+
 def reward_range(group: Group) -> float:
     """Highest minus lowest reward of a scored group; 0 if one at most applies: nothing can be learnt from comparing them."""
     assert group.rewards is not None, f"prompt {group.prompt.key} came without rewards"

@@ -14,7 +14,7 @@ from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.open import open_retriever
 from rollout.sampler import Sampler
-from rollout.types import Group, Mode, Prompt, SampleReport, Version
+from rollout.types import Draws, Group, Mode, Prompt, SampleReport, Version
 
 
 class SamplerActor:
@@ -29,8 +29,9 @@ class SamplerActor:
         rollout: RolloutSettings,
         seed: int,
         threads: int,
+        draws: Draws,
     ):
-        self._name, self._policy_path, self._threads = name, policy_path, threads
+        self._name, self._policy_path, self._threads, self._draws = name, policy_path, threads, draws
         self._data, self._policy, self._rollout, self._seed = data, policy, rollout, seed
 
     def __repr__(self) -> str:
@@ -47,7 +48,7 @@ class SamplerActor:
         device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         retriever = open_retriever(self._data, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
-        self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at)
+        self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at, self._draws)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 
     def sample(

@@ -1,5 +1,6 @@
 """Settings of everything that turns a data file into groups: data, policy, sampling."""
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from operator import attrgetter
@@ -12,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from rollout.setting_tags import ModelCard, Place, ReadBy
 from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
 
+NAME = re.compile(r"[\w.-]+")
+UNNAMED = "valid"
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 
@@ -47,6 +50,34 @@ def shortest(paths: tuple[Path, ...]) -> str | list[str]:
 Files = Annotated[tuple[Path, ...], BeforeValidator(listed), PlainSerializer(shortest)]
 
 
+def named(valid: Any) -> Any:
+    """{name: paths}: a mapping as it is, several paths as a set each, by their stems, one path as the set `valid`."""
+    if isinstance(valid, dict):
+        if not valid or not all(isinstance(name, str) and NAME.fullmatch(name) for name in valid):
+            raise ValueError("names each set of files by letters, digits and . _ -; give {name: path}")
+        return valid
+    paths = listed(valid)
+    if len(paths) == 1:
+        return {UNNAMED: paths}
+    stems = [_stem(Path(path)) for path in paths]
+    if (twice := next((stem for i, stem in enumerate(stems) if stem in stems[:i]), None)) is not None:
+        raise ValueError(f"has two sets called {twice}; give {{name: path}}")
+    return named({stem: [path] for stem, path in zip(stems, paths, strict=True)})
+
+
+def _stem(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix in (".gz", ".zst") else path).stem
+
+
+def unnamed(valid: dict[str, tuple[Path, ...]]) -> Any:
+    """What `named` makes the same of."""
+    given = {name: shortest(paths) for name, paths in valid.items()}
+    return given[UNNAMED] if list(given) == [UNNAMED] and isinstance(given[UNNAMED], str) else given
+
+
+HeldOutFiles = Annotated[dict[str, Files], BeforeValidator(named), PlainSerializer(unnamed)]
+
+
 class Section(BaseModel):
     """A frozen group of settings that knows no unknown names, no NaN and no infinity."""
 
@@ -73,8 +104,10 @@ class DataSettings(Section):
     train: Annotated[Files | None, Place()] = Field(
         None, description="training examples: .jsonl or .parquet files, patterns, folders; without it the embedded demo is used"
     )
-    valid: Annotated[Files | None, Place()] = Field(
-        None, description="held-out examples for evaluation; without it nothing is evaluated"
+    valid: Annotated[HeldOutFiles | None, Place()] = Field(
+        None,
+        description="held-out examples for evaluation, several files as a set each, the first of which decides which policy is "
+        "best; without it nothing is evaluated",
     )
     passages: Annotated[Files | None, Place()] = Field(None, description="passages to retrieve from, with id, title, text")
     query: Annotated[Literal["persona", "all", "last_turn", "persona+last_turn"], OF_A_POLICY, ModelCard(always=True)] = Field(

@@ -11,7 +11,7 @@ from rollout.policy.decoding import Decoding
 from rollout.policy.interface import Generator, Samples
 from rollout.policy.weights import FlatWeights
 from rollout.retrieval.retriever import Retriever
-from rollout.types import Group, Mode, Prompt, Response, Version
+from rollout.types import Draws, Group, Mode, Prompt, Response, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,17 @@ class Sampler:
     """
 
     def __init__(
-        self, policy: Generator, retriever: Retriever, settings: RolloutSettings, seed: int, longest_prompt: int | None = None
+        self,
+        policy: Generator,
+        retriever: Retriever,
+        settings: RolloutSettings,
+        seed: int,
+        longest_prompt: int | None = None,
+        draws: Draws = Draws(),  # noqa: B008  (immutable)
     ):
         """longest_prompt: tokens beyond which a prompt is cut."""
         self.policy, self.retriever, self.settings, self.seed = policy, retriever, settings, seed
-        self._longest_prompt = longest_prompt
+        self._longest_prompt, self._draws = longest_prompt, draws
         self.version: Version | None = None
 
     def load_weights(self, weights: FlatWeights, version: Version) -> None:
@@ -46,7 +52,8 @@ class Sampler:
         self.version = version
 
     def sample(self, prompts: Sequence[Prompt], mode: Mode, version: Version) -> SampledGroups:
-        """`sample`: G responses to each prompt; `greedy`: the most probable one; `gold`: a gold answer."""
+        """`sample`: G responses to each prompt; `greedy`: the most probable one; `draw`: those of an evaluation, from all
+        of the distribution; `gold`: a gold answer."""
         retrievals = self.retriever.retrieve(prompts)
         passages = [retrieval.passages for retrieval in retrievals]
         contexts = self.policy.contexts([prompt.question for prompt in prompts], passages, self._longest_prompt)
@@ -56,7 +63,10 @@ class Sampler:
             case "greedy":
                 samples = self.policy.sample(contexts, 1, Decoding(self.settings.max_new_tokens))
             case "sample":
-                samples = self.policy.sample(contexts, self.settings.group_size, self._decoding(prompts))
+                asked = self.settings.group_size, self.settings.temperature, self.settings.top_p
+                samples = self.policy.sample(contexts, asked[0], self._decoding(prompts, *asked))
+            case "draw":
+                samples = self.policy.sample(contexts, self._draws.samples, self._decoding(prompts, *self._draws))
         groups = [
             Group(prompt=p, retrieval=r, context_ids=c, responses=tuple(answers), version=version)
             for p, r, c, answers in zip(prompts, retrievals, contexts, samples.responses, strict=True)
@@ -64,11 +74,10 @@ class Sampler:
         tokens = sum(len(row) for context in contexts for row in context)
         return SampledGroups(groups, samples.top_p_mass, padding=1 - tokens / self.policy.context_tokens(contexts))
 
-    def _decoding(self, prompts: Sequence[Prompt]) -> Decoding:
-        settings = self.settings
-        shape = (settings.group_size, settings.max_new_tokens)
-        uniforms = np.concatenate([rng_of(prompt, self.seed).random(shape) for prompt in prompts])
-        return Decoding(settings.max_new_tokens, settings.temperature, settings.top_p, uniforms)
+    def _decoding(self, prompts: Sequence[Prompt], count: int, temperature: float, top_p: float = 1.0) -> Decoding:
+        longest = self.settings.max_new_tokens
+        uniforms = np.concatenate([rng_of(prompt, self.seed).random((count, longest)) for prompt in prompts])
+        return Decoding(longest, temperature, top_p, uniforms)
 
     def _gold(self, prompt: Prompt) -> Response:
         answer = prompt.answers[rng_of(prompt, self.seed).integers(len(prompt.answers))]

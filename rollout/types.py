@@ -5,8 +5,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-# sample: G draws; greedy: the most probable response; gold: an answer of the data
-Mode = Literal["sample", "greedy", "gold"]
+# sample: G draws to learn from; greedy: the most probable response; draw: those of an evaluation; gold: an answer of the data
+Mode = Literal["sample", "greedy", "draw", "gold"]
+
+
+class Draws(NamedTuple):
+    """Responses that an evaluation draws for a prompt beside the greedy one."""
+
+    samples: int = 0
+    temperature: float = 1.0
 
 
 class Version(NamedTuple):

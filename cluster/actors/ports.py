@@ -121,8 +121,11 @@ class RewardPort:
 class RecordsPort(Pool):
     """Work on groups and examples that neither samples nor scores."""
 
-    async def evaluate(self, constant_reply: str | None, groups: Sequence[GroupRef]) -> Evaluation:
-        evaluation, _ = await self.call("evaluate", constant_reply, *(group.reference for group in groups))
+    async def evaluate(
+        self, constant_reply: str | None, temperature: float, greedy: Sequence[GroupRef], drawn: Sequence[GroupRef]
+    ) -> Evaluation:
+        references = (group.reference for group in (*greedy, *drawn))
+        evaluation, _ = await self.call("evaluate", constant_reply, temperature, len(greedy), *references)
         return evaluation
 
     async def constant_reply(self, prompts: Sequence[Prompt], seed: int) -> str:

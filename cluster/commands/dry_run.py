@@ -78,7 +78,7 @@ def _memory(settings: Settings, policy: Policy | PolicySkeleton, measured: Token
 def _tokens(settings: Settings, inputs: Inputs, measured: Tokens) -> Iterator[str]:
     stage, context = settings.stages()[-1], measured.context
     epochs = sum(each.steps * each.prompts_per_step for each in settings.stages()) / len(inputs.train)
-    yield f"{'data':<28}{len(inputs.train):,} examples, {epochs:.1f} times over all stages; {len(inputs.valid):,} held out"
+    yield f"{'data':<28}{len(inputs.train):,} examples, {epochs:.1f} times over all stages; {len(inputs.held_out):,} held out"
     yield from (f"{'':<28}{text}" for text in inputs.told)
     yield f"{'context':<28}{np.mean(context):.0f} tokens a prompt, {max(context)} at most, of {len(context)} prompts measured"
     for label, steps in ((f"a step of {stage.name}", 1), (f"{stage.steps:,} steps", stage.steps)):

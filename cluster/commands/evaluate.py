@@ -1,4 +1,4 @@
-"""`evaluate`: greedy replies of a checkpoint, or of a plain model folder, to a whole file."""
+"""`evaluate`: greedy replies, and draws, of a checkpoint, or of a plain model folder, to a whole file."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from reward.evaluation import Evaluation
 from rollout.config import Files, Positive, Section
 from rollout.data.dataset import read_prompts
 from rollout.data.files import shown
-from rollout.errors import DISK_REMEDY, ClusterError, writing
+from rollout.errors import DISK_REMEDY, ClusterError, SettingsError, writing
 from rollout.text import AUTO
 from rollout.types import Prompt, Version
 
@@ -50,6 +50,8 @@ def evaluate(argv: Sequence[str]) -> None:
             check_writable(path, (*options.data, *(options.passages or ()), other))
     opened = open_policy(options.checkpoint, values, options.config, options.passages)
     settings, state = opened.settings, opened.state
+    if "eval_temperature" in values and not settings.eval_samples:
+        raise SettingsError("eval_temperature: has no effect with eval_samples 0; give --eval_samples, or leave it out")
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
     settings = settings.model_copy(update={"cluster": without_learner})
     prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
@@ -82,7 +84,7 @@ async def _evaluated(
     constant_reply = state.constant_reply if state is not None else None
     try:
         actors.start()
-        evaluation, failed = await held_out.evaluate(client, actors.records, prompts, constant_reply, most_failed=0)
+        evaluation, failed = await held_out.evaluate(client, actors.records, prompts, constant_reply, 0, settings.draws)
         if evaluation is None:
             raise ClusterError(f"prompt {failed[0].prompt.id!r}: {cause(failed[0].error)}") from failed[0].error
         return evaluation

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cluster.settings.tree import Settings
-from cluster.training.held_out import PROMPTS_PER_CALL
+from cluster.training.held_out import largest_call
 from rollout.policy.base import Policy
 from rollout.policy.families import family_of
 from rollout.policy.family import Lengths
@@ -41,7 +41,7 @@ def memory(settings: Settings, policy: Policy | PolicySkeleton, context: int, ro
     held = family_of(policy.model.config).footprint(policy.model.config, lengths)
     kept = _most_tokens(settings, context) * (held.checkpointed if learner.activation_checkpointing else held.kept) + held.once
     call = min(rollout.prompts_per_call, rollout.prompts_per_step) * (context + rollout.group_size * rollout.max_new_tokens)
-    held_out = PROMPTS_PER_CALL * (context + rollout.max_new_tokens) if settings.data.valid is not None else 0
+    held_out = 0 if settings.data.valid is None else largest_call(settings.eval_samples, context, rollout.max_new_tokens)
     return MemoryEstimate(
         weights=4 * parameters,
         gradients=4 * trained,

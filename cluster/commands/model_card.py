@@ -11,7 +11,7 @@ from cluster.commands.policy_source import PolicySource, told_by
 from cluster.settings.tree import Settings, changed
 from cluster.settings.values import build, by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.rows import Row
+from cluster.store.rows import Row, held_out_figures
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import is_demo
 from rollout.policy.base import Policy
@@ -25,6 +25,7 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
     settings, trained = opened.settings, _trained_with(opened)
     family = family_of(policy.model.config)
     run = settings.run_dir.name if opened.state is not None and settings.run_dir is not None else opened.folder.name
+    evaluation = _evaluation(opened)
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["code"] = lambda value: _code(str(value))
     template = environment.from_string(TEMPLATE.read_text("utf-8"))
@@ -44,7 +45,9 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
         synthetic=trained.run_dir is not None and is_demo(trained, RunFolder(trained.run_dir).data),
         told=_told(trained),
         versions={library.__name__: library.__version__ for library in (transformers, torch)},
-        evaluation=_evaluation(opened),
+        evaluation=evaluation,
+        held_out=[] if evaluation is None else held_out_figures(evaluation),
+        interval=lambda bounds: " – ".join(f"{bound:.2f}" for bound in bounds) if bounds else "",
         columns=EVALUATION_COLUMNS,
         figure=lambda value: "" if value is None else f"{value:.2f}",
     )

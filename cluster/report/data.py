@@ -11,7 +11,7 @@ from cluster.report.groups import sampled_groups
 from cluster.settings.tree import Settings, changed
 from cluster.settings.values import by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.rows import Row, best_of, finite, summary_rows
+from cluster.store.rows import Row, best_of, finite, held_out_figures, summary_rows
 from cluster.store.run_folder import RunFolder
 
 EVALUATIONS = 200
@@ -56,7 +56,7 @@ def _run(folder: RunFolder, name: str) -> dict[str, Any]:
         "seconds": sum(row.get("seconds_step") or 0 for row in metrics),
         "replaced": sum(row.get("restarts") or 0 for row in metrics),
         "curves": curves(with_incidents(metrics, failed)),
-        "evaluations": [_with_short_reply(row) for row in shown],
+        "evaluations": [_with_further_lines(row) for row in shown],
         "evaluated": len(evaluations),
         "summary_rows": [row["step"] for row in summary_rows(evaluations)],
         "best": best_of(evaluations).step,
@@ -74,6 +74,13 @@ def _spread_evaluations(rows: Sequence[Row]) -> list[Row]:
     wanted = {row["step"] for row in summary_rows(rows)}
     kept = {place for place, row in enumerate(rows) if row["step"] in wanted}
     return [rows[place] for place in sorted(kept | set(evenly(len(rows), EVALUATIONS - len(kept))))]
+
+
+def _with_further_lines(row: Row) -> Row:
+    """A row whose other sets and draws are a list, `further`, of names and figures."""
+    [_, *others] = held_out_figures(row)
+    own = {key: value for key, value in _with_short_reply(row).items() if key not in ("draws", "others")}
+    return own | ({"further": [[name, _with_short_reply(figures)] for name, figures in others]} if others else {})
 
 
 def _with_short_reply(row: Row) -> Row:

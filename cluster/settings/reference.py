@@ -28,6 +28,7 @@ TYPES = {"integer": "whole number", "number": "number", "string": "text", "path"
     "array": "a list",
     "object": "a mapping",
 }
+FILES = "path or a list of paths"
 MEMBERS_HEADER = ["setting", "default", "takes", "meaning"]
 TITLES = {
     "": "The run",
@@ -76,10 +77,17 @@ def _takes(field: FieldInfo) -> str:
 def _kind(schema: dict[str, Any]) -> str:
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{choice}`" for choice in choices)
+    if _kind_of_values(schema) == FILES:
+        return f"{FILES} or a mapping of names to such"
     if schema.get("items", {}).get("format") == "path":
-        return "path or a list of paths"
+        return FILES
     bounds = (f"{sign} {_bound(schema[name])}" for name, sign in BOUNDS.items() if name in schema)
     return f"{TYPES[schema.get('format', schema['type'])]} {', '.join(bounds)}".strip()
+
+
+def _kind_of_values(schema: dict[str, Any]) -> str | None:
+    values = schema.get("additionalProperties")
+    return _kind(values) if isinstance(values, dict) and "type" in values else None
 
 
 def _bound(value: float) -> str:

@@ -14,6 +14,7 @@ from rollout.config import Amount, Condition, DataSettings, NonNegative, PolicyS
 from rollout.errors import SettingsError
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.setting_tags import Fixed, ModelCard, ReadBy
+from rollout.types import Draws
 
 STEPS_FROM_SCRATCH = 1000
 Seconds = Annotated[float, Field(gt=0)]
@@ -103,6 +104,12 @@ class Settings(Section):
     cluster: ClusterSettings = ClusterSettings()
     eval_every: NonNegative = Field(200, description="steps between held-out evaluations; 0: only between and after the stages")
     eval_limit: Positive | None = Field(400, description="held-out examples to evaluate; null: all")
+    eval_samples: Annotated[NonNegative, EVALUATION] = Field(
+        0, description="replies drawn to a held-out prompt beside the greedy one, for avg@n and best@n; 0: none"
+    )
+    eval_temperature: Annotated[float, Field(gt=0), EVALUATION] = Field(
+        1.0, description="temperature of these draws, from all of the distribution"
+    )
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints to keep, beside the best one")
     patience: Annotated[NonNegative, ModelCard()] = Field(
@@ -179,12 +186,17 @@ class Settings(Section):
             *of_policy,
             (self.learner.loss != "sft", "learner.loss sft", of_sampling),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
-            (evaluated, "data.valid null", ["patience"]),
+            (evaluated, "data.valid null", ["patience", "eval_samples"]),
             (evaluated or self.eval_every == 0, "data.valid null", ["eval_every"]),
+            (self.eval_samples > 0, "eval_samples 0", ["eval_temperature"]),
             (self.learner.steps > 0, "learner.steps 0", ["patience"]),
             (staged, "policy.path and no supervised.steps", of_stage),
             (self.supervised.schedule != "constant", "supervised.schedule constant", ["supervised.final_lr_ratio"]),
         )
+
+    @property
+    def draws(self) -> Draws:
+        return Draws(self.eval_samples, self.eval_temperature)
 
     @property
     def supervised_steps(self) -> int:
@@ -243,8 +255,14 @@ def absolute(path: Path | str) -> Path:
 
 
 def _absolute_paths(data: DataSettings) -> dict[str, object]:
-    given = {name: value for name, value in data if isinstance(value, Path | tuple)}
-    return {name: absolute(value) if isinstance(value, Path) else [*map(absolute, value)] for name, value in given.items()}
+    return {name: _made_absolute(value) for name, value in data if isinstance(value, Path | tuple | dict)}
+
+
+def _made_absolute(paths: Any) -> Any:
+    """A path, several, or a mapping of names to such."""
+    if isinstance(paths, dict):
+        return {name: _made_absolute(own) for name, own in paths.items()}
+    return absolute(paths) if isinstance(paths, Path) else [*map(absolute, paths)]
 
 
 def absolute_model(model: str | None) -> str | None:

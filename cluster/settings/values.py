@@ -11,12 +11,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from rollout.config import Files
+from rollout.config import Files, HeldOutFiles
 from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = dict[str, Any]
-MANY = {tuple: "a list such as [{function: 'module:name'}]", dict: "a mapping such as {enable_thinking: false}"}
+MANY = {tuple: "a list such as [{function: 'module:name'}]", dict: "a mapping such as {name: value}"}
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # the last two: a date that is none, endless nesting
 
 
@@ -31,7 +31,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fiel
 
 def takes_files(field: FieldInfo) -> bool:
     """Whether a setting is one path or several."""
-    return field.annotation == tuple[Path, ...] or Files in get_args(field.annotation)
+    return field.annotation == tuple[Path, ...] or any(kind in (Files, HeldOutFiles) for kind in get_args(field.annotation))
 
 
 def by_name(model: BaseModel) -> Values:
@@ -85,6 +85,8 @@ def _value(field: FieldInfo, value: Any, name: str) -> Any:
             return None
     if value == "" and Path in kinds:
         raise SettingsError(f"{name}: '' is refused: names no path; give one")
+    if isinstance(value, str) and value.startswith("{") and HeldOutFiles in kinds:
+        of_many = {dict}
     if isinstance(value, str) and of_many:
         try:
             return yaml.safe_load(value)
@@ -105,6 +107,8 @@ def _problem(error: ValidationError, known: Collection[str]) -> str:
         return f"{place}: is missing; give it"
     if problem["type"] == "tuple_type":
         return f"{place}: {problem['input']!r} is refused: give a list, in brackets"
-    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # settings of a section do not go together
+    if (
+        problem["type"] == "value_error" and isinstance(problem["input"], dict) and place not in known
+    ):  # settings of a section do not go together
         return f"{place}.{message}"
     return f"{place}: {problem['input']!r} is refused: {message[0].lower()}{message[1:]}"

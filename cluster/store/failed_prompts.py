@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from cluster.actors.errors import cause
 from cluster.actors.tasks import Event
@@ -10,8 +9,6 @@ from cluster.store.rows import Row
 from cluster.store.run_folder import RunFolder
 from rollout.errors import ClusterError
 from rollout.types import Prompt
-
-File = Literal["train", "valid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +22,15 @@ class FailedPrompt:
 class FailedPrompts:
     """Failures of this process only; a resumed run tries all prompts again.
 
-    limit: so many may fail. counts: how many prompts each file holds. event: told of each that fails.
+    limit: so many may fail. counts: how many prompts each file holds, train, valid, or with several held-out sets valid.NAME.
+    event: told of each that fails.
     """
 
-    def __init__(self, folder: RunFolder, limit: int, counts: Mapping[File, int], event: Event):
-        self._folder, self._limit, self._counts, self._event = folder, limit, counts, event
+    def __init__(self, folder: RunFolder, limit: int, counts: Mapping[str, int], event: Event):
+        self._folder, self._limit, self.counts, self._event = folder, limit, counts, event
         self._rows: list[Row] = []
 
-    def add(self, file: File, step: int, failed: Iterable[FailedPrompt]) -> None:
+    def add(self, file: str, step: int, failed: Iterable[FailedPrompt]) -> None:
         """Write prompts down with the step that went on without them. Raises ClusterError if there are too many of them."""
         for each in failed:
             prompt, met = each.prompt, cause(each.error)
@@ -40,7 +38,7 @@ class FailedPrompts:
             self._rows.append(row)
             self._folder.append(self._folder.failed_prompts, row | {"question": prompt.question, "details": str(each.error)})
             self._event(f"prompt {prompt.id!r} of data.{file} failed at every attempt and is left out: {met}")
-            nothing_left = len(self.ids(file)) == self._counts[file]
+            nothing_left = len(self.ids(file)) == self.counts[file]
             if nothing_left or self.room < 0:
                 first, bound = self._rows[0], f"none of data.{file} is left" if nothing_left else f"{self._limit} may"
                 raise ClusterError(
@@ -51,11 +49,11 @@ class FailedPrompts:
     @property
     def room(self) -> int:
         """How many more may fail."""
-        return self._limit - len(self.ids("train")) - len(self.ids("valid"))
+        return self._limit - sum(len(self.ids(file)) for file in self.counts)
 
     def rewind(self, step: int) -> None:
         """The run goes on from `step`: what failed after it is tried again."""
         self._rows = [row for row in self._rows if row["step"] <= step]
 
-    def ids(self, file: File) -> set[str]:
+    def ids(self, file: str) -> set[str]:
         return {row["id"] for row in self._rows if row["file"] == file}

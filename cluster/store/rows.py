@@ -57,6 +57,16 @@ def best_of(evaluations: Sequence[Row], patience_from: int = 0) -> Best:
     return best
 
 
+def held_out_figures(row: Row) -> list[tuple[str, Row]]:
+    """(name, figures) of the greedy replies to each held-out set, and behind each of its draws. The first are the row's own,
+    which have no name where there is one set."""
+    found: list[tuple[str, Row]] = []
+    for name, figures in ((row.get("set") or "", row), *(row.get("others") or {}).items()):
+        draws = {kind: own for kind, own in (figures.get("draws") or {}).items() if isinstance(own, dict)}
+        found += [(name, figures), *((f"{name} {kind}".strip(), own) for kind, own in draws.items())]
+    return found
+
+
 def summary_rows(evaluations: Sequence[Row]) -> list[Row]:
     """All, or of more than `SHOWN_EVALUATIONS` the first, the last of each stage and measure, and the best."""
     if len(evaluations) <= SHOWN_EVALUATIONS:

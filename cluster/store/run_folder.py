@@ -19,6 +19,8 @@ from cluster.store.rows import Row, json_line
 from rollout.errors import CheckpointError, SettingsError, first_line, writing
 
 LOCK = ".lock"
+NESTED = ("constant_reply", "intervals", "draws", "others")  # the last two hold figures by names of their own
+TEXTS = ("stage", "measure", "set", "text")
 
 
 def choose_run_dir(settings: Settings, name: str, in_job: bool) -> Path:
@@ -186,13 +188,24 @@ def read_settings(file: Path) -> Settings:
 
 
 def _figures(file: Path) -> Iterator[Row]:
-    """Rows that hold numbers, but for the names of stage and measure and the constant reply's own figures."""
+    """Rows that hold numbers, but for some texts, and the figures in what is nested."""
     for row in _rows(file):
-        for key, value in row.items():
-            if not isinstance(value, int | float | None) and key not in ("stage", "measure", "constant_reply"):
-                place = f"{file}: step {row['step']}"
-                raise CheckpointError(f"{place}: {key!r} is {value!r:.60}, no number; correct the line or remove it")
+        for key, value in _no_figures(row):
+            place = f"{file}: step {row['step']}"
+            raise CheckpointError(f"{place}: {key!r} is {value!r:.60}, no number; correct the line or remove it")
         yield row
+
+
+def _no_figures(row: Row, of: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in row.items():
+        if isinstance(value, dict) and (key in NESTED or of in ("draws", "others")):
+            yield from _no_figures(value, key)
+        elif of == "intervals" and isinstance(value, list) and len(value) == 2:
+            yield from ((key, bound) for bound in value if not isinstance(bound, int | float | None))
+        elif not isinstance(value, int | float | None) and key not in TEXTS:
+            yield key, value
+        elif value is not None and key in NESTED:
+            yield key, value
 
 
 def _rows(file: Path) -> Iterator[Row]:

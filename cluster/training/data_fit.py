@@ -24,7 +24,7 @@ def fitted(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton) 
     """
     longest = _longest_prompt(settings, policy)
     kept, told = {}, []
-    for name, prompts in (("train", inputs.train), ("valid", inputs.valid)):
+    for name, prompts in inputs.files.items():
         kept[name] = prompts
         if longest is not None and settings.data.cut_prompts_at is None and prompts:
             lengths = dict(_too_long(settings, policy, prompts, longest))
@@ -34,7 +34,8 @@ def fitted(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton) 
             if not kept[name]:
                 raise DataError(f"data.{name}: {told[-1]}, which leaves none; raise data.max_prompt_tokens")
         told += _unsayable(settings, policy, name, kept[name])
-    return replace(inputs, train=kept["train"], valid=kept["valid"], told=tuple(told))
+    valid = {name: kept[inputs.file_of(name)] for name in inputs.valid}
+    return replace(inputs, train=kept["train"], valid=valid, told=tuple(told))
 
 
 def _longest_prompt(settings: Settings, policy: Policy | PolicySkeleton) -> int | None:

@@ -1,28 +1,29 @@
-"""Greedy replies to a whole file across the samplers -> the evaluation's figures, and a run's evaluations."""
+"""Replies to whole files across the samplers -> the evaluation's figures, and a run's evaluations."""
 
 import asyncio
 import hashlib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cluster.actors.errors import InputsLost
-from cluster.actors.ports import RecordsPort
+from cluster.actors.ports import GroupRef, RecordsPort
 from cluster.actors.tasks import cancel_quietly
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompt, FailedPrompts
 from cluster.store.rows import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
-from cluster.training.rollout_client import Outcome, RolloutClient
+from cluster.training.rollout_client import RolloutClient
 from reward.evaluation import Evaluation
-from rollout.types import Prompt
+from rollout.types import Draws, Prompt
 
 PROMPTS_PER_CALL = 32
 NEW_SERIES = "held-out figures are measured otherwise from here on; best and patience compare the new ones alone"
 
 
 class HeldOutEvaluations:
-    """Those of a run: the same prompts each time."""
+    """Those of a run: the same prompts each time, and the same random numbers for its draws."""
 
     def __init__(self, settings: Settings, inputs: Inputs, folder: RunFolder, client: RolloutClient, records: RecordsPort):
         self._settings, self._inputs, self._folder = settings, inputs, folder
@@ -51,15 +52,13 @@ class HeldOutEvaluations:
         return [NEW_SERIES] if rows and rows[-1].get("measure") != self.measure else []
 
     async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts) -> Row:
-        """A row for evaluations.jsonl, without the prompts that failed before and those that fail now."""
-        left_out = failed_prompts.ids("valid")
-        prompts = [prompt for prompt in self._inputs.valid if prompt.id not in left_out]
-        constant_reply = await self.constant_reply()
-        evaluation, failed = await evaluate(self._client, self._records, prompts, constant_reply, failed_prompts.room)
-        failed_prompts.add("valid", step, failed)
-        if evaluation is None:
-            raise failed[0].error
-        return {"step": step, "stage": stage, "measure": self.measure, **evaluation.figures}
+        """A row for evaluations.jsonl, without the prompts that failed before and those that fail now. The first set's figures
+        are its own, by which runs are compared; those of others stand beneath their names."""
+        first, *others = self._inputs.valid
+        row = {"step": step, "stage": stage, "measure": self.measure, **await self._figures(first, step, failed_prompts)}
+        if others:
+            row |= {"set": first, "others": {name: await self._figures(name, step, failed_prompts) for name in others}}
+        return row
 
     def best(self, patience_from: int = 0) -> Best:
         return best_of(self._folder.evaluation_rows(), patience_from)
@@ -68,30 +67,50 @@ class HeldOutEvaluations:
         if self._constant_reply is not None:
             cancel_quietly(self._constant_reply)
 
+    async def _figures(self, name: str, step: int, failed_prompts: FailedPrompts) -> Row:
+        file = self._inputs.file_of(name)
+        left_out = failed_prompts.ids(file)
+        prompts = [prompt for prompt in self._inputs.valid[name] if prompt.id not in left_out]
+        constant_reply, room = await self.constant_reply(), failed_prompts.room
+        evaluation, failed = await evaluate(self._client, self._records, prompts, constant_reply, room, self._settings.draws)
+        failed_prompts.add(file, step, failed)
+        if evaluation is None:
+            raise failed[0].error
+        return evaluation.figures
+
     async def _found_constant_reply(self, known: str | None) -> str:
         return await self._records.constant_reply(self._inputs.train, self._settings.seed) if known is None else known
 
 
 def _measure(settings: Settings, inputs: Inputs) -> str:
-    """A name for all that held-out figures depend on beside the policy's weights."""
+    """A name for all that greedy held-out figures, which best and patience compare, depend on beside the policy's weights."""
     read = [settings.reward, settings.data.query, settings.policy.n_context, settings.rollout.max_new_tokens]
-    parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.valid), *map(repr, sorted(inputs.digests.items()))]
+    parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.held_out), *map(repr, sorted(inputs.digests.items()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
 async def evaluate(
-    client: RolloutClient, records: RecordsPort, prompts: Sequence[Prompt], constant_reply: str | None, most_failed: int
+    client: RolloutClient,
+    records: RecordsPort,
+    prompts: Sequence[Prompt],
+    constant_reply: str | None,
+    most_failed: int,
+    draws: Draws,
 ) -> tuple[Evaluation | None, list[FailedPrompt]]:
     """The evaluation of the prompts that were answered and rewarded, and those that were not; None where none is left, or more
-    than `most_failed` failed. What is lost on the way is made again."""
+    than `most_failed` failed. Draws follow the greedy replies of `client`. What is lost on the way is made again."""
     for losses in itertools.count(1):
-        outcomes = await _replies(client, prompts, most_failed)
-        failed = [each for outcome in outcomes for each in outcome.failed]
-        groups = [group for outcome in outcomes for rollout in outcome.rollouts for group in rollout.groups]
-        if len(failed) > most_failed or not groups:
+        greedy, failed = await _replies(client, prompts, most_failed, PROMPTS_PER_CALL)
+        answered = [group.prompt for group in greedy]
+        drawn: list[GroupRef] = []
+        if draws.samples and answered and len(failed) <= most_failed:
+            drawing, at_once = replace(client, mode="draw"), _prompts_per_call(draws.samples)
+            drawn, undrawn = await _replies(drawing, answered, most_failed - len(failed), at_once)
+            failed += undrawn
+        if len(failed) > most_failed or not greedy or (draws.samples and not drawn):
             break
         try:
-            return await records.evaluate(constant_reply, groups), failed
+            return await records.evaluate(constant_reply, draws.temperature, greedy, drawn), failed
         except InputsLost:
             if losses == client.retry.call_attempts:
                 raise
@@ -99,17 +118,30 @@ async def evaluate(
     return None, failed
 
 
-async def _replies(client: RolloutClient, prompts: Sequence[Prompt], most_failed: int) -> list[Outcome]:
-    """Outcomes in the order of the prompts; only those of answered calls if too many prompts failed."""
-    parts = [prompts[i : i + PROMPTS_PER_CALL] for i in range(0, len(prompts), PROMPTS_PER_CALL)]
-    tasks = [client.submit(part).task for part in parts]
+def largest_call(draws: int, context: int, response: int) -> int:
+    """Tokens of prompts that are evaluated together, of so many tokens each."""
+    greedy = PROMPTS_PER_CALL * (context + response)
+    return max(greedy, _prompts_per_call(draws) * (context + draws * response) if draws else 0)
+
+
+def _prompts_per_call(draws: int) -> int:
+    """Of so many draws each: together as many replies as greedy ones."""
+    return max(1, PROMPTS_PER_CALL // draws)
+
+
+async def _replies(
+    client: RolloutClient, prompts: Sequence[Prompt], most_failed: int, at_once: int
+) -> tuple[list[GroupRef], list[FailedPrompt]]:
+    """Groups in the order of the prompts, and those that failed; only those of answered calls if too many prompts failed."""
+    tasks = [client.submit(prompts[i : i + at_once]).task for i in range(0, len(prompts), at_once)]
     try:
         for ended in asyncio.as_completed(tasks):
             most_failed -= len((await ended).failed)
             if most_failed < 0:
                 break
     finally:
-        answered = [task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception()]
+        outcomes = [task.result() for task in tasks if task.done() and not task.cancelled() and not task.exception()]
         for task in tasks:
             cancel_quietly(task)
-    return answered
+    groups = [group for outcome in outcomes for rollout in outcome.rollouts for group in rollout.groups]
+    return groups, [each for outcome in outcomes for each in outcome.failed]

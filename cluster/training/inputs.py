@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from cluster.output import print_err
@@ -31,14 +32,27 @@ GOLD_SHOWN = 3
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
     train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
-    that the settings name, or that these texts are in. told: what a run says of
-    them at its start, a line each."""
+    that the settings name, or that these texts are in. told: what a run says of them at its start, a line each. valid: sets of
+    held-out examples by their names, the first of which decides."""
 
     train: list[Prompt]
-    valid: list[Prompt]
+    valid: dict[str, list[Prompt]]
     digests: dict[str, str]
     language: str
     told: tuple[str, ...] = ()
+
+    def file_of(self, name: str) -> str:
+        """What errors and failed_prompts.jsonl call a held-out set: the only one has no name of its own."""
+        return f"valid.{name}" if len(self.valid) > 1 else "valid"
+
+    @property
+    def files(self) -> dict[str, list[Prompt]]:
+        return {"train": self.train} | {self.file_of(name): prompts for name, prompts in self.valid.items()}
+
+    @property
+    def held_out(self) -> list[Prompt]:
+        """Of all sets."""
+        return list(chain.from_iterable(self.valid.values()))
 
 
 def load_inputs(settings: Settings) -> Inputs:
@@ -51,20 +65,23 @@ def load_inputs(settings: Settings) -> Inputs:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
     keep_extra = bool(settings.reward.extra)  # nobody else looks at them
     train = read_prompts(data.train, keep_extra)
-    valid = read_prompts(data.valid, keep_extra) if data.valid is not None else []
+    valid = {name: read_prompts(files, keep_extra) for name, files in (data.valid or {}).items()}
     seen = {(prompt.question, prompt.answers) for prompt in train}
-    if both := sum((prompt.question, prompt.answers) in seen for prompt in valid):
-        place = f"{shown(data.valid or ())}: {both} of {len(valid)} examples"
-        print_err(f"{place} stand in {shown(data.train)}, too; held-out figures will flatter")
-    settings = with_language(settings, [*train, *valid])
-    corpus = check_retrieval(settings, [*train, *valid])
-    digests = {"train": _digest(train), "valid": _digest(valid), "passages": corpus.folder.name if corpus else ""}
+    for name, prompts in valid.items():
+        if both := sum((prompt.question, prompt.answers) in seen for prompt in prompts):
+            place = f"{shown((data.valid or {})[name])}: {both} of {len(prompts)} examples"
+            print_err(f"{place} stand in {shown(data.train)}, too; held-out figures will flatter")
+    held_out = list(chain.from_iterable(valid.values()))
+    settings = with_language(settings, [*train, *held_out])
+    corpus = check_retrieval(settings, [*train, *held_out])
+    digests = {"train": _digest(train), "valid": _digest(held_out), "passages": corpus.folder.name if corpus else ""}
     if keep_extra:
         digests |= {
-            f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", valid))
+            f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", held_out))
         }
     tell_absent_gold(shown(data.train), train, corpus)
-    valid = tell_absent_gold(shown(data.valid or ()), valid[: settings.eval_limit], corpus)
+    for name, prompts in valid.items():
+        valid[name] = tell_absent_gold(shown((data.valid or {})[name]), prompts[: settings.eval_limit], corpus)
     return Inputs(train, valid, digests, settings.data.language)
 
 
@@ -140,7 +157,7 @@ def with_demo(settings: Settings, folder: Path) -> Settings:
 
 
 def is_demo(settings: Settings, folder: Path) -> bool:
-    return all(getattr(settings.data, name) == (file,) for name, file in _demo_files(folder).items())
+    return settings.data == settings.data.with_values(**_demo_files(folder))
 
 
 def make_demo(settings: Settings, folder: Path) -> Inputs:

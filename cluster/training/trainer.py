@@ -14,7 +14,7 @@ from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from cluster.store.checkpoint import Checkpoints, RunState, newest
-from cluster.store.failed_prompts import FailedPrompts, File
+from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.rows import best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training import pipeline_state
@@ -46,7 +46,7 @@ class Trainer:
         self.run_log = RunLog(settings, folder, output_mode)
         self.actors = build_actors(self.run_log.event)
         self.snapshots = SnapshotStore(self.actors.learner, Version(0, 0))
-        counts: dict[File, int] = {"train": len(inputs.train), "valid": len(inputs.valid)}
+        counts = {file: len(prompts) for file, prompts in inputs.files.items()}
         self.failed_prompts = FailedPrompts(folder, settings.cluster.max_failed_prompts, counts, self.run_log.event)
         self.held_out = HeldOutEvaluations(settings, inputs, folder, self._client("greedy"), self.actors.records)
         self.run_log.watch(self.actors, lambda: self.pipeline.queues if self.pipeline else {}, self.failed_prompts)

@@ -88,4 +88,6 @@ class Prometheus(Monitor):
             self._counted[role] = restarts
             yield from (("actors", {"role": role, "state": state}, count) for state, count in actors.states.items())
         yield from (("queue_prompts", {"queue": queue}, count) for queue, count in self._queues().items())
-        yield from (("failed_prompts", {"file": file}, len(self._failed_prompts.ids(file))) for file in ("train", "valid"))
+        yield from (
+            ("failed_prompts", {"file": file}, len(self._failed_prompts.ids(file))) for file in self._failed_prompts.counts
+        )

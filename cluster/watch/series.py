@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cluster.settings.markdown import table
 from cluster.store.metrics import HELD_OUT, columns
 from cluster.store.rows import Row
+from rollout.config import UNNAMED
 
 PREFIX = "lapdog_"  # to which Ray adds ray_
 BASE_UNITS = {"MB": 1e6}  # bytes
@@ -41,11 +42,15 @@ OF_NO_METRIC = (
     Series("actors", "actors that are starting, idle or busy", ("role", "state")),
     Series("queue_prompts", "prompts waiting for a sampler, running, or ready to be trained on", ("queue",)),
     Series("failed_prompts", "prompts that failed three times by themselves, of the file train or valid", ("file",)),
-    Series("held_out_reward", "mean training reward of the greedy replies of the last evaluation"),
-    Series("constant_reply_reward", "the same of the best constant reply: the floor; none with rewards of a user's own"),
-    Series("held_out_score_ratio", "f1, rouge1, ... recall_at_20 of the last evaluation", ("score",)),
-    Series("held_out_words", "mean length of a reply of the last evaluation"),
-    Series("constant_reply_score_ratio", "f1, rougeL, bleu of the best constant reply: the floor", ("score",)),
+    Series("held_out_reward", "mean training reward of the greedy replies of the last evaluation", ("set",)),
+    Series(
+        "constant_reply_reward", "the same of the best constant reply: the floor; none with rewards of a user's own", ("set",)
+    ),
+    Series("held_out_score_ratio", "f1, rouge1, ... recall_at_20 of the last evaluation", ("score", "set")),
+    Series("held_out_words", "mean length of a reply of the last evaluation", ("set",)),
+    Series("constant_reply_score_ratio", "f1, rougeL, bleu of the best constant reply: the floor", ("score", "set")),
+    Series("draws_reward", "training reward of the replies drawn in the last evaluation: avg_at_n, best_at_n", ("of", "set")),
+    Series("draws_score_ratio", "their f1, rougeL, exact_match", ("of", "score", "set")),
 )
 
 
@@ -74,12 +79,20 @@ def of_step(row: Row) -> Iterator[Value]:
 
 
 def of_evaluation(row: Row) -> Iterator[Value]:
-    """The same of a row of evaluations.jsonl, its percentages as ratios."""
-    for whose, figures in (("held_out", row), ("constant_reply", row["constant_reply"] or {})):
-        for each in HELD_OUT:
-            if (value := figures.get(each.name)) is not None:
-                score = {"score": each.name.replace("@", "_at_")}
-                yield f"{whose}_{each.series}", score if each.is_percentage else {}, value / (100 if each.is_percentage else 1)
+    """The same of a row of evaluations.jsonl, its percentages as ratios. The only held-out set is called `valid`."""
+    for name, figures in ((row.get("set") or UNNAMED, row), *(row.get("others") or {}).items()):
+        yield from _of_figures("held_out", figures, {"set": name})
+        yield from _of_figures("constant_reply", figures.get("constant_reply") or {}, {"set": name})
+        for kind, drawn in (figures.get("draws") or {}).items():
+            if isinstance(drawn, dict):
+                yield from _of_figures("draws", drawn, {"set": name, "of": kind.replace("@", "_at_")})
+
+
+def _of_figures(whose: str, figures: Row, labels: dict[str, str]) -> Iterator[Value]:
+    for each in HELD_OUT:
+        if (value := figures.get(each.name)) is not None:
+            score = {"score": each.name.replace("@", "_at_")} if each.is_percentage else {}
+            yield f"{whose}_{each.series}", labels | score, value / (100 if each.is_percentage else 1)
 
 
 def documented() -> str:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cluster.output import print_out
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.rows import Row, best_of, json_line, summary_rows
+from cluster.store.rows import Row, best_of, held_out_figures, json_line, summary_rows
 from cluster.store.run_folder import RunFolder
 from cluster.watch.monitor import Ending, Monitor
 
@@ -84,10 +84,13 @@ def step_line(row: Row) -> str:
 
 
 def evaluation_line(row: Row) -> str:
-    """`row` is a line of evaluations.jsonl."""
-    figures = [f"{name} {row[name]:.2f}" for name in EVALUATION_COLUMNS if row.get(name) is not None]
-    parts = [f"{'held-out':>10} {row['step']:>6}", *figures]
-    return _fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies"))
+    """`row` is a line of evaluations.jsonl; a line here for each set and its draws."""
+    lines = []
+    for whose, own in held_out_figures(row):
+        figures = [f"{name} {own[name]:.2f}" for name in EVALUATION_COLUMNS if own.get(name) is not None]
+        parts = [f"{'held-out':>10} {row['step']:>6}", *filter(None, [whose]), *figures]
+        lines.append(_fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies")))
+    return "\n".join(lines)
 
 
 def _fitted(parts: Sequence[str], left_out: Sequence[str]) -> str:
@@ -100,24 +103,35 @@ def _fitted(parts: Sequence[str], left_out: Sequence[str]) -> str:
 
 
 def evaluation_table(rows: Sequence[Row]) -> str:
-    """Held-out figures, one line per evaluation (the `summary_rows` of many), the constant reply beneath them."""
-    constant = (rows[-1].get("constant_reply") if rows else None) or {}
-    columns = [name for name in EVALUATION_COLUMNS if any(row.get(name) is not None for row in (*rows, constant))]
+    """Held-out figures, one line per evaluation (the `summary_rows` of many), set and its draws, the constant reply beneath."""
+    shown = summary_rows(rows)
+    last = held_out_figures(rows[-1]) if rows else []
+    floors = [(f"constant reply {name}".strip(), own["constant_reply"]) for name, own in last if own.get("constant_reply")]
+    of_rows = [
+        (row, f"{row.get('stage') or ''} {name}".strip() if own is row else name, own)
+        for row in shown
+        for name, own in held_out_figures(row)
+    ]
+    told = [own for _, _, own in of_rows] + [own for _, own in floors]
+    columns = [name for name in EVALUATION_COLUMNS if any(own.get(name) is not None for own in told)]
     widths = [max(6, len(name)) + 2 for name in columns]
+    label = max([14, *(len(name) for _, name, _ in of_rows), *(len(name) for name, _ in floors)])
 
-    def line(step: object, stage: str | None, cells: Iterable[str]) -> str:
+    def line(step: object, name: str, cells: Iterable[str]) -> str:
         figures = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        return f"{step:>6}  {stage or '':<14}{figures}".rstrip()
+        return f"{step:>6}  {name:<{label}}{figures}".rstrip()
 
     def cells(figures: Mapping[str, Any]) -> Iterator[str]:
-        values = (figures.get(name, "") for name in columns)  # of a constant reply some are not asked for
+        values = (figures.get(name, "") for name in columns)  # of a constant reply and of draws some are not asked for
         return ("–" if value is None else "" if value == "" else f"{value:.2f}" for value in values)
 
-    lines, shown = [line("step", "stage", columns)], summary_rows(rows)
-    for before, row in zip([None, *shown], shown, strict=False):
-        if before is not None and before.get("measure") != row.get("measure"):
+    lines = [line("step", "stage", columns)]
+    measure = shown[0].get("measure") if shown else None
+    for row, name, own in of_rows:
+        if row.get("measure") != measure:
+            measure = row.get("measure")
             lines.append(MEASURED_OTHERWISE)
-        lines.append(line(row["step"], row.get("stage"), cells(row)))
-    if constant:
-        lines += [line("", "constant reply", cells(constant)), f"constant reply: {constant['text']!r}"]
+        lines.append(line(row["step"] if own is row else "", name, cells(own)))
+    lines += [line("", name, cells(own)) for name, own in floors]
+    lines += [f"constant reply: {own['text']!r}" for _, own in floors[:1]]
     return "\n".join(lines)

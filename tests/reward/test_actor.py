@@ -54,7 +54,7 @@ def test_records_run_none_of_the_users_code():
     settings = RewardSettings(extra=({"function": "no_such_module:f"},))
     records = ready(RecordsActor(settings, ENGLISH))
     scored = ready(RewardActor("0", RewardSettings(), ENGLISH)).score(2, *GROUPS)[1:]
-    evaluation = records.evaluate("yes", *scored)
+    evaluation = records.evaluate("yes", 1.0, 2, *scored)
     assert evaluation.figures["f1"] == 50 and evaluation.figures["constant_reply"]["reward"] is None
     assert [row["prediction"] for row in evaluation.predictions] == ["yes", "never"]
     assert records.constant_reply([group.prompt for group in GROUPS], seed=0) in ("yes", "no")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
@@ -14,7 +15,7 @@ from rollout.types import Group, Passage, Retrieval
 from tests.reward.groups import make_group
 
 KEYS = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words
-recall@1 recall@5 recall@20 constant_reply""".split()
+recall@1 recall@5 recall@20 intervals constant_reply""".split()
 
 GROUPS = [
     make_group(["a1 b1 c1 d1"], ("d1 c1 b1 a1", "a1 b1 c1 x1 y1 z1"), gold=("p3",), ranking=("p1", "p2", "p3")),
@@ -46,6 +47,47 @@ def test_figures_of_a_worked_example():
     assert result["mean_words"] == 2.5
     assert result["recall@1"] == pytest.approx(100 / 3)
     assert result["recall@5"] == result["recall@20"] == pytest.approx(200 / 3)
+
+
+def test_what_can_be_drawn_again_by_examples_has_an_interval():
+    result = evaluated(GROUPS, None)
+    without = {"examples", "distinct1", "distinct2", "unique_replies", "intervals", "constant_reply"}
+    assert set(result["intervals"]) == set(KEYS) - without
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result[name] <= high, name
+    assert result["intervals"]["f1"] == [0, 100] and result["intervals"]["mean_words"][1] == 4 - 1 / 4
+
+
+def test_draws_are_measured_in_their_mean_and_in_each_figures_best():
+    greedy = [make_group(["i am good"], ("i am good",)), make_group(["no"], ("yes",))]
+    draws = [["i am good", "i am bad"], ["no", "yes"]]
+    drawn = [make_group(texts, group.prompt.answers) for texts, group in zip(draws, greedy, strict=True)]
+    for mode in ("sum", "lapdog"):
+        settings = RewardSettings(mode=mode, bleu=2)
+        scorer = Scorer(settings)
+        alone = [
+            [scorer.score(make_group([text], own.prompt.answers)).rewards[0] for text in texts]
+            for texts, own in zip(draws, drawn, strict=True)
+        ]
+        found = evaluate(scorer.score_all(greedy), None, MetricScorer(settings), scorer.score_all(drawn), 0.7).figures["draws"]
+        assert list(found) == ["temperature", "avg@2", "best@2"] and found["temperature"] == 0.7
+        average, best = found["avg@2"], found["best@2"]
+        two_thirds = 100 * 2 / 3
+        assert average["f1"] == average["rougeL"] == pytest.approx(((100 + two_thirds) / 2 + 50) / 2)
+        assert average["exact_match"] == 50 and best["f1"] == best["rougeL"] == best["exact_match"] == 100
+        assert average["reward"] == pytest.approx(np.mean(alone)) and best["reward"] == pytest.approx(
+            np.max(alone, axis=1).mean()
+        )
+        assert average["intervals"]["exact_match"] == [50, 50] and best["intervals"]["f1"] == [100, 100]
+
+
+def test_a_reward_that_applies_to_no_draw_of_a_prompt_leaves_it_out():
+    group = make_group(["a", "b"], ("a",))
+    paid = [replace(group, reward_parts={"extra/x": np.array(own, np.float32)}) for own in ([2, np.nan], [np.nan, np.nan])]
+    settings = RewardSettings(f1=0, rouge=0, bleu=0, extra=({"function": "no_such_module:x"},))
+    scored = Scorer(RewardSettings()).score_all([make_group(["a"], ("a",))])
+    found = evaluate(scored, None, MetricScorer(settings), paid).figures["draws"]
+    assert found["avg@2"]["reward"] == found["best@2"]["reward"] == 2
 
 
 def test_bleu_is_sacrebleus_corpus_bleu_over_ragged_references():

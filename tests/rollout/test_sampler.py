@@ -8,16 +8,17 @@ from rollout.config import RolloutSettings
 from rollout.policy.weights import DamagedWeights, FlatWeights
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler, rng_of
-from rollout.types import Version
+from rollout.types import Draws, Version
 from tests.rollout.tiny import PROMPTS, SETTINGS, tiny_policy
 
 ROLLOUT = RolloutSettings(group_size=3, max_new_tokens=6)
 VERSION = Version(0, 4)
+DRAWS = Draws(2, 0.7)
 
 
-def new_sampler(seed=0, policy_seed=0, **settings):
+def new_sampler(seed=0, policy_seed=0, draws=DRAWS, **settings):
     retriever = Retriever("all", SETTINGS.n_context)
-    return Sampler(tiny_policy(policy_seed), retriever, ROLLOUT.model_copy(update=settings), seed)
+    return Sampler(tiny_policy(policy_seed), retriever, ROLLOUT.model_copy(update=settings), seed, draws=draws)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,18 @@ def test_greedy_mode_gives_the_one_most_probable_response(sampler):
 
 def test_a_temperature_near_zero_draws_the_greedy_response(sampler):
     cold = new_sampler(temperature=1e-4).sample(PROMPTS, "sample", VERSION).groups
+    for group, greedy in zip(cold, sampler.sample(PROMPTS, "greedy", VERSION).groups, strict=True):
+        assert tokens(group) == tokens(greedy) * 3
+
+
+def test_an_evaluation_draws_at_its_own_number_and_temperature_whatever_the_call(sampler):
+    together = sampler.sample(PROMPTS, "draw", VERSION).groups
+    assert [len(group.responses) for group in together] == [2] * len(PROMPTS)
+    other = new_sampler(group_size=5, temperature=0.1, top_p=0.1)
+    for prompts in (PROMPTS, PROMPTS[::-1], PROMPTS[1:2]):
+        drawn = {group.prompt.id: tokens(group) for group in other.sample(prompts, "draw", VERSION).groups}
+        assert drawn == {g.prompt.id: tokens(g) for g in together if g.prompt in prompts}
+    cold = new_sampler(draws=Draws(3, 1e-4)).sample(PROMPTS, "draw", VERSION).groups
     for group, greedy in zip(cold, sampler.sample(PROMPTS, "greedy", VERSION).groups, strict=True):
         assert tokens(group) == tokens(greedy) * 3
 

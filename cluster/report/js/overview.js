@@ -45,8 +45,9 @@ function heldOut(place) {
     add(place, soft(`${COMPARED ? `${run.name}: ` : ""}${run.evaluations.length} of ${count(run.evaluated, "evaluation")} are drawn; `,
       `${(run.evaluated - run.evaluations.length).toLocaleString("en")} are left out here and lie in evaluations.jsonl.`));
   }
-  const columns = DATA.columns.filter((name) => RUNS.some((run) => run.evaluations.some((row) => isKnown(row[name]))));
-  const tabled = RUNS.flatMap((run) => [...shown(run), constantReply(run) ?? {}]);
+  const columns = DATA.columns.filter((name) => RUNS.some((run) => run.evaluations.some((row) => isKnown(row[name])
+    || further(row).some(([, own]) => isKnown(own[name])))));
+  const tabled = RUNS.flatMap((run) => [...shown(run).flatMap((row) => [row, ...further(row).map(([, own]) => own)]), constantReply(run) ?? {}]);
   const written = columns.map((name) => [name, inColumn(tabled.map((row) => row[name]))]);
   const heads = [COMPARED ? element("th", { class: "text" }, "run") : null, element("th", { class: "text" }, "step"),
     columns.map((name) => element("th", {}, name))];
@@ -62,6 +63,9 @@ function heldOut(place) {
     scrolling("Held-out figures", "scroll framed", table(heads, RUNS.map((run, i) => heldOutRows(run, i, written)))),
     RUNS.some((run) => shown(run).length < run.evaluated)
       ? soft("The table has the first evaluation, the best, and the last of each stage.") : null,
+    tabled.some((row) => row.intervals) ? soft("Small: 95 % intervals by drawing the examples again.") : null,
+    RUNS.some((run) => run.evaluations.some((row) => further(row).length))
+      ? soft("Charts are of the first held-out set's greedy replies; avg@n is the mean of n draws a question, best@n the best of them.") : null,
     soft("The constant reply is one training answer given to every question, the best of those that were tried: ",
       "a policy that scores below it has not been shown to look at the question."),
   ]);
@@ -70,15 +74,26 @@ function heldOutRows(run, i, columns) {
   const [peak, floor] = [best(run), constantReply(run)];
   const label = (text) => [COMPARED ? element("td", { class: "run" }, named(i)) : null, element("td", { class: "text" }, text)];
   const note = (text) => element("tr", { class: "floor" }, element("td", { colspan: columns.length + 1 + COMPARED, class: "text" }, text));
-  const figures = (row) => columns.map(([name, written]) => element("td", {}, written(row[name])));
+  const figures = (row) => columns.map(([name, written]) => element("td", {}, written(row[name]), interval(row, name, written)));
   return [
     shown(run).map((row, at, rows) => [
       at && row.measure !== rows[at - 1].measure ? note("measured otherwise from here on, not to be compared with the lines above") : null,
       element("tr", { class: row === peak ? "best" : null },
-        label(`${row.step.toLocaleString("en")} ${row.stage ?? ""}${row === peak ? " (best)" : ""}`), figures(row))]),
+        label(known([row.step.toLocaleString("en"), row.stage, row.set, row === peak ? "(best)" : null]).join(" ")), figures(row)),
+      further(row).map(([name, own]) => element("tr", { class: "further" }, label(name), figures(own)))]),
     floor && element("tr", { class: "floor" }, label("constant reply"), figures(floor)),
+    (run.evaluations.length ? further(run.evaluations.at(-1)) : []).filter(([, own]) => own.constant_reply)
+      .map(([name, own]) => element("tr", { class: "floor" }, label(`constant reply ${name}`), figures(own.constant_reply))),
     floor && note(`“${floor.text}”`),
   ];
+}
+// Other held-out sets, and draws.
+function further(row) {
+  return row.further ?? [];
+}
+function interval(row, name, written) {
+  const bounds = (row.intervals ?? {})[name];
+  return bounds ? element("small", {}, `${written(bounds[0])} – ${written(bounds[1])}`) : null;
 }
 function shown(run) {
   return run.evaluations.filter((row) => run.summary_rows.includes(row.step));

@@ -322,6 +322,34 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "no train files": (lambda c: yaml(c, "data: {valid: []}"), "data.valid: [] is refused: names no path; give one"),
     "train file a number": (lambda c: yaml(c, "data: {valid: [3]}"), "data.valid: [3] is refused: names no path; give one"),
+    "two held-out sets of one name": (
+        lambda c: [*c.flags(), "--data.valid", "a/dev.jsonl", "b/dev.jsonl.gz"],
+        "'b/dev.jsonl.gz'] is refused: has two sets called dev; give {name: path}",
+    ),
+    "a held-out set without a name": (
+        lambda c: [*c.flags(), "--data.valid", "{'': a.jsonl}"],
+        "data.valid: {'': 'a.jsonl'} is refused: names each set of files by letters, digits and . _ -; give {name: path}",
+    ),
+    "a held-out set without files": (
+        lambda c: [*c.flags(), "--data.valid", "{dev: []}"],
+        "data.valid: [] is refused: names no path; give one",
+    ),
+    "held-out sets that are not YAML": (
+        lambda c: [*c.flags(), "--data.valid", "{dev: a.jsonl"],
+        "data.valid: '{dev: a.jsonl' is not YAML; give a mapping such as {name: value}",
+    ),
+    "one of two held-out sets is missing": (
+        lambda c: [*c.flags(), "--data.valid", f"{{dev: {c.train}, test: no.jsonl}}"],
+        "no.jsonl: no such file",
+    ),
+    "a temperature of no draws": (
+        lambda c: c.flags(eval_temperature=0.5),
+        "eval_temperature: 0.5 has no effect with eval_samples 0; set it to 1.0, or change that",
+    ),
+    "draws without evaluations": (
+        lambda c: [*c.flags(), "--data.valid", "null", "--eval_samples", "4"],
+        "eval_samples: 4 has no effect with data.valid null; set it to 0, or change that",
+    ),
     "train file without a name": (lambda c: c.flags(data__train=""), "data.train: '' is refused: names no path"),
     "parquet without a column": (
         lambda c: c.flags(data__train=c.parquet("b.parquet", question=["a"])),

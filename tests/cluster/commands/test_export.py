@@ -60,7 +60,8 @@ def test_the_model_card_tells_data_settings_evaluation_and_the_floor(
     assert str(data_dir / "train.jsonl") in card and "| `rollout.group_size` | `4` |" in card
     last = rows(finished_run / "evaluations.jsonl")[-1]
     floor = last["constant_reply"]
-    assert f"| f1 | {last['f1']:.2f} | {floor['f1']:.2f} |" in card and floor["text"] in card
+    low, high = last["intervals"]["f1"]
+    assert f"| f1 | {last['f1']:.2f} | {low:.2f} – {high:.2f} | {floor['f1']:.2f} |" in card and floor["text"] in card
     assert "`learner.surrogate`" not in card and "`policy.prompt_template`" not in card  # defaults, resolved
     assert "by supervised learning to step 4, by Group Relative Policy Optimization to step 8." in card
     assert "2 passages at once" in card and "with 2 retrieved passages a question" in card

@@ -66,6 +66,37 @@ def test_files_are_one_path_or_several_and_come_back_from_the_written_settings(
     assert build(Settings, read_yaml(tmp_path / "config.yaml", Settings)) == settings
 
 
+@pytest.mark.parametrize(
+    ("given", "sets", "written"),
+    [
+        ("v.jsonl", {"valid": ["v.jsonl"]}, "valid: {0}/v.jsonl"),
+        (["v.jsonl"], {"valid": ["v.jsonl"]}, "valid: {0}/v.jsonl"),
+        ("shards/*", {"valid": ["shards/*"]}, "valid: {0}/shards/*"),
+        (
+            ["dev.v1.jsonl.gz", "test.parquet", "more"],
+            {"dev.v1": ["dev.v1.jsonl.gz"], "test": ["test.parquet"], "more": ["more"]},
+            "valid:\n  dev.v1: {0}/dev.v1.jsonl.gz\n  test: {0}/test.parquet\n  more: {0}/more",
+        ),
+        (
+            "{near: [a.jsonl, b.jsonl], far: c.jsonl}",
+            {"near": ["a.jsonl", "b.jsonl"], "far": ["c.jsonl"]},
+            "valid:\n  near:\n  - {0}/a.jsonl\n  - {0}/b.jsonl\n  far: {0}/c.jsonl",
+        ),
+        ({"valid": ["a", "b"]}, {"valid": ["a", "b"]}, "valid:\n  valid:\n  - {0}/a\n  - {0}/b"),
+    ],
+)
+def test_held_out_files_are_one_set_or_several_in_their_order_and_come_back(
+    given: object, sets: dict[str, list[str]], written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = build(Settings, {"data.train": "a.jsonl", "data.valid": given}).as_used()
+    expected = {name: tuple(tmp_path / path for path in paths) for name, paths in sets.items()}
+    assert settings.data.valid == expected and list(settings.data.valid) == list(expected)
+    (tmp_path / "config.yaml").write_text(dump(settings))
+    assert written.format(tmp_path) in dump(settings).replace("\n  ", "\n")
+    assert build(Settings, read_yaml(tmp_path / "config.yaml", Settings)) == settings
+
+
 def test_several_values_follow_a_flag_and_the_last_of_two_flags_counts() -> None:
     known = [Flag("a", "", is_several=True), Flag("b", "")]
     assert parse_flags("train", "", ["--a", "1", "2", "--b", "3"], known) == {"a": ["1", "2"], "b": "3"}

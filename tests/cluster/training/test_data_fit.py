@@ -27,7 +27,7 @@ def prompt(id: str, question: str = WORDS, answer: str = "a small parrot", passa
 def fit(folder: Path, train: list[Prompt], valid: list[Prompt] = [], **values: Any) -> Inputs:  # noqa: B006  (is only read)
     settings = build(Settings, {name.replace("__", "."): value for name, value in values.items()})
     settings = settings.model_copy(update={"policy": settings.policy.model_copy(update={"path": str(folder)})})
-    inputs = Inputs(train, valid, {"train": "digest"}, "en")
+    inputs = Inputs(train, {"valid": valid} if valid else {}, {"train": "digest"}, "en")
     return fitted(settings, inputs, skeleton(folder, settings.policy))
 
 
@@ -68,7 +68,7 @@ def test_passages_count_as_they_are_read(model: Path) -> None:
 def test_what_is_too_long_is_dropped_and_told_once_a_file(model: Path) -> None:
     train, valid = [prompt("a", LONG), prompt("b"), prompt("c", LONG)], [prompt("d"), prompt("e", LONG)]
     inputs = fit(model, train, valid, data__max_prompt_tokens=60)
-    assert [[p.id for p in prompts] for prompts in (inputs.train, inputs.valid)] == [["b"], ["d"]]
+    assert [[p.id for p in prompts] for prompts in inputs.files.values()] == [["b"], ["d"]]
     count = "examples are left out, whose prompts exceed data.max_prompt_tokens 60; the first"
     assert inputs.told == (
         f"data.train: 2 of 3 {count}, 'a' has 113 tokens",
@@ -98,7 +98,7 @@ def test_answers_that_the_model_cannot_say_are_told_and_above_a_fifth_refused(mo
 
 
 def test_a_policy_from_scratch_says_what_it_was_trained_on_and_is_told_to_grow_otherwise() -> None:
-    policy, inputs = tiny_policy(), Inputs([prompt("a", answer="i love to bake .")], [], {}, "en")
+    policy, inputs = tiny_policy(), Inputs([prompt("a", answer="i love to bake .")], {}, {}, "en")
     assert fitted(Settings(), inputs, policy) == inputs
     with pytest.raises(PolicyError, match="raise policy.tiny.vocab_size"):
         fitted(Settings(), replace(inputs, train=[prompt("a", answer="日本")]), policy)
