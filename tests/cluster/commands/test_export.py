@@ -183,18 +183,11 @@ def test_a_run_with_adapters_is_exported_as_a_model_that_needs_none(
 ) -> None:
     save_causal(tmp_path / "base", "llama")
     (tmp_path / "train.jsonl").write_text('{"question": "you ?", "answers": ["i love to bake ."]}\n' * 8)
-    lora = [
-        "--data.train",
-        tmp_path / "train.jsonl",
-        "--data.valid",
-        "null",
-        "--data.passages",
-        "null",
-        "--policy.n_context",
-        0,
-    ]
-    lora += ["--policy.path", tmp_path / "base", "--policy.lora.rank", 2, "--policy.prompt_template", "{question}"]
-    run = train_locally("--supervised.steps", 2, "--supervised.lr", "0.05", "--learner.steps", 1, *lora)
+    data = ["--data.train", tmp_path / "train.jsonl", "--data.valid", "null", "--data.passages", "null", "--eval_every", 0]
+    lora = ["--policy.path", tmp_path / "base", "--policy.lora.rank", 2, "--policy.prompt_template", "{question}"]
+    run = train_locally(
+        "--supervised.steps", 2, "--supervised.lr", "0.05", "--learner.steps", 1, "--policy.n_context", 0, *data, *lora
+    )
     export(["--checkpoint", str(run), "--to", str(tmp_path / "merged")])
     export(["--checkpoint", str(run), "--to", str(tmp_path / "kept"), "--keep-adapters"])
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
