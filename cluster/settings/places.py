@@ -53,7 +53,8 @@ def check_there(settings: Settings, files: Sequence[str] = FILES) -> None:
     """Raise SettingsError for a model, or one of the files, that a run which goes on does not find any more."""
     for name in files:
         try:
-            data_files(list(_paths(attrgetter(name)(settings))))
+            for path in _paths(attrgetter(name)(settings)):
+                data_files(path)
         except DataError as error:
             problem = str(error).partition(";")[0]
             raise SettingsError(f"{name}: {problem}; give --{name}, where the same files lie now") from error

@@ -74,7 +74,11 @@ def load_inputs(settings: Settings) -> Inputs:
     held_out = list(chain.from_iterable(valid.values()))
     settings = with_language(settings, [*train, *held_out])
     corpus = check_retrieval(settings, [*train, *held_out])
-    digests = {"train": _digest(train), "valid": _digest(held_out), "passages": corpus.folder.name if corpus else ""}
+    digests = {
+        "train": _digest(train),
+        "valid": _digest(held_out if len(valid) < 2 else valid.items()),
+        "passages": corpus.folder.name if corpus else "",
+    }
     if keep_extra:
         digests |= {
             f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", held_out))
