@@ -14,7 +14,7 @@ from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.roles import Resources, Roles
 from cluster.actors.session import bears_samplers
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
-from cluster.settings.tree import ClusterSettings
+from cluster.settings.actor_settings import ClusterSettings
 from rollout.errors import first_line
 
 

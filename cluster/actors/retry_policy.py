@@ -6,8 +6,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from cluster.settings.actor_settings import ClusterSettings
 from cluster.settings.markdown import table
-from cluster.settings.tree import ClusterSettings
 
 
 def _rule(value: float, about: str) -> Any:

@@ -19,7 +19,8 @@ from ray.job_config import JobConfig
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.roles import Roles, roles_of
 from cluster.output import print_err
-from cluster.settings.tree import ClusterSettings, Settings
+from cluster.settings.actor_settings import ClusterSettings
+from cluster.settings.tree import Settings
 from rollout.errors import ClusterError, first_line
 
 PROJECT = Path(__file__).resolve().parents[2]

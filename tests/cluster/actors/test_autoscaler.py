@@ -11,7 +11,8 @@ from cluster.actors.pool import Pool
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.roles import Roles, roles_of
-from cluster.settings.tree import ClusterSettings, Settings
+from cluster.settings.actor_settings import ClusterSettings
+from cluster.settings.tree import Settings
 from reward.config import ExtraReward, RewardSettings
 from tests.cluster.fakes import FakeCluster, FakeHandle, work
 

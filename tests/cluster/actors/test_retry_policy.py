@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from cluster.actors.retry_policy import RetryPolicy, documented
-from cluster.settings.tree import ClusterSettings
+from cluster.settings.actor_settings import ClusterSettings
 
 RECOVERY = Path(__file__).parents[3] / "docs" / "recovery.md"
 

@@ -4,7 +4,8 @@ import pytest
 
 from cluster.actors.factories import _placement
 from cluster.actors.roles import Role, roles_of
-from cluster.settings.tree import ClusterSettings, Settings
+from cluster.settings.actor_settings import ClusterSettings
+from cluster.settings.tree import Settings
 from reward.config import ExtraReward, RewardSettings
 
 

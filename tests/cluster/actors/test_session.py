@@ -14,7 +14,8 @@ import ray
 
 from cluster.actors import session
 from cluster.actors.session import LOCAL, gpu_shares, roles_with_gpus
-from cluster.settings.tree import ClusterSettings, Settings
+from cluster.settings.actor_settings import ClusterSettings
+from cluster.settings.tree import Settings
 from rollout.errors import ClusterError
 
 
