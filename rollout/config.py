@@ -1,6 +1,5 @@
 """Settings of everything that turns a data file into groups: data, policy, sampling."""
 
-import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from operator import attrgetter
@@ -8,13 +7,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from rollout.data.file_settings import Files, HeldOutFiles
 from rollout.setting_tags import ModelCard, Place, ReadBy
 from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
 
-NAME = re.compile(r"[\w.-]+")
-UNNAMED = "valid"
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 
@@ -32,50 +30,6 @@ def whole_above_one(amount: float) -> float:
 # whether settings have an effect, if not because of what, and their dotted names
 Condition = tuple[bool, str, Sequence[str]]
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
-
-
-def listed(paths: Any) -> Any:
-    """One path as a list of one."""
-    given = paths if isinstance(paths, list | tuple) else [paths]
-    if not given or not all(isinstance(path, str | Path) and str(path) for path in given):
-        raise ValueError("names no path; give one")
-    return given
-
-
-def shortest(paths: tuple[Path, ...]) -> str | list[str]:
-    """A list of one path as that path."""
-    return str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]
-
-
-Files = Annotated[tuple[Path, ...], BeforeValidator(listed), PlainSerializer(shortest)]
-
-
-def named(valid: Any) -> Any:
-    """{name: paths}: a mapping as it is, several paths as a set each, by their stems, one path as the set `valid`."""
-    if isinstance(valid, dict):
-        if not valid or not all(isinstance(name, str) and NAME.fullmatch(name) for name in valid):
-            raise ValueError("names each set of files by letters, digits and . _ -; give {name: path}")
-        return valid
-    paths = listed(valid)
-    if len(paths) == 1:
-        return {UNNAMED: paths}
-    stems = [_stem(Path(path)) for path in paths]
-    if (twice := next((stem for i, stem in enumerate(stems) if stem in stems[:i]), None)) is not None:
-        raise ValueError(f"has two sets called {twice}; give {{name: path}}")
-    return named({stem: [path] for stem, path in zip(stems, paths, strict=True)})
-
-
-def _stem(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix in (".gz", ".zst") else path).stem
-
-
-def unnamed(valid: dict[str, tuple[Path, ...]]) -> Any:
-    """What `named` makes the same of."""
-    given = {name: shortest(paths) for name, paths in valid.items()}
-    return given[UNNAMED] if list(given) == [UNNAMED] and isinstance(given[UNNAMED], str) else given
-
-
-HeldOutFiles = Annotated[dict[str, Files], BeforeValidator(named), PlainSerializer(unnamed)]
 
 
 class Section(BaseModel):

@@ -16,8 +16,9 @@ from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
 from cluster.settings.values import split
 from cluster.training.inputs import with_language
-from rollout.config import Files, Positive, Section
+from rollout.config import Positive, Section
 from rollout.data.convert.parlai import question_of
+from rollout.data.file_settings import Files
 from rollout.data.files import shown
 from rollout.errors import SettingsError
 from rollout.policy.loading import DTYPES, load_policy

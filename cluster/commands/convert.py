@@ -10,9 +10,10 @@ from cluster.output import print_out
 from cluster.settings.flags import flags_of, parse_flags
 from cluster.settings.values import build
 from cluster.store.run_folder import check_writable
-from rollout.config import Files, Positive, Section
+from rollout.config import Positive, Section
 from rollout.data.convert.converter import convert_files
 from rollout.data.convert.formats import AUTO, NAMES, PARLAI
+from rollout.data.file_settings import Files
 from rollout.data.files import data_files
 from rollout.errors import SettingsError
 

@@ -23,8 +23,9 @@ from cluster.training.inputs import check_retrieval, tell_absent_gold, with_lang
 from cluster.training.rollout_client import RolloutClient
 from cluster.watch.terminal import evaluation_table
 from reward.evaluation import Evaluation
-from rollout.config import Files, Positive, Section
+from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
+from rollout.data.file_settings import Files
 from rollout.data.files import shown
 from rollout.errors import DISK_REMEDY, ClusterError, SettingsError, writing
 from rollout.text import AUTO

@@ -12,7 +12,8 @@ from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder
-from rollout.config import Files, Section
+from rollout.config import Section
+from rollout.data.file_settings import Files
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy import adapters
 from rollout.policy.loading import with_family_templates

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from rollout.config import Files, HeldOutFiles
+from rollout.data.file_settings import Files, HeldOutFiles
 from rollout.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cluster.settings.markdown import table
 from cluster.store.metrics import HELD_OUT, columns
 from cluster.store.rows import Row
-from rollout.config import UNNAMED
+from rollout.data.file_settings import UNNAMED
 
 PREFIX = "lapdog_"  # to which Ray adds ray_
 BASE_UNITS = {"MB": 1e6}  # bytes
