@@ -84,6 +84,17 @@ def test_sets_and_draws_stand_in_tables_report_trackers_and_series(two_sets: Pat
     assert [name for name, _ in run["evaluations"][-1]["further"]] == told[1:6]
 
 
+def test_a_model_card_tells_of_every_set_and_of_draws(two_sets: Path, tmp_path: Path) -> None:
+    assert main(["export", "--checkpoint", str(two_sets), "--to", str(tmp_path / "taken")]) == 0
+    card = (tmp_path / "taken" / "README.md").read_text()
+    [*_, last] = rows(two_sets / "evaluations.jsonl")
+    best = last["others"]["far"]["draws"]["best@3"]
+    low, high = best["intervals"]["reward"]
+    assert "\nfar best@3:\n\n| figure | this policy | 95 % interval | constant reply |\n|---|---|---|---|\n| reward | " in card
+    assert f"| reward | {best['reward']:.2f} | {low:.2f} – {high:.2f} |  |" in card
+    assert "replies drawn at temperature 0.7, best@n the best of them" in card
+
+
 def test_nested_figures_that_are_none_are_told(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     good = {
