@@ -3,9 +3,9 @@
 import contextlib
 import logging
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.factories import Arguments, Factory
@@ -40,7 +40,7 @@ OF_USERS = (RewardActor, ExtraRewardActor)
 class InProcessFactory(Factory):
     """Rewards have a thread of their own, where a user's may run an event loop. No deadline ends a pause in a debugger."""
 
-    thread: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "rewards"))
+    thread: Executor
 
     @property
     def retry(self) -> RetryPolicy:
@@ -60,14 +60,23 @@ def check_in_process(settings: Settings) -> None:
         raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
 
 
-def in_process_actors(settings: Settings, policy_path: str, event: Event) -> ActorHandles:
-    logging.getLogger("lapdog").disabled = True  # the terminal is the run's
+@contextlib.contextmanager
+def in_process_actors(settings: Settings) -> Iterator[Callable[[str, Event], ActorHandles]]:
+    """What makes the actors of a run, of a policy's path. In the context the terminal is the run's, and what a user's reward
+    raises is raised as it is."""
     roles = {name: replace(role, count=1) for name, role in roles_of(settings).items()}
-    return InProcessFactory(settings, roles, policy_path, event).actors()
+    thread, log = ThreadPoolExecutor(1, "rewards"), logging.getLogger("lapdog")
+    was_disabled, log.disabled = log.disabled, True
+    try:
+        with _users_traceback():
+            yield lambda policy_path, event: InProcessFactory(settings, roles, policy_path, event, thread).actors()
+    finally:
+        log.disabled = was_disabled
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def users_traceback() -> Iterator[None]:
+def _users_traceback() -> Iterator[None]:
     """Raise what a user's reward raised in place of our line about it: its traceback is what a debugger is asked for. Where it
     returned something wrong, there is none."""
     try:

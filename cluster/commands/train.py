@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.factories import RayFactory
-from cluster.actors.in_process import check_in_process, in_process_actors, users_traceback
+from cluster.actors.in_process import check_in_process, in_process_actors
 from cluster.actors.session import in_job, session
 from cluster.commands.dry_run import plan
 from cluster.output import print_err
@@ -185,8 +185,8 @@ def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildA
     """What makes the actors for a policy: on Ray, which is up for the length of the context, or in this process."""
     if local:
         check_in_process(settings)
-        with users_traceback():
-            yield lambda policy_path, event: in_process_actors(settings, policy_path, event)
+        with in_process_actors(settings) as build_actors:
+            yield build_actors
         return
     with session(settings, run, job_metadata(settings)) as roles:
         yield lambda policy_path, event: RayFactory(settings, roles, policy_path, event, run).actors()

@@ -1,7 +1,9 @@
 """All roles in one process, without Ray: the same numbers, one call after the other."""
 
+import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +76,14 @@ def test_rewards_with_event_loops_are_the_same_here_and_on_ray(
     [*_, row] = rows(local / "metrics.jsonl")
     assert row["extra/OwnLoop"] == pytest.approx(2 * row["extra/awaited"]) and row["extra/awaited"] > 0
     assert without_clock(local / "metrics.jsonl") == without_clock(on_ray / "metrics.jsonl")
+
+
+def test_a_local_run_leaves_no_thread_and_the_log_as_it_was(train_locally: Callable[..., Path]) -> None:
+    train_locally("--supervised.steps", "0", "--learner.steps", "1")
+    assert not logging.getLogger("lapdog").disabled
+    for thread in (each for each in threading.enumerate() if each.name.startswith("rewards")):
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
 
 
 @pytest.mark.integration
