@@ -64,10 +64,6 @@ class Autoscaler:
             await asyncio.sleep(self._retry.look_s)
 
 
-def start_what_fits(samplers: SamplerPort, settings: ClusterSettings, roles: Roles) -> None:
-    samplers.resize(samplers_that_fit(ray.nodes(), settings, roles))
-
-
 def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSettings, roles: Roles) -> int:
     """Of nodes as `ray.nodes()` lists them, once the learner and the reward actors have their places; within the bounds.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from cluster.actors.autoscaler import start_what_fits
 from cluster.actors.errors import cause
 from cluster.actors.factories import RayFactory
 from cluster.actors.roles import Roles
@@ -72,18 +71,15 @@ async def _evaluated(
 ) -> Evaluation:
     """Raises what the first prompt met that cannot be answered."""
     factory = RayFactory(settings, roles, policy_path, print_err, "evaluate")
-    samplers, rewards, records = factory.samplers(), factory.rewards(), factory.records()
+    actors = factory.actors()
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
-    client = RolloutClient(samplers, rewards, snapshots, "greedy", factory.retry)
+    client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", factory.retry)
     constant_reply = state.constant_reply if state is not None else None
     try:
-        start_what_fits(samplers, settings.cluster, roles)
-        rewards.start()
-        records.start()
-        evaluation, failed = await held_out.evaluate(client, records, prompts, constant_reply, most_failed=0)
+        actors.start()
+        evaluation, failed = await held_out.evaluate(client, actors.records, prompts, constant_reply, most_failed=0)
         if evaluation is None:
             raise ClusterError(f"prompt {failed[0].prompt.id!r}: {cause(failed[0].error)}") from failed[0].error
         return evaluation
     finally:
-        for port in (samplers, rewards, records):
-            port.close()
+        actors.close()
