@@ -23,9 +23,9 @@ async def started(handle: FakeHandle) -> LearnerPort:
     def spawn(name: str, *, avoid: Collection[str]) -> FakeHandle:
         return handle
 
-    client = LearnerPort(spawn, RetryPolicy(call_deadline_s=0.05), lambda text: None)
-    await client.start()
-    return client
+    port = LearnerPort(spawn, RetryPolicy(call_deadline_s=0.05), lambda text: None)
+    await port.start()
+    return port
 
 
 @pytest.mark.parametrize(
@@ -42,40 +42,40 @@ async def started(handle: FakeHandle) -> LearnerPort:
 )
 async def test_what_a_call_meets_is_told_apart(met: Exception | None, raised: type[LapdogError], message: str) -> None:
     learner = FakeHandle()
-    client = await started(learner)
+    port = await started(learner)
     learner.error, learner.is_frozen = met, met is None
     with pytest.raises(raised, match=message):
-        await client.update(1, None, [])
+        await port.update(1, None, [])
     assert learner.process_kills == (met is None)
 
 
 async def test_a_learner_that_freezes_after_its_update_is_lost_when_it_publishes() -> None:
     learner = FakeHandle()
-    client = await started(learner)
+    port = await started(learner)
     learner.is_frozen = True
     with pytest.raises(LearnerLost, match="weights gave no answer"):
-        await client.publish(Version(0, 1))
+        await port.publish(Version(0, 1))
     assert learner.process_kills == 1
 
 
 async def test_weights_stay_where_they_were_made_and_their_size_is_awaited() -> None:
-    client = await started(FakeHandle(weights=lambda: ("buffer", 6)))
-    snapshot = await client.publish(Version(0, 1))
+    port = await started(FakeHandle(weights=lambda: ("buffer", 6)))
+    snapshot = await port.publish(Version(0, 1))
     assert snapshot.version == Version(0, 1) and await snapshot.weights == "buffer"
 
 
 async def test_a_learner_is_idle_or_busy_once_it_is_there() -> None:
     learner = FakeHandle(update=lambda *_: ("metrics", 1.5))
     learner.is_held = True
-    client = await started(learner)
-    assert client.states == {"starting": 0, "idle": 1, "busy": 0}
-    update = asyncio.create_task(client.update(1, None, []))
+    port = await started(learner)
+    assert port.states == {"starting": 0, "idle": 1, "busy": 0}
+    update = asyncio.create_task(port.update(1, None, []))
     await asyncio.sleep(0)
-    assert client.states == {"starting": 0, "idle": 0, "busy": 1}
+    assert port.states == {"starting": 0, "idle": 0, "busy": 1}
     learner.answer()
     assert (await update).seconds == 1.5
-    client.close()
-    assert client.states == {"starting": 1, "idle": 0, "busy": 0} and learner.kills == 1
+    port.close()
+    assert port.states == {"starting": 1, "idle": 0, "busy": 0} and learner.kills == 1
 
 
 def failing(*names: str) -> Callable[[FakeHandle], None]:
@@ -89,31 +89,31 @@ def failing(*names: str) -> Callable[[FakeHandle], None]:
     return prepare
 
 
-def client_of(cluster: FakeCluster) -> LearnerPort:
+def port_of(cluster: FakeCluster) -> LearnerPort:
     return LearnerPort(cluster.spawn, RetryPolicy(), cluster.events.append)
 
 
 async def test_a_learner_is_started_three_times() -> None:
     cluster = FakeCluster(failing("0", "1"))
-    client = client_of(cluster)
-    await client.start()
-    assert client.restarts == 0 and cluster.pauses_s() == [0.5, 1]
+    port = port_of(cluster)
+    await port.start()
+    assert port.restarts == 0 and cluster.pauses_s() == [0.5, 1]
     assert [handle.kills for handle in cluster.handles] == [1, 1, 0]
     assert cluster.events[0].startswith("learner: cannot be started (The actor died")
     with pytest.raises(ClusterError, match="learner: cannot be started"):
-        await client_of(FakeCluster(failing("0", "1", "2"))).start()
+        await port_of(FakeCluster(failing("0", "1", "2"))).start()
 
 
 async def test_a_new_learner_takes_the_place_of_the_lost_one_on_another_node() -> None:
     cluster = FakeCluster()
-    client = client_of(cluster)
-    await client.start()
+    port = port_of(cluster)
+    await port.start()
     cluster.handles[0].die()
     with pytest.raises(LearnerLost):
-        await client.check()
-    await client.start()
-    await client.check()
-    assert client.restarts == 1 and cluster.avoided == [[], ["a"]]
+        await port.check()
+    await port.start()
+    await port.check()
+    assert port.restarts == 1 and cluster.avoided == [[], ["a"]]
     assert [handle.kills for handle in cluster.handles] == [1, 0]
 
 
@@ -122,14 +122,14 @@ async def test_a_learner_without_a_place_counts_the_seconds_until_it_has_one() -
         handle.has_place = False
 
     cluster = FakeCluster(without_place)
-    client = client_of(cluster)
-    assert client.pending_s == 0
-    starting: asyncio.Task[Any] = asyncio.create_task(client.start())
+    port = port_of(cluster)
+    assert port.pending_s == 0
+    starting: asyncio.Task[Any] = asyncio.create_task(port.start())
     await asyncio.sleep(20)
-    assert client.pending_s == 20
+    assert port.pending_s == 20
     cluster.handles[0].answer()
     await starting
-    assert client.pending_s == 0
+    assert port.pending_s == 0
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ async def test_a_learner_without_a_place_counts_the_seconds_until_it_has_one() -
 async def test_weights_that_could_not_be_made_never_become_current(method: str, met: Exception, message: str) -> None:
     """Samplers would raise what the learner met, and be replaced."""
     learner = FakeHandle(update=lambda *_: ("metrics", 1.5))
-    client = await started(learner)
-    store = SnapshotStore(client, Version(0, 0))
+    port = await started(learner)
+    store = SnapshotStore(port, Version(0, 0))
     learner.answers[method] = lambda *_: met
     with pytest.raises(LearnerLost, match=message):
-        await store.publish_after(client.update(1, None, []), Version(0, 1))
+        await store.publish_after(port.update(1, None, []), Version(0, 1))
     assert store.current == Snapshot(Version(0, 0))
