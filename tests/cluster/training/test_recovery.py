@@ -126,7 +126,7 @@ def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
     path, state = max(((path, state) for path, state in states if state.ready), key=lambda each: each[1].step)
     Checkpoints(run / "checkpoints", keep=30).discard_after(state.step)
     kept = read_groups(path / "groups.parquet")
-    assert [group.prompt.id for group in kept] == [id for _, id, *_ in state.ready]
+    assert [group.prompt.id for group in kept] == [saved.prompt.id for saved in state.ready]
     assert main(["train", "--resume", str(run), "--learner.steps", "40", *now]) == 0
     assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 41))
     assert_trained_once(run, prompts=40)
@@ -190,7 +190,7 @@ ELASTIC = (
 @pytest.mark.slow
 def test_samplers_follow_the_nodes_and_no_prompt_is_lost(three_nodes: Cluster, tiny_flags: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = Process("train", *tiny_flags, *ELASTIC, "--learner.steps", 400, "--checkpoint_every", 50, "--run_dir", run)
+    process = Process("train", *tiny_flags, *ELASTIC, "--learner.steps", 100_000, "--checkpoint_every", 50, "--run_dir", run)
     process.until("samplers: 1 -> 6, nodes: 3")
     process.until("rl     20")
     leaving, *_ = sorted(three_nodes.worker_nodes, key=lambda node: node.unique_id)
@@ -198,6 +198,7 @@ def test_samplers_follow_the_nodes_and_no_prompt_is_lost(three_nodes: Cluster, t
     process.until("samplers: 6 -> 3, nodes: 2")
     three_nodes.add_node(**WORKER)
     process.until("samplers: 3 -> 6, nodes: 3")
+    process.send_signal(signal.SIGTERM)
     process.succeed()
     assert_trained_once(run, prompts=40)
 
@@ -207,7 +208,8 @@ def assert_trained_once(run: Path, prompts: int, failed: int = 0) -> None:
     logs = [pq.read_table(file, columns=["epoch", "id"]).to_pylist() for file in (run / "samples").glob("*.parquet")]
     trained = Counter(key for log in logs for key in {(row["epoch"], row["id"]) for row in log})
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
-    kept = {(epoch, id) for epoch, id, *_ in state["pending"] + state["filtered"] + state["ready"]}
+    ready = [prompt for prompt, *_ in state["ready"]]
+    kept = {(epoch, id) for epoch, id, *_ in state["pending"] + state["filtered"] + ready}
     assert set(trained.values()) == {1} and not trained.keys() & kept
     assert len(trained) + len(kept) + failed == prompts * state["order"]["epoch"] + state["order"]["position"]
 
