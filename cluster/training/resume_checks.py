@@ -29,8 +29,9 @@ def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs)
     read, where it has read them before and does now."""
     for name, digest in begun_with.items():
         if inputs.digests.get(name, digest) != digest:
-            files = shown(getattr(settings.data, name.partition(".")[0]) or ())
-            raise DataError(f"{files}: is not what the run was begun with; put it back, or start anew")
+            read = getattr(settings.data, name.partition(".")[0]) or ()
+            files = [file for own in read.values() for file in own] if isinstance(read, dict) else read
+            raise DataError(f"{shown(files)}: is not what the run was begun with; put it back, or start anew")
 
 
 def check_models(begun_with: dict[str, str], settings: Settings, digests: dict[str, str], stage: str) -> None:
