@@ -1,17 +1,21 @@
-"""Admission, order and staleness, over ports that answer at once."""
+"""Admission, order and staleness, over ports whose actors are plain objects, in simulated time."""
 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ObjectLostError, RayActorError
 
-from cluster.actors.errors import InputsLost, ReplicasLost
-from cluster.actors.ports import GroupRef, SampledCall, ScoredCall, Snapshot
+from cluster.actors.errors import InputsLost
+from cluster.actors.learner_port import LearnerPort
+from cluster.actors.pool import Pool
+from cluster.actors.ports import GroupRef, RecordsPort, RewardPort, SamplerPort, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.settings.tree import Settings
@@ -23,99 +27,93 @@ from cluster.training.rollout_client import InflightCall, RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
 from rollout.types import Mode, Prompt, PromptKey, SampleReport, ScoreReport, Version
+from tests.cluster.fakes import FakeCluster, FakeHandle
 
+pytestmark = pytest.mark.simulated_time
+
+POLICY = RetryPolicy(first_pause_s=0)
+LOST = ObjectLostError("ab" * 28, None, "")
 FIRST = Version(0, 0)
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(12)]
 
 
 @dataclass
 class Samplers:
-    """Calls begin when `gates` let them and end when `ends` do; those with a prompt in `poison` fail, the first `lost` lose
-    their inputs. version: of the weights they claim to sample with, where it is not the current one. A group is its prompt."""
+    """What sampler actors do: the next calls take `seconds`, those after them no time; those with a prompt in `poison` kill
+    their actor, the first `lost` lose their inputs. version: of the weights they claim to sample with, where it is not the
+    one they are given. A group is its prompt."""
 
     version: Version | None = None
-    gates: deque[asyncio.Event] = field(default_factory=deque)
-    ends: deque[asyncio.Event] = field(default_factory=deque)
+    seconds: deque[float] = field(default_factory=deque)
     poison: set[str] = field(default_factory=set)
     lost: int = 0
     asked: list[list[str]] = field(default_factory=list)
 
-    @property
-    def calls(self) -> int:
-        return len(self.asked)
+    def prepare(self, handle: FakeHandle) -> None:
+        handle.answers["sample"] = partial(self.sample, handle)
 
-    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
+    def sample(self, handle: FakeHandle, prompts: Sequence[Prompt], mode: Mode, version: Version, weights: list[Any]) -> Any:
         self.asked.append(ids(prompts))
-        if self.gates:
-            await self.gates.popleft().wait()
-        version = self.version or snapshot().version
+        if self.seconds:
+            take(handle, self.seconds.popleft())
         if self.lost:
             self.lost -= 1
-            raise InputsLost("sampler: what it was given is lost")
-        if bad := self.poison & set(ids(prompts)):
-            raise ReplicasLost(f"sampler: call {self.calls} lost its replica ({min(bad)})")
-        if self.ends:
-            await self.ends.popleft().wait()
-        report = SampleReport(version=version, figures={})
-        return SampledCall(tuple(GroupRef(prompt, prompt, version) for prompt in prompts), report)
+            return LOST
+        if self.poison & set(ids(prompts)):
+            return RayActorError(error_msg=f"killed by call {len(self.asked)}")
+        return SampleReport(version=self.version or version, figures={}), *prompts
 
 
 @dataclass
 class Rewards:
-    """A group of a prompt in `dull` has equal rewards at its first attempt, one in `hopeless` always. clock: reads 1 s or more
-    once something was scored."""
+    """What reward actors do: a group of a prompt in `dull` has equal rewards at its first attempt, one in `hopeless` always;
+    the first `lost` calls lose their inputs."""
 
-    dull: Iterable[str] = ()
-    hopeless: Iterable[str] = ()
+    dull: Collection[str] = ()
+    hopeless: Collection[str] = ()
     lost: int = 0
-    clock: "Clock | None" = None
 
-    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
+    def prepare(self, handle: FakeHandle) -> None:
+        handle.answers["score"] = partial(self.score, handle)
+
+    def score(self, handle: FakeHandle, count: int, *groups: Prompt) -> Any:
         if self.lost:
             self.lost -= 1
-            raise InputsLost("reward actor: what it was given is lost")
-        if self.clock is not None:
-            self.clock.now = max(self.clock.now, 1.0)
-        ranges = tuple(0.0 if self.is_dull(group.prompt) else 1.0 for group in groups)
-        scored = tuple(replace(group, reward_range=range) for group, range in zip(groups, ranges, strict=True))
-        return ScoredCall(scored, ScoreReport(reward_ranges=ranges, figures={}))
+            return LOST
+        ranges = tuple(0.0 if self.is_dull(prompt) else 1.0 for prompt in groups)
+        return ScoreReport(reward_ranges=ranges, figures={"seconds_reward": 0.0}), *groups
 
     def is_dull(self, prompt: Prompt) -> bool:
         return prompt.id in self.hopeless or (prompt.id in self.dull and prompt.attempt == 0)
 
 
-class Clock:
-    """Stands still at 0 until a call ends, which takes it a second."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+def take(handle: FakeHandle, seconds: float) -> None:
+    """Have the call that it is just given end so much later."""
+    handle.is_held = True
+    asyncio.get_running_loop().call_later(seconds, handle.answer)
 
 
-class Publisher:
-    """What a learner does when weights are lost: `published` holds what it gave out."""
+def rollout_client(
+    samplers: Samplers, rewards: Rewards, snapshots: SnapshotStore, mode: Mode, retry: RetryPolicy = POLICY, size: int = 8
+) -> RolloutClient:
+    """size: actors of each role."""
+    sampling = SamplerPort("sampler", FakeCluster(samplers.prepare).spawn, size, retry, print)
+    scoring = RewardPort(Pool("reward actor", FakeCluster(rewards.prepare).spawn, size, retry, print), [], retry)
+    sampling.start()
+    scoring.start()
+    return RolloutClient(sampling, scoring, snapshots, mode, retry, now)
 
-    def __init__(self) -> None:
-        self.published: list[Snapshot] = []
 
-    async def check(self) -> None:
-        await asyncio.sleep(0)
-
-    async def publish(self, version: Version) -> Snapshot:
-        await asyncio.sleep(0)
-        self.published.append(Snapshot(version, "again"))
-        return self.published[-1]
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def pipeline(samplers: Samplers, max_staleness: int = 0, **changed: Any) -> Pipeline:
     stage = Stage(name="rl", mode="sample", first=1, steps=9, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
     stage = changed.pop("stage", stage)
     snapshots = changed.pop("snapshots", None) or SnapshotStore(None, changed.pop("version", FIRST))
-    clock = changed.pop("clock", Clock())
     rewards = changed.pop("rewards", None) or Rewards()
-    client = RolloutClient(samplers, rewards, snapshots, stage.mode, RetryPolicy(first_pause_s=0), clock)
+    client = rollout_client(samplers, rewards, snapshots, stage.mode, size=changed.pop("size", 8))
     arguments: dict[str, Any] = dict(
         client=client,
         stage=stage,
@@ -129,7 +127,7 @@ def pipeline(samplers: Samplers, max_staleness: int = 0, **changed: Any) -> Pipe
 
 async def full(flow: Pipeline) -> Batch:
     """The next batch of a pipeline in which nothing fails."""
-    batch = await asyncio.wait_for(flow.batch(), 20)
+    batch = await flow.batch()
     assert batch is not None, flow.failed
     return batch
 
@@ -171,27 +169,15 @@ async def test_no_more_than_staleness_plus_one_batches_are_admitted() -> None:
 
 
 async def test_on_policy_batches_come_in_admission_order_however_calls_end() -> None:
-    samplers = Samplers()
-    first, second = asyncio.Event(), asyncio.Event()
-    samplers.gates = deque([first, second])
-    flow = pipeline(samplers)
-    flow.admit()
-    waiting = asyncio.ensure_future(full(flow))
-    second.set()
-    await asyncio.sleep(0)
-    first.set()
-    assert ids((await waiting).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+    flow = pipeline(Samplers(seconds=deque([2.0, 1.0])))
+    assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
+    assert now() == 2.0
 
 
 async def test_asynchronous_batches_take_calls_as_they_end() -> None:
-    samplers = Samplers()
-    slow = asyncio.Event()
-    samplers.gates = deque([slow])
-    flow = pipeline(samplers, max_staleness=1)
-    flow.admit()
-    prompts = ids((await full(flow)).prompts)
-    flow.cancel()
-    assert prompts == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
+    flow = pipeline(Samplers(seconds=deque([9.0])), max_staleness=1)
+    assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
+    assert now() < 9.0
 
 
 async def test_groups_that_are_too_stale_are_counted_and_their_prompts_come_again() -> None:
@@ -199,22 +185,21 @@ async def test_groups_that_are_too_stale_are_counted_and_their_prompts_come_agai
     flow = pipeline(samplers, max_staleness=1, version=Version(0, 2))
     flow.admit()
     waiting = asyncio.ensure_future(full(flow))
-    while samplers.calls < 8:
+    while len(samplers.asked) < 8:
         await asyncio.sleep(0)
         assert len(untrained(flow)) <= 8
-    samplers.version = Version(0, 2)
+    samplers.version = None
     batch = await waiting
     flow.cancel()
     assert batch.requeued >= 8 and set(ids(batch.prompts)) <= set(ids(PromptOrder(PROMPTS, seed=0).take(8)))
 
 
-async def after_a_batch_without_the_first_call(clock: Clock, end: asyncio.Event) -> Pipeline:
-    """One staleness, versions 0 and 1: the first call, of version 0, can still be trained on in the next batch alone."""
-    samplers = Samplers(ends=deque([end]))
-    flow = pipeline(samplers, max_staleness=1, rewards=Rewards(clock=clock), clock=clock)
-    flow.admit()
+async def after_a_batch_without_the_first_call(first_s: float) -> Pipeline:
+    """One staleness, versions 0 and 1: the first call, of version 0, can still be trained on in the next batch alone. The
+    others take 1 s."""
+    flow = pipeline(Samplers(seconds=deque([first_s, *[1.0] * 9])), max_staleness=1)
     batch = await full(flow)
-    assert ids(batch.prompts) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:])
+    assert ids(batch.prompts) == ids(PromptOrder(PROMPTS, seed=0).take(6)[2:]) and now() == 1.0
     trained(flow, batch, Version(0, 1))
     return flow
 
@@ -245,25 +230,16 @@ def test_groups_that_would_become_too_old_are_waited_for(
 
 
 async def test_a_call_at_its_last_chance_is_waited_for() -> None:
-    end = asyncio.Event()
-    flow = await after_a_batch_without_the_first_call(Clock(), end)
-    waiting = asyncio.ensure_future(full(flow))
-    for _ in range(9):
-        await asyncio.sleep(0)
-    assert not waiting.done()
-    end.set()
-    batch = await waiting
-    flow.cancel()
+    flow = await after_a_batch_without_the_first_call(1.5)
+    batch = await full(flow)
     assert set(ids(batch.prompts)) >= set(ids(PromptOrder(PROMPTS, seed=0).take(2))) and batch.requeued == 0
+    assert now() == 1.5
 
 
 async def test_a_call_that_takes_twice_as_long_as_any_is_not_waited_for() -> None:
-    clock = Clock()
-    flow = await after_a_batch_without_the_first_call(clock, asyncio.Event())
-    clock.now = 2.1
-    prompts = ids((await full(flow)).prompts)
-    flow.cancel()
-    assert prompts == ids(PromptOrder(PROMPTS, seed=0).take(10)[6:])
+    flow = await after_a_batch_without_the_first_call(9.0)
+    assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(10)[6:])
+    assert now() == 2.0
 
 
 async def test_no_prompt_is_admitted_beyond_the_last_step() -> None:
@@ -288,7 +264,8 @@ async def test_groups_that_teach_nothing_are_replaced_and_their_prompts_kept() -
     flow.admit()
     batch = await full(flow)
     assert ids(batch.prompts) == [order[0], order[2], order[3], order[5]]  # in the order of admission
-    assert [group.reference for group in batch.groups] == batch.prompts and batch.filtered == 2 and len(batch.rollouts) == 4
+    assert [await group.reference for group in batch.groups] == batch.prompts
+    assert batch.filtered == 2 and len(batch.rollouts) == 4
     assert [(prompt.id, prompt.attempt) for prompt in flow.filtered] == [(order[1], 1), (order[4], 1)]
     assert flow.unfinished() == []
 
@@ -334,35 +311,39 @@ async def test_what_a_call_made_beyond_a_full_batch_goes_into_the_next() -> None
 
 @dataclass
 class ErraticSamplers(Samplers):
-    """Answer after a random while."""
+    """A call takes a random while. risk: that it loses its inputs; four times as often its actor dies soon, in it or after."""
 
     rng: random.Random = field(default_factory=random.Random)
+    risk: float = 0.0
 
-    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
-        await a_while(self.rng)
-        sampled = await super().sample(prompts, mode, snapshot)
-        await a_while(self.rng)
-        return sampled
+    def sample(self, handle: FakeHandle, *arguments: Any) -> Any:
+        self.seconds.append(self.rng.choice([1, 1, 1, 8]) * a_while(self.rng))
+        self.lost = int(self.rng.random() < self.risk)
+        if self.rng.random() < 4 * self.risk:
+            asyncio.get_running_loop().call_later(a_while(self.rng), handle.die)
+        return super().sample(handle, *arguments)
 
 
 @dataclass
 class ErraticRewards(Rewards):
-    """Score after a random while; of the groups a random share is dull."""
+    """Score after a random while; of the groups a random share is dull. risk: that a call loses its inputs."""
 
     rng: random.Random = field(default_factory=random.Random)
     dull_share: float = 0.0
+    risk: float = 0.0
 
-    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
-        await a_while(self.rng)
-        return await super().score(groups)
+    def score(self, handle: FakeHandle, *arguments: Any) -> Any:
+        take(handle, a_while(self.rng))
+        self.lost = int(self.rng.random() < self.risk)
+        return super().score(handle, *arguments)
 
     def is_dull(self, prompt: Prompt) -> bool:
         return self.rng.random() < self.dull_share
 
 
-async def a_while(rng: random.Random) -> None:
-    for _ in range(rng.randrange(12)):
-        await asyncio.sleep(0)
+def a_while(rng: random.Random) -> float:
+    """Seconds whose sums are exact: a wait for less than the simulated clock's precision would never end."""
+    return rng.randrange(1024) / 1024
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -384,13 +365,15 @@ async def test_no_history_loses_a_prompt_or_trains_on_one_twice(seed: int) -> No
             prompts_left=(30 - step) * 4,
             version=Version(0, step),
             prompts_per_call=rng.choice([1, 2, 4]),
+            size=rng.randrange(1, 9),
         )
         for _ in range(min(rng.randrange(1, 8), 30 - step)):
             flow.admit()
-            batch = await asyncio.wait_for(flow.batch(), 20)
+            batch = await full(flow)
             if rng.random() < 0.2:
                 flow.give_back(batch)
-                batch = await asyncio.wait_for(flow.batch(), 20)
+                batch = await full(flow)
+            await asyncio.sleep(a_while(rng))  # the update
             step += 1
             trained(flow, batch, Version(0, step))
             done += [prompt.key for prompt in batch.prompts]
@@ -400,7 +383,6 @@ async def test_no_history_loses_a_prompt_or_trains_on_one_twice(seed: int) -> No
             assert len({*done, *kept}) == len(done) + len(kept) == taken
         order, queue, aside = flow.order.state(), untrained(flow), list(flow.filtered)
         flow.cancel()
-        await asyncio.sleep(0)
 
 
 async def test_a_prompt_that_fails_three_times_alone_is_left_out_and_the_others_go_on() -> None:
@@ -412,7 +394,7 @@ async def test_a_prompt_that_fails_three_times_alone_is_left_out_and_the_others_
     assert "lost its replica" in str(flow.failed[0].error)
     flow.failed = []
     assert ids((await full(flow)).prompts) == [order[0], order[2], order[3], order[4]]
-    assert samplers.asked.count([order[1]]) == 3 and samplers.asked.count(order[:2]) == 1
+    assert samplers.asked.count([order[1]]) == 3 and samplers.asked.count(order[:2]) == POLICY.call_attempts
     assert untrained(flow) == []
 
 
@@ -423,23 +405,27 @@ async def test_where_all_prompts_fail_each_batch_tells_of_some() -> None:
         assert await flow.batch() is None and flow.failed
         flow.failed = []
     flow.cancel()
+    flow.client.samplers.close()
 
 
 async def test_the_first_of_a_prompts_errors_is_told() -> None:
     flow = pipeline(Samplers(poison={prompt.id for prompt in PROMPTS}), prompts_per_call=1, prompts_left=1)
     flow.admit()
     assert await flow.batch() is None
-    assert str(flow.failed[0].error).startswith("sampler: call 1 ")
+    assert "killed by call 1" in str(flow.failed[0].error)
 
 
 async def test_lost_weights_are_published_once_more_and_the_calls_repeated_in_their_order() -> None:
-    learner = Publisher()
-    snapshots = SnapshotStore(learner, FIRST)  # type: ignore[arg-type]  # of a learner it asks for no more
+    actors = FakeCluster(lambda handle: handle.answers.update(weights=lambda: ("again", 6)))
+    learner = LearnerPort(actors.spawn, POLICY, print)
+    await learner.start()
+    snapshots = SnapshotStore(learner, FIRST)
     snapshots.current = Snapshot(FIRST, "lost")
     flow = pipeline(Samplers(lost=2), snapshots=snapshots)
     flow.admit()
     assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
-    assert len(learner.published) == 1 and snapshots.current is learner.published[0]
+    assert actors.handles[0].asked == [("weights", ())]
+    assert snapshots.current.version == FIRST and await snapshots.current.weights == "again"
 
 
 async def test_inputs_that_are_lost_again_and_again_end_the_run() -> None:
@@ -455,7 +441,7 @@ async def test_groups_lost_before_they_are_scored_are_sampled_again() -> None:
     flow = pipeline(samplers, rewards=Rewards(lost=1))
     flow.admit()
     assert ids((await full(flow)).prompts) == ids(PromptOrder(PROMPTS, seed=0).take(4))
-    assert samplers.calls == 3
+    assert len(samplers.asked) == 3
 
 
 async def test_a_batch_given_back_comes_again_first_and_in_its_order() -> None:
@@ -528,10 +514,9 @@ async def test_what_is_finished_at_a_checkpoint_is_kept_with_it_and_counted_in_t
     flow.admit()
     batch = await full(flow)
     trained(flow, batch)
-    samplers.ends = deque([asyncio.Event()])
+    samplers.seconds = deque([9.0])
     flow.admit()
-    for _ in range(9):
-        await asyncio.sleep(0)
+    await asyncio.sleep(1)
     made, unfinished = flow.made_ahead(), flow.unfinished()
     assert (len(made), len(unfinished)) == (10, 2)
     assert not {group.prompt for group in made} & set(unfinished)
@@ -567,52 +552,28 @@ async def test_groups_made_before_an_update_are_one_version_old_after_it() -> No
     for step in (1, 2, 3):
         batch = await full(flow)
         stalenesses.append(batch.staleness)
+        await asyncio.sleep(1)  # the update
         trained(flow, batch, Version(0, step))
         flow.admit()
     assert stalenesses == [[0] * 4, [1] * 4, [1] * 4]
 
 
-@dataclass
-class FaultySamplers(Samplers):
-    """Answer after a random while; some calls lose their inputs, some their actor, those of a prompt in `poison` always."""
-
-    rng: random.Random = field(default_factory=random.Random)
-
-    async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
-        await asyncio.sleep(self.rng.random())
-        self.lost = int(self.rng.random() < 0.05)
-        if self.rng.random() < 0.05:
-            raise ReplicasLost("sampler: its node left")
-        sampled = await super().sample(prompts, mode, snapshot)
-        await asyncio.sleep(10 * self.rng.random() ** 4)
-        return sampled
-
-
-@dataclass
-class FaultyRewards(ErraticRewards):
-    """Score after a random while; some of what they are given is lost."""
-
-    async def score(self, groups: Sequence[GroupRef]) -> ScoredCall:
-        await asyncio.sleep(self.rng.random())
-        self.lost = int(self.rng.random() < 0.05)
-        return await super().score(groups)
-
-
 class Groups:
-    """What checkpoints hold of groups: some are lost before they are written."""
+    """What records actors do with the groups of checkpoints: some are lost before they are written."""
 
     def __init__(self, rng: random.Random):
         self.rng = rng
-        self.written: list[Any] = []
+        self.written: list[Prompt] = []
+        self.port = RecordsPort("records actor", FakeCluster(self.prepare).spawn, 1, POLICY, print)
+        self.port.start()
 
-    async def write_groups(self, path: Path, groups: Sequence[GroupRef]) -> None:
+    def prepare(self, handle: FakeHandle) -> None:
+        handle.answers.update(write_groups=self.write, read_groups=lambda path: (None, *self.written))
+
+    def write(self, path: Path, *groups: Prompt) -> Any:
         if self.rng.random() < 0.2:
-            raise InputsLost("records actor: what it was given is lost")
-        self.written = [group.reference for group in groups]
-
-    async def read_groups(self, path: Path, count: int) -> list[Any]:
-        assert len(self.written) == count
-        return self.written
+            return LOST
+        self.written = list(groups)
 
 
 GOLD = Stage(name="supervised", mode="gold", first=1, steps=8, prompts_per_step=4, lr=1.0, lr_warmup_steps=0)
@@ -627,7 +588,7 @@ class History:
         self.prompts = [Prompt(id=str(n), question="q", answers=("a",)) for n in range(self.rng.randrange(3, 30))]
         self.poison = {prompt.id for prompt in self.prompts if self.rng.random() < 0.05}
         self.on_policy = self.rng.random() < 0.4  # then no groups are set aside either
-        self.records = Groups(self.rng)
+        self.groups = Groups(self.rng)
         self.state = RunState()
         self.done: list[PromptKey] = []
         self.failed: list[PromptKey] = []
@@ -657,12 +618,14 @@ class History:
             max_staleness, rollout["dynamic_sampling"] = 0, 0
         settings = build(Settings, {f"rollout.{name}": value for name, value in rollout.items()} | {"seed": 0})
         settings = settings.with_values(cluster=settings.cluster.with_values(max_staleness=max_staleness))
-        samplers = FaultySamplers(rng=self.rng, poison=self.poison)
-        rewards = FaultyRewards(rng=self.rng, dull_share=self.rng.choice([0, 0.3, 0.9, 1]))
+        samplers = ErraticSamplers(rng=self.rng, poison=self.poison, risk=0.05)
+        rewards = ErraticRewards(rng=self.rng, dull_share=self.rng.choice([0, 0.3, 0.9, 1]), risk=0.05)
         snapshots = SnapshotStore(None, Version(0, self.state.step))
-        clock = asyncio.get_running_loop().time
-        client = RolloutClient(samplers, rewards, snapshots, stage.mode, RetryPolicy(), clock)
-        return await restored(self.state, self.folder, client, stage, self.records, self.prompts, settings)  # type: ignore[arg-type]
+        client = rollout_client(samplers, rewards, snapshots, stage.mode, RetryPolicy(), self.rng.randrange(1, 9))
+        flow = await restored(self.state, self.folder, client, stage, self.groups.port, self.prompts, settings)
+        for group, prompt in zip(flow.ready, self.groups.written if flow.ready else (), strict=True):
+            assert (await group.reference).key == group.prompt.key == prompt.key
+        return flow
 
     async def step(self, flow: Pipeline) -> None:
         flow.admit()
@@ -673,6 +636,7 @@ class History:
             else:
                 flow.give_back(batch)
                 given_back = True
+        await asyncio.sleep(a_while(self.rng))  # the update
         self.state.step += 1
         trained(flow, batch, Version(0, self.state.step))
         self.done += [prompt.key for prompt in batch.prompts]
@@ -684,7 +648,7 @@ class History:
     async def save(self, flow: Pipeline) -> None:
         ready = note_position(flow, self.state)
         self.note_failed(flow)
-        await write_groups(self.records, ready, self.folder, self.state)  # type: ignore[arg-type]
+        await write_groups(self.groups.port, ready, self.folder, self.state)
         self.state.write(self.folder / "state.json")
         self.state = RunState.read(self.folder / "state.json")
         kept = [*self.state.pending, *self.state.filtered, *(group.prompt for group in self.state.ready)]
@@ -696,7 +660,6 @@ class History:
         self.failed += [each.prompt.key for each in flow.take_failed()]
 
 
-@pytest.mark.simulated_time
 @pytest.mark.parametrize("seed", range(40))
 async def test_no_history_of_two_stages_with_failures_and_losses_has_a_prompt_in_two_places_or_none(
     seed: int, tmp_path: Path
