@@ -29,8 +29,8 @@ def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs)
     read, where it has read them before and does now."""
     for name, digest in begun_with.items():
         if inputs.digests.get(name, digest) != digest:
-            files = shown(list(paths_of(getattr(settings.data, name.partition(".")[0]))))
-            raise DataError(f"{files}: is not what the run was begun with; put it back, or start anew")
+            files = list(paths_of(getattr(settings.data, name.partition(".")[0])))
+            raise DataError(f"{shown(files)}: is not what the run was begun with; put it back, or start anew")
 
 
 def check_models(begun_with: dict[str, str], settings: Settings, digests: dict[str, str], stage: str) -> None:
