@@ -128,8 +128,8 @@ def _is_no_head(address: str) -> bool:
 
     try:
         GcsClient(address=address)
-    except RpcError as error:  # any other is a matter of tokens, of which Ray tells more
-        return bool(error.rpc_code == GRPC_STATUS_CODE_UNIMPLEMENTED)
+    except RayError as error:  # any other is a matter of tokens, which is met again when Ray connects
+        return isinstance(error, RpcError) and bool(error.rpc_code == GRPC_STATUS_CODE_UNIMPLEMENTED)
     return False
 
 
