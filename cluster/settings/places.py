@@ -38,7 +38,7 @@ def _moved(value: Any, before: Path, folder: Path) -> Any:
 def check_absolute(settings: Settings) -> None:
     """Raise SettingsError for a path that would lead into the copy of a Ray job, which goes away."""
     for name in PLACES:
-        for path in _paths(attrgetter(name)(settings)):
+        for path in paths_of(attrgetter(name)(settings)):
             is_folder = name not in MODELS or path.is_dir()  # or else the name of a model on the hub
             if is_folder:
                 check_absolute_path(name, path)
@@ -53,7 +53,7 @@ def check_there(settings: Settings, files: Sequence[str] = FILES) -> None:
     """Raise SettingsError for a model, or one of the files, that a run which goes on does not find any more."""
     for name in files:
         try:
-            for path in _paths(attrgetter(name)(settings)):
+            for path in paths_of(attrgetter(name)(settings)):
                 data_files(path)
         except DataError as error:
             problem = str(error).partition(";")[0]
@@ -68,9 +68,10 @@ def check_model_there(name: str, path: str | None) -> None:
         raise SettingsError(f"{name}: {path} is there no more; give --{name}, where the same model lies now")
 
 
-def _paths(value: Any) -> Iterator[Path]:
+def paths_of(value: Any) -> Iterator[Path]:
+    """Of a setting that names one, several, or several by name."""
     if isinstance(value, list | tuple | dict):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _paths(each)
+            yield from paths_of(each)
     elif value is not None:
         yield Path(value)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.settings.places import PLACES
+from cluster.settings.places import PLACES, paths_of
 from cluster.settings.tree import Settings
 from cluster.settings.values import by_name
 from cluster.store.checkpoint import RunState
@@ -29,8 +29,7 @@ def check_inputs(begun_with: dict[str, str], settings: Settings, inputs: Inputs)
     read, where it has read them before and does now."""
     for name, digest in begun_with.items():
         if inputs.digests.get(name, digest) != digest:
-            read = getattr(settings.data, name.partition(".")[0]) or ()
-            files = [file for own in read.values() for file in own] if isinstance(read, dict) else read
+            files = list(paths_of(getattr(settings.data, name.partition(".")[0])))
             raise DataError(f"{shown(files)}: is not what the run was begun with; put it back, or start anew")
 
 

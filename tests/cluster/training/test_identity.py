@@ -82,7 +82,8 @@ def test_a_run_that_was_moved_with_all_it_reads_inside_goes_on_as_if_it_had_stay
     begun = copy_as_of(whole, tmp_path / "begun", 4)
     shutil.copytree(data_dir, begun / "data")
     config = begun / "config.yaml"
-    config.write_text(config.read_text().replace(str(data_dir), f"{begun}/data"))
+    named = config.read_text().replace(f"valid: {data_dir}/valid.jsonl", f"valid: {{dialog: [{data_dir}/valid.jsonl]}}")
+    config.write_text(named.replace(str(data_dir), f"{begun}/data"))
     moved = begun.rename(tmp_path / "renamed")
     assert main(resume(moved)) == 0
     assert_same_run(moved, whole)
