@@ -33,3 +33,13 @@ def groups_of(learner: Learner, epoch: int = 0) -> list[Group]:
     rng = np.random.default_rng(epoch)
     rewards = rng.random((len(groups), ROLLOUT.group_size), np.float32)
     return [replace(g, rewards=r, reward_parts={"f1": r / 2}) for g, r in zip(groups, rewards, strict=True)]
+
+
+def check_trained_and_saved(learner, folder):
+    """One step of RL changes the weights, with a ratio of one; the learner is saved afterwards."""
+    learner.begin(RL)
+    before = learner.weights().values.copy()
+    metrics, _ = learner.update(groups_of(learner), 1)
+    assert metrics.skipped == 0 and abs(metrics.ratios["ratio_max"] - 1) < 1e-5
+    assert (learner.weights().values != before).any()
+    learner.save(folder)

@@ -1,5 +1,6 @@
 """What the models of other projects' rows have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,14 +41,14 @@ class Part(Line):
         return names
 
 
-class Record(Part):
+class Record(Part, ABC):
     """A row of another project's file. kind: of the rows of ours that it holds."""
 
     kind: ClassVar[Kind] = "examples"
 
+    @abstractmethod
     def rows(self) -> Iterator[Row]:
         """Ours that it holds; some may lack a question, an answer or a text, and be left out."""
-        raise NotImplementedError
 
 
 class Context(Part):

@@ -19,7 +19,7 @@ from rollout.policy.family_t5 import T5
 from rollout.policy.fid import FidPolicy
 from rollout.policy.loading import check_policy, load_policy, merge_adapters, skeleton, with_family_templates
 from rollout.policy.templates import DEFAULT_TEMPLATES
-from tests.learner.examples import RL, ROLLOUT, groups_of
+from tests.learner.examples import ROLLOUT, check_trained_and_saved
 from tests.rollout import tiny_causal
 from tests.rollout.tiny import SETTINGS, contexts_of, sampled, tiny_policy
 
@@ -96,12 +96,7 @@ def test_a_registered_family_loads_and_samples(folder, registered):
 
 def test_a_registered_family_trains_and_comes_back(folder, registered, tmp_path):
     learner = Learner(load_policy(folder, SETTINGS, torch.float32, "cpu"), LearnerSettings(kl_coef=0.1), ROLLOUT, SETTINGS, {})
-    learner.begin(RL)
-    before = learner.weights().values.copy()
-    metrics, _ = learner.update(groups_of(learner), 1)
-    assert metrics.skipped == 0 and metrics.ratios["ratio_max"] == pytest.approx(1, abs=1e-5)
-    assert (learner.weights().values != before).any()
-    learner.save(tmp_path / "saved")
+    check_trained_and_saved(learner, tmp_path / "saved")
     again = load_policy(tmp_path / "saved" / "policy", SETTINGS, torch.float32, "cpu")
     assert type(again) is ToyPolicy and (again.weights(torch.float32) == learner.weights().values).all()
 

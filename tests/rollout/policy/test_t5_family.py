@@ -17,7 +17,7 @@ from rollout.policy.family import Lengths
 from rollout.policy.family_t5 import T5
 from rollout.policy.loading import load_policy, merge_adapters, skeleton
 from tests.learner.activations import batch, kept_bytes
-from tests.learner.examples import RL, ROLLOUT, groups_of
+from tests.learner.examples import ROLLOUT, check_trained_and_saved
 from tests.rollout.tiny import PROMPTS, SETTINGS, TEXTS, contexts_of, padded, sampled
 from tests.rollout.tiny_t5s import SAVED, save_mt5, t5_policy
 
@@ -50,12 +50,7 @@ def test_sampled_logprobs_equal_scores(kind, tmp_path):
 @every_kind
 def test_it_trains_and_comes_back_from_its_checkpoint(kind, tmp_path):
     learner = Learner(t5_policy(kind, tmp_path / "base"), LearnerSettings(kl_coef=0.1), ROLLOUT, SETTINGS, {})
-    learner.begin(RL)
-    before = learner.weights().values.copy()
-    metrics, _ = learner.update(groups_of(learner), 1)
-    assert metrics.skipped == 0 and metrics.ratios["ratio_max"] == pytest.approx(1, abs=1e-5)
-    assert (learner.weights().values != before).any()
-    learner.save(tmp_path / "saved")
+    check_trained_and_saved(learner, tmp_path / "saved")
     again = load_policy(tmp_path / "saved" / "policy", SETTINGS, torch.float32, "cpu")
     assert (again.weights(torch.float32) == learner.weights().values).all()
     assert all(np.array_equal(a, b) for a, b in zip(contexts_of(again)[0], contexts_of(learner.policy)[0], strict=True))
