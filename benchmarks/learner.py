@@ -23,7 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import matmul_flops_per_second, median_seconds
 from benchmarks.readers import VOCABULARY, Shape, encode_once_logprobs, patch_logprobs, random_contexts, reader
 from learner.algorithm import LossConfig
-from learner.loss import policy_loss, token_weights
+from learner.loss import token_weights
+from learner.objective import policy_loss
 from rollout.policy.fid import FidPolicy
 from rollout.policy.interface import Context
 

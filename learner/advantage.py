@@ -1,14 +1,9 @@
 """Rewards of groups -> advantages. P prompts, G responses each; NaN stands where a reward does not apply. Torch only."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 EPSILON = 1e-4
 SAME_REWARD = 1e-6
-
-if TYPE_CHECKING:
-    from learner.algorithm import Baseline, Scale
 
 
 def zero_variance(rewards: torch.Tensor) -> torch.Tensor:
@@ -25,7 +20,7 @@ def reward_std(rewards: torch.Tensor) -> torch.Tensor:
     return (squares / (_present(rewards) - 1).clamp(min=1)).sqrt()
 
 
-def group_advantages(rewards: torch.Tensor, baseline: "Baseline" = "group", scale: "Scale" = "group") -> torch.Tensor:
+def group_advantages(rewards: torch.Tensor, baseline: str = "group", scale: str = "group") -> torch.Tensor:
     """Advantages [P, G] of rewards [P, G]: what a response earned beyond a baseline, over a scale. n rewards r apply.
 
     baseline  group          r - mean of the group                   GRPO, Shao et al. 2024 (arXiv:2402.03300)
@@ -38,7 +33,7 @@ def group_advantages(rewards: torch.Tensor, baseline: "Baseline" = "group", scal
 
     std is unbiased. 0 where a reward does not apply, throughout a group without variance if it is compared with itself, and
     throughout a batch without variance if it is scaled by its std.
-    Raises ValueError if a group that is compared with itself has one response only.
+    Raises ValueError for another baseline or scale, and if a group that is compared with itself has one response only.
     """
     within_group = baseline in ("group", "leave_one_out") or scale == "group"
     if within_group and rewards.shape[-1] < 2:
@@ -53,12 +48,18 @@ def group_advantages(rewards: torch.Tensor, baseline: "Baseline" = "group", scal
             advantages = rewards - rewards.nanmean()
         case "none":
             advantages = rewards
+        case _:
+            raise ValueError(f"group_advantages: no baseline {baseline!r}: group, leave_one_out, batch, none")
     match scale:
         case "group":
             advantages = advantages / (reward_std(rewards) + EPSILON)
         case "batch":
             spread = ~zero_variance(rewards.flatten()[None])
             advantages = spread * advantages / (reward_std(rewards.flatten()) + EPSILON)
+        case "none":
+            pass
+        case _:
+            raise ValueError(f"group_advantages: no scale {scale!r}: group, batch, none")
     if within_group:
         advantages = advantages.masked_fill(zero_variance(rewards)[:, None], 0.0)
     return advantages.masked_fill(rewards.isnan(), 0.0)

@@ -19,7 +19,7 @@ RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
-    """What `loss.policy_loss` computes; the function that takes a field explains it. The defaults are GRPO's."""
+    """What `objective.policy_loss` computes; its terms in loss.py explain the fields. The defaults are GRPO's."""
 
     importance: Importance = "token"
     surrogate: Surrogate = "clip"

@@ -16,7 +16,8 @@ from learner.algorithm import SUPERVISED, Algorithm
 from learner.batch import MicroBatch, counted_lengths, micro_batches
 from learner.batch_advantages import advantages_of, rewards_of, sequence_kl
 from learner.config import LearnerSettings, Stage
-from learner.loss import TokenStatistics, adapted_kl_coef, policy_loss, token_weights
+from learner.loss import adapted_kl_coef, token_weights
+from learner.objective import TokenStatistics, policy_loss
 from learner.optimizer import load_optimizer, new_optimizer, save_optimizer
 from learner.update_metrics import PassOutcome, UpdateMetrics, update_metrics
 from rollout.config import PolicySettings, RolloutSettings

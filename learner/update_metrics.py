@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from learner.advantage import reward_std, zero_variance
-from learner.loss import TokenStatistics, kl_divergence
+from learner.loss import kl_divergence
+from learner.objective import TokenStatistics
 from rollout.types import Group, PromptKey
 
 QUANTILES = {"ratio_p01": 0.01, "ratio_p50": 0.5, "ratio_p99": 0.99, "ratio_max": 1.0}

@@ -258,3 +258,10 @@ def test_the_overlong_penalty_falls_linearly_over_the_buffer():
     lengths = torch.tensor([[1, 80, 81], [85, 95, 100]])  # free up to 100 - 20
     torch.testing.assert_close(overlong_penalty(lengths, 100, 20), torch.tensor([[0.0, 0.0, -0.05], [-0.25, -0.75, -1.0]]))
     assert overlong_penalty(torch.tensor([101, 500]), 100, 20).tolist() == [-1, -1]
+
+
+def test_a_baseline_or_scale_of_another_name_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="no baseline 'mean': group, leave_one_out, batch, none"):
+        group_advantages(torch.zeros(1, 2), "mean")
+    with pytest.raises(ValueError, match="no scale 'std': group, batch, none"):
+        group_advantages(torch.zeros(1, 2), "group", "std")

@@ -7,15 +7,8 @@ import pytest
 import torch
 
 from learner.algorithm import PRESETS, LossConfig
-from learner.loss import (
-    TokenStatistics,
-    adapted_kl_coef,
-    importance_ratio,
-    kl_divergence,
-    off_policy_correction,
-    policy_loss,
-    token_weights,
-)
+from learner.loss import adapted_kl_coef, importance_ratio, kl_divergence, off_policy_correction, token_weights
+from learner.objective import TokenStatistics, policy_loss
 
 ONE = torch.tensor([1.0])
 # with everything on that a preset leaves off
@@ -217,8 +210,7 @@ def test_aggregations_weigh_a_long_a_short_and_a_masked_response(aggregation, va
 )
 def test_corrections_bound_the_weights_of_tokens_or_of_their_product(correction, level, expected, bound):
     log_ratio = logs([4.0, 1.2, 0.5], [0.5, 1.0, 1.0])  # 0 where masked
-    config = LossConfig(correction=correction, correction_level=level, correction_cap=2.0)
-    weights, above = off_policy_correction(log_ratio, RAGGED, config)
+    weights, above = off_policy_correction(log_ratio, RAGGED, correction, level, 2.0)
     torch.testing.assert_close(weights, torch.tensor(expected))
     assert above.int().tolist() == bound
 
@@ -421,10 +413,10 @@ def test_correction_weights_carry_no_gradient(correction, level):
     config = LossConfig(kl_coef=0.0, correction=correction, correction_level=level, correction_cap=1.05)
     _, gradient, _, _ = with_gradient(tensors, advantages, torch.ones(6), mask, config)
     log_ratio = (tensors["policy_logprobs"] - tensors["sampler_logprobs"]).masked_fill(~mask, 0.0)
-    weight, above = off_policy_correction(log_ratio, mask, config)
+    weight, above = off_policy_correction(log_ratio, mask, correction, level, 1.05)
     assert 0 < above[mask].sum() < mask.sum()  # some are bound, some are not
     torch.testing.assert_close(gradient, -weight * advantages[:, None] * mask)
-    assert not off_policy_correction(log_ratio.requires_grad_(), mask, config)[0].requires_grad
+    assert not off_policy_correction(log_ratio.requires_grad_(), mask, correction, level, 1.05)[0].requires_grad
 
 
 @pytest.mark.parametrize("garbage", [0.0, 7.0, -300.0, 1e30, -1e30, math.inf, math.nan])
@@ -473,3 +465,10 @@ def test_neither_padding_nor_micro_batches_change_loss_or_gradient(name, level):
     expected = with_gradient({k: x[order] for k, x in tensors.items()}, advantages[order], weights[order], mask[order], config)
     for field in fields(TokenStatistics):
         torch.testing.assert_close(getattr(tokens, field.name), getattr(expected[3], field.name))
+
+
+def test_a_name_that_no_term_knows_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="no estimator 'k4': k1, k2, k3"):
+        kl_divergence(ONE, ONE, "k4")
+    with pytest.raises(ValueError, match="no aggregation 'mean': sequence, token, constant"):
+        token_weights(ONE, "mean", 3)

@@ -8,7 +8,8 @@ import torch
 
 from learner.advantage import group_advantages
 from learner.algorithm import PRESETS, LossConfig
-from learner.loss import adapted_kl_coef, kl_divergence, policy_loss, token_weights
+from learner.loss import adapted_kl_coef, kl_divergence, token_weights
+from learner.objective import policy_loss
 
 PROMPTS, GROUP, VOCABULARY, END = 3, 8, 3, 0
 UNBOUNDED = LossConfig(eps_low=1.0, eps_high=1e9, correction_cap=1e9)

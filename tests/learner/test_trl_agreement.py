@@ -8,7 +8,8 @@ import torch
 
 from learner.advantage import decoupled_advantages, group_advantages
 from learner.algorithm import LossConfig
-from learner.loss import policy_loss, token_weights
+from learner.loss import token_weights
+from learner.objective import policy_loss
 
 RECORDED = json.loads((Path(__file__).parent / "trl" / "agreement.json").read_text(encoding="utf-8"))
 INPUTS = {name: torch.tensor(value, dtype=torch.float64) for name, value in RECORDED["inputs"].items()}
