@@ -59,7 +59,7 @@ class Waiting:
         return SampleReport(version=version, figures={}), *[GROUP for _ in prompts]
 
     async def score(self, count: int, *groups: Any) -> tuple[Any, ...]:
-        return ScoreReport(reward_ranges=(1.0,) * count, figures={}), *groups
+        return ScoreReport(reward_ranges=(1.0,) * count, figures={"seconds_reward": 0.0}), *groups
 
     async def update(self, step: int, samples: None, *groups: Any) -> tuple[None, float]:
         await asyncio.sleep(self._seconds)

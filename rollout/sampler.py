@@ -1,6 +1,5 @@
 """Retrieve, render, sample G responses with their log-probs -> groups."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ from rollout.policy.decoding import Decoding
 from rollout.policy.interface import Generator, Samples
 from rollout.policy.weights import FlatWeights
 from rollout.retrieval.retriever import Retriever
-from rollout.types import Draws, Group, Mode, Prompt, Response, Version
+from rollout.seeding import rng_of
+from rollout.types import NO_DRAWS, Draws, Group, Mode, Prompt, Response, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Sampler:
         settings: RolloutSettings,
         seed: int,
         longest_prompt: int | None = None,
-        draws: Draws = Draws(),  # noqa: B008  (immutable)
+        draws: Draws = NO_DRAWS,
     ):
         """longest_prompt: tokens beyond which a prompt is cut."""
         self.policy, self.retriever, self.settings, self.seed = policy, retriever, settings, seed
@@ -90,9 +90,3 @@ class Sampler:
             mask=np.ones(len(ids), np.bool_),
             finished=len(ids) == len(target),
         )
-
-
-def rng_of(prompt: Prompt, seed: int) -> np.random.Generator:
-    """The prompt's own source of randomness in this epoch; a second attempt draws afresh."""
-    digest = hashlib.sha256(f"{seed}/{prompt.epoch}/{prompt.attempt}/{prompt.id}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "big"))

@@ -16,6 +16,9 @@ class Draws(NamedTuple):
     temperature: float = 1.0
 
 
+NO_DRAWS = Draws()
+
+
 class Version(NamedTuple):
     """Names one state of the policy's weights; a learner that restarts begins a new incarnation."""
 

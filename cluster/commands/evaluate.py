@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -17,9 +18,11 @@ from cluster.output import print_err, print_out
 from cluster.settings.tree import Settings
 from cluster.settings.values import split
 from cluster.store.checkpoint import RunState
+from cluster.store.rows import Row
 from cluster.store.run_folder import check_writable
 from cluster.training import held_out
 from cluster.training.inputs import check_retrieval, tell_absent_gold, with_language
+from cluster.training.readings import open_readings, wanted_readings, with_readings
 from cluster.training.rollout_client import RolloutClient
 from cluster.watch.terminal import evaluation_table
 from reward.evaluation import Evaluation
@@ -29,7 +32,7 @@ from rollout.data.file_settings import Files
 from rollout.data.files import shown
 from rollout.errors import DISK_REMEDY, ClusterError, SettingsError, writing
 from rollout.text import AUTO
-from rollout.types import Prompt, Version
+from rollout.types import NO_DRAWS, Draws, Prompt, Version
 
 
 class EvaluateOptions(Section):
@@ -82,12 +85,23 @@ async def _evaluated(
     actors = factory.actors()
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
     client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", factory.retry)
-    constant_reply = state.constant_reply if state is not None else None
-    try:
-        actors.start()
-        evaluation, failed = await held_out.evaluate(client, actors.records, prompts, constant_reply, 0, settings.draws)
+
+    async def of(prompts: Sequence[Prompt], floor: str | None = None, draws: Draws = NO_DRAWS) -> Evaluation:
+        evaluation, failed = await held_out.evaluate(client, actors.records, prompts, floor, 0, draws)
         if evaluation is None:
             raise ClusterError(f"prompt {failed[0].prompt.id!r}: {cause(failed[0].error)}") from failed[0].error
         return evaluation
+
+    async def figures_of(prompts: Sequence[Prompt]) -> Row:
+        return (await of(prompts)).figures
+
+    try:
+        actors.start()
+        evaluation = await of(prompts, state.constant_reply if state is not None else None, settings.draws)
+        if not (wanted := wanted_readings(settings, prompts, at_the_end=False)):
+            return evaluation
+        readings = await asyncio.to_thread(open_readings, settings)
+        figures = await with_readings(evaluation.figures, prompts, wanted, readings, figures_of)
+        return replace(evaluation, figures=figures)
     finally:
         actors.close()

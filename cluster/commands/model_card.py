@@ -26,6 +26,7 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
     family = family_of(policy.model.config)
     run = settings.run_dir.name if opened.state is not None and settings.run_dir is not None else opened.folder.name
     evaluation = _evaluation(opened)
+    held_out, every = ([] if evaluation is None else held_out_figures(evaluation, readings=both) for both in (False, True))
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters["code"] = lambda value: _code(str(value))
     template = environment.from_string(TEMPLATE.read_text("utf-8"))
@@ -46,7 +47,8 @@ def model_card(policy: Policy, opened: PolicySource) -> str:
         told=_told(trained),
         versions={library.__name__: library.__version__ for library in (transformers, torch)},
         evaluation=evaluation,
-        held_out=[] if evaluation is None else held_out_figures(evaluation),
+        held_out=held_out,
+        readings=[each for each in every if each not in held_out],
         interval=lambda bounds: " – ".join(f"{bound:.2f}" for bound in bounds) if bounds else "",
         columns=EVALUATION_COLUMNS,
         figure=lambda value: "" if value is None else f"{value:.2f}",

@@ -77,9 +77,9 @@ def _spread_evaluations(rows: Sequence[Row]) -> list[Row]:
 
 
 def _with_further_lines(row: Row) -> Row:
-    """A row whose other sets and draws are a list, `further`, of names and figures."""
+    """A row whose other sets, draws and readings are a list, `further`, of names and figures."""
     [_, *others] = held_out_figures(row)
-    own = {key: value for key, value in _with_short_reply(row).items() if key not in ("draws", "others")}
+    own = {key: value for key, value in _with_short_reply(row).items() if key not in ("draws", "others", "readings")}
     return own | ({"further": [[name, _with_short_reply(figures)] for name, figures in others]} if others else {})
 
 

@@ -14,6 +14,7 @@ from reward.config import RewardSettings
 from rollout.config import Condition, DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 from rollout.errors import SettingsError
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
+from rollout.retrieval.reading import Reading
 from rollout.setting_tags import Fixed, ModelCard
 from rollout.types import Draws
 
@@ -49,6 +50,11 @@ class Settings(Section):
     )
     eval_temperature: Annotated[float, Field(gt=0), EVALUATION] = Field(
         1.0, description="temperature of these draws, from all of the distribution"
+    )
+    eval_reading: Annotated[tuple[Reading, ...] | None, BeforeValidator(names), EVALUATION] = Field(
+        None,
+        description="none, gold, random, lexical: held-out figures with such passages in place of those found, at every "
+        "evaluation, [] at none; default: all four at the end of a run, where gold passages are known",
     )
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints to keep, beside the best one")

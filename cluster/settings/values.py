@@ -1,11 +1,11 @@
 """Dotted names and values of the pydantic settings; every mistake is one line that names the setting and the remedy."""
 
 import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -77,12 +77,11 @@ def _value(field: FieldInfo, value: Any, name: str) -> Any:
     text is YAML; the rest is left to pydantic."""
     kinds = (field.annotation, *get_args(field.annotation))
     of_many = {get_origin(kind) for kind in kinds} & set(MANY)
-    is_choice = any(value in get_args(kind) for kind in kinds)
-    if value is None or (isinstance(value, str) and value.lower() in ("null", "none") and not is_choice):
-        if of_many:
-            return of_many.pop()()
+    if value is None or (isinstance(value, str) and value.lower() in ("null", "none") and value not in _choices(kinds)):
         if type(None) in kinds:
             return None
+        if of_many:
+            return of_many.pop()()
     if value == "" and Path in kinds:
         raise SettingsError(f"{name}: '' is refused: names no path; give one")
     if isinstance(value, str) and value.startswith("{") and HeldOutFiles in kinds:
@@ -93,6 +92,12 @@ def _value(field: FieldInfo, value: Any, name: str) -> Any:
         except NOT_YAML as error:
             raise SettingsError(f"{name}: {value!r} is not YAML; give {MANY[of_many.pop()]}") from error
     return value
+
+
+def _choices(kinds: Iterable[Any]) -> Iterator[Any]:
+    """What `Literal`s among the types allow, however deep."""
+    for kind in kinds:
+        yield from get_args(kind) if get_origin(kind) is Literal else _choices(get_args(kind))
 
 
 def _problem(error: ValidationError, known: Collection[str]) -> str:

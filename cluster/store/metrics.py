@@ -177,6 +177,11 @@ HELD_OUT = (
     HeldOutFigure("recall@1", "share of examples with a gold passage first among those found; null where no gold is known"),
     HeldOutFigure("recall@5", "the same among the first five", column=True),
     HeldOutFigure("recall@20", "the same among the first twenty"),
+    HeldOutFigure(
+        "gap_closed",
+        "what the retriever's passages earn beyond BM25's, over what gold ones earn beyond them; where `readings` tell both",
+        column=True,
+    ),
 )
 EVALUATION_COLUMNS = tuple(each.name for each in HELD_OUT if each.column)
 

@@ -57,13 +57,14 @@ def best_of(evaluations: Sequence[Row], patience_from: int = 0) -> Best:
     return best
 
 
-def held_out_figures(row: Row) -> list[tuple[str, Row]]:
-    """(name, figures) of the greedy replies to each held-out set, and behind each of its draws. The first are the row's own,
-    which have no name where there is one set."""
+def held_out_figures(row: Row, *, readings: bool = True) -> list[tuple[str, Row]]:
+    """(name, figures) of the greedy replies to each held-out set, and behind each of its draws and its readings. The first are
+    the row's own, which have no name where there is one set. readings: with them."""
     found: list[tuple[str, Row]] = []
     for name, figures in ((row.get("set") or "", row), *(row.get("others") or {}).items()):
-        draws = {kind: own for kind, own in (figures.get("draws") or {}).items() if isinstance(own, dict)}
-        found += [(name, figures), *((f"{name} {kind}".strip(), own) for kind, own in draws.items())]
+        beside = {kind: own for kind, own in (figures.get("draws") or {}).items() if isinstance(own, dict)}
+        beside |= {f"reads {reading}": own for reading, own in (figures.get("readings") or {}).items() if readings}
+        found += [(name, figures), *((f"{name} {kind}".strip(), own) for kind, own in beside.items())]
     return found
 
 

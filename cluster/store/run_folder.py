@@ -19,7 +19,8 @@ from cluster.store.rows import Row, json_line
 from rollout.errors import CheckpointError, SettingsError, first_line, writing
 
 LOCK = ".lock"
-NESTED = ("constant_reply", "intervals", "draws", "others")  # the last two hold figures by names of their own
+BY_NAMES = ("draws", "others", "readings")  # hold figures by names of their own
+NESTED = ("constant_reply", "intervals", *BY_NAMES)
 TEXTS = ("stage", "measure", "set", "text")
 
 
@@ -198,7 +199,7 @@ def _figures(file: Path) -> Iterator[Row]:
 
 def _no_figures(row: Row, of: str = "") -> Iterator[tuple[str, object]]:
     for key, value in row.items():
-        if isinstance(value, dict) and (key in NESTED or of in ("draws", "others")):
+        if isinstance(value, dict) and (key in NESTED or of in BY_NAMES):
             yield from _no_figures(value, key)
         elif of == "intervals" and isinstance(value, list) and len(value) == 2:
             yield from ((key, bound) for bound in value if not isinstance(bound, int | float | None))

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from cluster.actors.errors import InputsLost
 from cluster.actors.ports import GroupRef, RecordsPort
@@ -14,9 +15,11 @@ from cluster.store.failed_prompts import FailedPrompt, FailedPrompts
 from cluster.store.rows import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
+from cluster.training.readings import open_readings, wanted_readings, with_readings
 from cluster.training.rollout_client import RolloutClient
 from reward.evaluation import Evaluation
-from rollout.types import Draws, Prompt
+from rollout.retrieval.reading import Readings
+from rollout.types import NO_DRAWS, Draws, Prompt
 
 PROMPTS_PER_CALL = 32
 NEW_SERIES = "held-out figures are measured otherwise from here on; best and patience compare the new ones alone"
@@ -30,6 +33,7 @@ class HeldOutEvaluations:
         self._client, self._records = client, records
         self.measure = _measure(settings, inputs)
         self._constant_reply: asyncio.Future[str] | None = None
+        self._readings: Readings | None = None
 
     def find_constant_reply(self, known: str | None) -> None:
         """Begin to search the training answer that scores best when said to everything, unless it is known."""
@@ -51,28 +55,57 @@ class HeldOutEvaluations:
         rows = self._folder.evaluation_rows()
         return [NEW_SERIES] if rows and rows[-1].get("measure") != self.measure else []
 
-    async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts) -> Row:
+    async def evaluate(self, step: int, stage: str, failed_prompts: FailedPrompts, patience_from: int) -> Row:
         """A row for evaluations.jsonl, without the prompts that failed before and those that fail now. The first set's figures
         are its own, by which runs are compared; those of others stand beneath their names."""
         first, *others = self._inputs.valid
-        row = {"step": step, "stage": stage, "measure": self.measure, **await self._figures(first, step, failed_prompts)}
-        if others:
-            row |= {"set": first, "others": {name: await self._figures(name, step, failed_prompts) for name in others}}
-        return row
+        figures = {name: await self._figures(name, step, failed_prompts) for name in (first, *others)}
+        told = {"step": step, "stage": stage, "measure": self.measure}
+        at_the_end = step == self._settings.stages()[-1].last or self.patience_is_over(patience_from, told | figures[first])
+        for name, own in figures.items():
+            figures[name] = await self._with_readings(name, own, step, failed_prompts, at_the_end)
+        row = told | figures[first]
+        return row | ({"set": first, "others": {name: figures[name] for name in others}} if others else {})
 
-    def best(self, patience_from: int = 0) -> Best:
-        return best_of(self._folder.evaluation_rows(), patience_from)
+    def best(self) -> Best:
+        return best_of(self._folder.evaluation_rows())
+
+    def patience_is_over(self, patience_from: int, *newest: Row) -> bool:
+        """newest: rows that are still to be written."""
+        best = best_of([*self._folder.evaluation_rows(), *newest], patience_from)
+        return 0 < self._settings.patience <= best.evaluations_since
 
     def close(self) -> None:
         if self._constant_reply is not None:
             cancel_quietly(self._constant_reply)
 
     async def _figures(self, name: str, step: int, failed_prompts: FailedPrompts) -> Row:
+        prompts, constant_reply = self._inputs.valid[name], await self.constant_reply()
+        return await self._figures_of(prompts, name, step, failed_prompts, constant_reply, self._settings.draws)
+
+    async def _with_readings(self, name: str, own: Row, step: int, failed_prompts: FailedPrompts, at_the_end: bool) -> Row:
+        prompts = self._inputs.valid[name]
+        if not (wanted := wanted_readings(self._settings, prompts, at_the_end)):
+            return own
+        if self._readings is None:
+            self._readings = await asyncio.to_thread(open_readings, self._settings)
+        measured = partial(self._figures_of, name=name, step=step, failed_prompts=failed_prompts)
+        return await with_readings(own, prompts, wanted, self._readings, measured)
+
+    async def _figures_of(
+        self,
+        prompts: Sequence[Prompt],
+        name: str,
+        step: int,
+        failed_prompts: FailedPrompts,
+        constant_reply: str | None = None,
+        draws: Draws = NO_DRAWS,
+    ) -> Row:
+        """Of prompts of a set, whatever they read."""
         file = self._inputs.file_of(name)
-        left_out = failed_prompts.ids(file)
-        prompts = [prompt for prompt in self._inputs.valid[name] if prompt.id not in left_out]
-        constant_reply, room = await self.constant_reply(), failed_prompts.room
-        evaluation, failed = await evaluate(self._client, self._records, prompts, constant_reply, room, self._settings.draws)
+        left_out, room = failed_prompts.ids(file), failed_prompts.room
+        known = [prompt for prompt in prompts if prompt.id not in left_out]
+        evaluation, failed = await evaluate(self._client, self._records, known, constant_reply, room, draws)
         failed_prompts.add(file, step, failed)
         if evaluation is None:
             raise failed[0].error

@@ -72,7 +72,7 @@ class Trainer:
         self.checkpoints.discard_after(state.step)
         evaluations = self.folder.evaluation_rows()
         self.checkpoints.mark_best(best_of([row for row in evaluations if self.checkpoints.has(row["step"])]).step)
-        if 0 < self.settings.patience <= best_of(evaluations, self.state.patience_from).evaluations_since:
+        if self.held_out.patience_is_over(self.state.patience_from):
             self.state.patience_from = self.state.step  # what ended the run is not to end it at once again
 
     async def start(self) -> None:
@@ -158,21 +158,21 @@ class Trainer:
 
     async def evaluate_if_due(self) -> None:
         """Evaluate the policy, remember the best, stop where the second stage has not raised it for `patience` evaluations."""
-        step, stage, patience = self.state.step, self._stage(), self.settings.patience
+        step, stage = self.state.step, self._stage()
         if self.stop is not None or not self.held_out.is_due(step, at_the_end_of_a_stage=step == stage.last):
             return
         if self.snapshots.current.version.step != step:
             await self._publish()
         with self.run_log.timing("evaluate"):
-            evaluation = self.held_out.evaluate(step, stage.name if step else "start", self.failed_prompts)
+            told = stage.name if step else "start", self.failed_prompts, self.state.patience_from
+            evaluation = self.held_out.evaluate(step, *told)
             if (row := await self.grace.unless_begun(evaluation)) is None:
                 return  # whoever resumes the run evaluates
             await self.run_log.evaluation(row)
-        best = self.held_out.best(self.state.patience_from)
-        if best.step == step:
+        if self.held_out.best().step == step:
             self.checkpoints.mark_best(step)
-        elif patience and best.evaluations_since >= patience:
-            self.stop = Stop(f"held-out reward has not risen for {patience} evaluations")
+        elif self.held_out.patience_is_over(self.state.patience_from):
+            self.stop = Stop(f"held-out reward has not risen for {self.settings.patience} evaluations")
 
     async def save_if_due(self) -> None:
         """A checkpoint every so many steps, at the end of a stage, of the best policy so far, and where the run is to stop."""

@@ -51,6 +51,11 @@ OF_NO_METRIC = (
     Series("constant_reply_score_ratio", "f1, rougeL, bleu of the best constant reply: the floor", ("score", "set")),
     Series("draws_reward", "training reward of the replies drawn in the last evaluation: avg_at_n, best_at_n", ("of", "set")),
     Series("draws_score_ratio", "their f1, rougeL, exact_match", ("of", "score", "set")),
+    Series(
+        "reading_reward", "the same of the last evaluation with other passages: none, gold, random, lexical", ("reading", "set")
+    ),
+    Series("reading_score_ratio", "f1, rouge1, ... recall_at_20 of these replies", ("reading", "score", "set")),
+    Series("reading_words", "their mean length", ("reading", "set")),
 )
 
 
@@ -86,6 +91,8 @@ def of_evaluation(row: Row) -> Iterator[Value]:
         for kind, drawn in (figures.get("draws") or {}).items():
             if isinstance(drawn, dict):
                 yield from _of_figures("draws", drawn, {"set": name, "of": kind.replace("@", "_at_")})
+        for reading, own in (figures.get("readings") or {}).items():
+            yield from _of_figures("reading", own, {"set": name, "reading": reading})
 
 
 def _of_figures(whose: str, figures: Row, labels: dict[str, str]) -> Iterator[Value]:

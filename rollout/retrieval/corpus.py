@@ -55,6 +55,11 @@ class Corpus:
     def ids(self, positions: list[int]) -> tuple[str, ...]:
         return tuple(self._table["id"][position].as_py() for position in positions)
 
+    def positions(self, ids: Collection[str]) -> dict[str, int]:
+        """Where the passages with these ids stand; the first of several that share one."""
+        found = pc.is_in(self._table["id"], pa.array(sorted(ids), pa.string())).to_numpy().nonzero()[0][::-1].tolist()
+        return dict(zip(self.ids(found), found, strict=True))
+
     def absent(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that no passage has."""
         wanted = pa.array(sorted(ids), pa.string())

@@ -7,7 +7,8 @@ import torch
 from rollout.config import RolloutSettings
 from rollout.policy.weights import DamagedWeights, FlatWeights
 from rollout.retrieval.retriever import Retriever
-from rollout.sampler import Sampler, rng_of
+from rollout.sampler import Sampler
+from rollout.seeding import rng_of
 from rollout.types import Draws, Version
 from tests.rollout.tiny import PROMPTS, SETTINGS, tiny_policy
 

@@ -16,7 +16,7 @@ from launch import main
 from rollout.errors import CheckpointError
 from tests.cluster.runs import rows, without_clock
 
-OWN = ("step", "stage", "measure", "set", "others", "draws")
+OWN = ("step", "stage", "measure", "set", "others", "draws", "readings")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def two_sets(tiny_flags: list[str], data_dir: Path, tmp_path_factory: pytest.Tem
     far = tmp_path_factory.mktemp("far") / "far.jsonl"
     far.write_text("".join((data_dir / "valid.jsonl").read_text().splitlines(keepends=True)[-3:]))
     sets = json.dumps({"near": str(data_dir / "valid.jsonl"), "far": str(far)})
-    draws = ["--eval_samples", "3", "--eval_temperature", "0.7"]
+    draws = ["--eval_samples", "3", "--eval_temperature", "0.7", "--eval_reading", "[]"]
     flags, folder = list(tiny_flags), tmp_path_factory.mktemp("two-sets") / "run"
     flags[flags.index("--data.valid") + 1] = sets
     assert main(["train", "--local", *flags, "--learner.steps", "2", "--patience", "5", *draws, "--run_dir", str(folder)]) == 0
