@@ -20,7 +20,7 @@ OF_EVALUATION_ALONE = [
     *("reward.f1", "reward.rouge", "reward.bleu", "reward.mode", "reward.extra"),
     *("cluster.samplers", "cluster.min_samplers", "cluster.max_samplers", "cluster.sampler_resource", "cluster.sampler_label"),
     *("cluster.rewards", "cluster.threads", "cluster.sampler_cpus", "cluster.reward_cpus", "cluster.sampler_gpus"),
-    *("eval_samples", "eval_temperature"),
+    *("eval_samples", "eval_temperature", "eval_reading"),
     *("cluster.start_deadline_s", "cluster.call_deadline_s", "cluster.dashboard_port"),
 ]
 

@@ -133,4 +133,14 @@ def test_the_documented_figures_are_those_of_the_tables() -> None:
 def test_names_are_unique_and_columns_are_held_out_figures() -> None:
     for names in ([each.name for each in METRICS], [each.name for each in HELD_OUT], [each.name for each in all_series()]):
         assert len(names) == len(set(names)) and all(re.fullmatch(r"[\w@/]+", name) for name in names)
-    assert EVALUATION_COLUMNS == ("reward", "f1", "rougeL", "bleu", "exact_match", "distinct2", "unique_replies", "recall@5")
+    assert EVALUATION_COLUMNS == (
+        "reward",
+        "f1",
+        "rougeL",
+        "bleu",
+        "exact_match",
+        "distinct2",
+        "unique_replies",
+        "recall@5",
+        "gap_closed",
+    )
