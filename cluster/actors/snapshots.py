@@ -16,7 +16,7 @@ class SnapshotStore:
 
     def __init__(self, learner: LearnerPort | None, first: Version):
         self.current = Snapshot(first)
-        self._learner = learner
+        self._learner, self._learnt = learner, first  # what the learner holds
         self._changing = asyncio.Lock()  # held while the learner's weights or the current snapshot change
 
     def staleness(self, version: Version) -> int:
@@ -29,24 +29,28 @@ class SnapshotStore:
         async with self._changing:
             await self._publish(version)
 
-    async def publish_after(self, update: Awaitable[Made], version: Version) -> Made:
-        """Await what changes the learner's weights, which then become current. Nothing is restored meanwhile: it would bear the
-        version before and hold the weights after. Raises LearnerLost, and what the update raises."""
+    async def after(self, update: Awaitable[Made], version: Version, publish: bool) -> Made:
+        """Await what brings the learner's weights to a version, and `publish` them, or not where only gold answers are asked
+        for. Nothing is restored meanwhile: it would bear the version before and hold the weights after. Raises LearnerLost, and
+        what the update raises."""
         async with self._changing:
             made = await update
-            await self._publish(version)
+            self._learnt = version
+            if publish:
+                await self._publish(version)
             return made
 
     async def restore(self, lost: Snapshot) -> None:
-        """Publish again what a call was given and lost with a node, once however many calls lost it. Raises LearnerLost."""
+        """Publish again what a call was given and lost with a node, once however many calls lost it, or what the learner holds
+        by now where gold answers are trained on. Raises LearnerLost."""
         async with self._changing:
             if self._learner is None or self.current is not lost:
                 return
             if lost.weights is None:
                 await self._learner.check()
             else:
-                await self._publish(lost.version)
+                await self._publish(self._learnt)
 
     async def _publish(self, version: Version) -> None:
         assert self._learner is not None, "nobody learns"
-        self.current = await self._learner.publish(version)
+        self.current, self._learnt = await self._learner.publish(version), version

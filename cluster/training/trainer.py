@@ -141,7 +141,7 @@ class Trainer:
         learnt = self.actors.learner.update(step, log, batch.groups)
         try:
             version = Version(self.state.incarnation, step)
-            update = await (self.snapshots.publish_after(learnt, version) if pipeline.stage.sampled else learnt)
+            update = await self.snapshots.after(learnt, version, publish=pipeline.stage.sampled)
         except InputsLost as error:
             self.run_log.event(f"step {step}: {error}; its groups are made again")
             pipeline.give_back(batch)

@@ -147,5 +147,5 @@ async def test_weights_that_could_not_be_made_never_become_current(method: str, 
     store = SnapshotStore(port, Version(0, 0))
     learner.answers[method] = lambda *_: met
     with pytest.raises(LearnerLost, match=message):
-        await store.publish_after(port.update(1, None, []), Version(0, 1))
+        await store.after(port.update(1, None, []), Version(0, 1), publish=True)
     assert store.current == Snapshot(Version(0, 0))

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from cluster.actors.errors import LearnerLost
+from cluster.actors.errors import InputsLost, LearnerLost
 from cluster.actors.ports import Snapshot
 from cluster.actors.snapshots import SnapshotStore
 from rollout.types import Version
@@ -114,8 +114,41 @@ async def test_nothing_is_restored_while_the_learner_changes_its_weights() -> No
         await asyncio.sleep(5)
         return "metrics"
 
-    updating = asyncio.create_task(store.publish_after(update(), third))
+    updating = asyncio.create_task(store.after(update(), third, publish=True))
     await asyncio.sleep(1)
     await store.restore(lost)
     assert await updating == "metrics"
     assert learner.published == [SECOND, third] and store.current == Snapshot(third, "weights 2")
+
+
+async def test_what_is_published_again_among_gold_answers_bears_the_version_that_the_learner_has_reached() -> None:
+    """Whoever evaluates, or samples in the next stage, would else take these weights for those of the last publication."""
+    learner = FakeLearner()
+    store = store_of(learner)
+    await store.publish(SECOND)
+    lost, third = store.current, Version(0, 2)
+
+    async def update() -> str:
+        await asyncio.sleep(5)
+        return "metrics"
+
+    updating = asyncio.create_task(store.after(update(), third, publish=False))
+    await asyncio.sleep(1)
+    assert store.current == lost and not updating.done()
+    await store.restore(lost)
+    assert await updating == "metrics"
+    assert learner.published == [SECOND, third] and store.current == Snapshot(third, "weights 2")
+
+
+async def test_an_update_that_fails_leaves_the_learner_at_its_version() -> None:
+    learner = FakeLearner()
+    store = store_of(learner)
+    await store.publish(SECOND)
+
+    async def update() -> None:
+        raise InputsLost("groups are gone")
+
+    with pytest.raises(InputsLost):
+        await store.after(update(), Version(0, 2), publish=False)
+    await store.restore(store.current)
+    assert learner.published == [SECOND, SECOND]
