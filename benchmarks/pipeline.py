@@ -108,8 +108,8 @@ async def flow(
     samplers: int, sampler_seconds: float, learner_seconds: float, groups: int, max_staleness: int
 ) -> tuple[float, float]:
     """Wall and driver CPU seconds from the first prompt admitted to the last group trained on."""
-    sampling = SamplerPort("sampler", waiting(sampler_seconds), samplers, POLICY, print)
-    rewards = RewardPort(Pool("reward actor", waiting(0.0), 2, POLICY, print), [], POLICY)
+    sampling = SamplerPort(Pool("sampler", waiting(sampler_seconds), samplers, POLICY, print))
+    rewards = RewardPort(Pool("reward actor", waiting(0.0), 2, POLICY, print))
     learner = LearnerPort(waiting(learner_seconds), POLICY, print)
     sampling.start()
     rewards.start()

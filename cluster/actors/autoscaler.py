@@ -11,7 +11,7 @@ from cluster.actors.handle import demands_without_a_place, without_zeros
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.roles import Resources, Roles
+from cluster.actors.roles import Resources, RoleKind, Roles, placed_before_samplers
 from cluster.actors.session import bears_samplers
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.settings.actor_settings import ClusterSettings
@@ -58,10 +58,9 @@ class Autoscaler:
 
     def _without_a_place_s(self, demands: Sequence[Resources]) -> float:
         """How long the learner or a reward actor has waited for one; those whose worker is starting have theirs."""
-        rewards = {name for name in self._roles if name.startswith("reward")}
-        of_each = ((self._learner.pending_s, {"learner"}), (self._rewards.pending_s, rewards))
-        wanted = {name: without_zeros(role.resources) for name, role in self._roles.items()}
-        return max(seconds if any(wanted[name] in demands for name in names) else 0.0 for seconds, names in of_each)
+        waiting = {RoleKind.LEARNER: self._learner.pending_s, RoleKind.REWARD: self._rewards.pending_s}
+        lacking = {role.kind for role in self._roles.values() if without_zeros(role.resources) in demands}
+        return max(seconds if kind in lacking else 0.0 for kind, seconds in waiting.items())
 
     async def _watch(self) -> None:
         while True:
@@ -82,14 +81,13 @@ def samplers_that_fit(nodes: Sequence[Mapping[str, Any]], settings: ClusterSetti
         return settings.samplers
     alive = [node for node in nodes if node["Alive"]]
     free = [dict(node["Resources"]) for node in alive]
-    others = [role.resources for name, role in roles.items() if name != "sampler" for _ in range(role.count)]
-    for wanted in reversed(others):  # the learner first
+    for wanted in (role.resources for role in placed_before_samplers(roles) for _ in range(role.count)):
         place = next((room for room in free if _times(room, wanted)), None)
         if place is not None:
             for resource, amount in wanted.items():
                 place[resource] = place.get(resource, 0.0) - amount
     rooms = [room for node, room in zip(alive, free, strict=True) if bears_samplers(node, settings)]
-    fit = sum(_times(room, roles["sampler"].resources) for room in rooms)
+    fit = sum(_times(room, roles[RoleKind.SAMPLER].resources) for room in rooms)
     return max(settings.min_samplers, fit if settings.max_samplers is None else min(fit, settings.max_samplers))
 
 

@@ -1,21 +1,24 @@
 """What makes the actors of a run, with their arguments; on Ray with names and resources, too."""
 
+import contextlib
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import ray
 
-from cluster.actors.actor_handles import ActorHandles
+from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.autoscaler import Autoscaler
 from cluster.actors.handle import RayHandle, Spawn
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
 from cluster.actors.ports import RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.roles import Roles, prefix_of
+from cluster.actors.roles import RoleKind, Roles, prefix_of
+from cluster.actors.session import session
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
@@ -24,7 +27,9 @@ from reward.config import ExtraReward
 from rollout.actor import SamplerActor
 
 NODE = "ray.io/node-id"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 Arguments = Callable[[str], tuple[Any, ...]]  # of the actor of this name
+BuildActors = Callable[[str, Event], ActorPorts]  # the actors of a run, of a policy's path
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,46 +38,43 @@ class Factory(ABC):
 
     settings: Settings
     roles: Roles
+    retry: RetryPolicy
     policy_path: str
     event: Event
 
-    @property
-    def retry(self) -> RetryPolicy:
-        return RetryPolicy.of(self.settings.cluster)
-
-    def actors(self) -> ActorHandles:
-        return ActorHandles(self.samplers(), self.rewards(), self.records(), self.learner())
+    def actors(self) -> ActorPorts:
+        return ActorPorts(self.samplers(), self.rewards(), self.records(), self.learner(), self.retry)
 
     def samplers(self) -> SamplerPort:
         told, threads = self.settings, self.settings.cluster.threads or 1
         of_each = self.policy_path, told.data, told.policy, told.rollout, told.seed, threads, told.draws
-        return SamplerPort(*self._pool("sampler", SamplerActor, lambda name: (name, *of_each)))
+        return SamplerPort(self._pool(RoleKind.SAMPLER, SamplerActor, lambda name: (name, *of_each)))
 
     def rewards(self) -> RewardPort:
         reward, rules = self.settings.reward, self.settings.data.text_rules
-        scorers = Pool(*self._pool("reward", RewardActor, lambda name: (name, reward, rules)))
-        return RewardPort(scorers, [self._measuring(extra) for extra in reward.extra if extra.own_pool], self.retry)
+        scorers = self._pool(RoleKind.REWARD, RewardActor, lambda name: (name, reward, rules))
+        return RewardPort(scorers, [self._measuring(extra) for extra in reward.extra if extra.own_pool])
 
     def records(self) -> RecordsPort:
         reward, rules = self.settings.reward, self.settings.data.text_rules
-        return RecordsPort(*self._pool("records", RecordsActor, lambda name: (reward, rules)))
+        return RecordsPort(self._pool(RoleKind.RECORDS, RecordsActor, lambda name: (reward, rules)))
 
     def learner(self) -> LearnerPort:
         told = self.settings
         sections = told.learner, told.rollout, told.policy, told.reward.weights(), told.cluster.threads
-        spawn = self._spawn("learner", LearnerActor, lambda name: (self.policy_path, *sections))
+        spawn = self._spawn(RoleKind.LEARNER, LearnerActor, lambda name: (self.policy_path, *sections))
         return LearnerPort(spawn, self.retry, self.event)
 
     def _measuring(self, extra: ExtraReward) -> Pool:
-        name, spawn, size, retry, event = self._pool(prefix_of(extra), ExtraRewardActor, lambda name: (name, extra))
-        return Pool(f"reward actor of {name}", spawn, size, retry, event)
+        return self._pool(prefix_of(extra), ExtraRewardActor, lambda name: (name, extra), "reward actor of ")
 
     @abstractmethod
-    def _spawn(self, role: str, kind: type, arguments: Arguments) -> Spawn: ...
+    def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn: ...
 
-    def _pool(self, role: str, kind: type, arguments: Arguments) -> tuple[str, Spawn, int, RetryPolicy, Event]:
-        """What a pool of the role's actors is made of."""
-        return self.roles[role].name, self._spawn(role, kind, arguments), self.roles[role].count, self.retry, self.event
+    def _pool(self, prefix: str, actor: type, arguments: Arguments, told_as: str = "") -> Pool:
+        """prefix: of the actors' names, by which their role is known. told_as: goes before its name in what users read."""
+        role, spawn = self.roles[prefix], self._spawn(prefix, actor, arguments)
+        return Pool(told_as + role.name, spawn, role.count, self.retry, self.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +84,34 @@ class RayFactory(Factory):
     run: str
     namespace: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
-    def actors(self) -> ActorHandles:
+    def actors(self) -> ActorPorts:
         samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
         nodes = Autoscaler(self.settings.cluster, self.roles, samplers, rewards, learner, self.retry, self.event)
-        return ActorHandles(samplers, rewards, self.records(), learner, nodes)
+        return ActorPorts(samplers, rewards, self.records(), learner, self.retry, nodes)
 
-    def _spawn(self, role: str, kind: type, arguments: Arguments) -> Spawn:
-        share, labels = self.roles[role], {}
-        options: dict[str, Any] = {"num_cpus": share.cpus, "num_gpus": share.gpus, "resources": dict(share.own)}
-        if role == "sampler":
+    def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn:
+        role, labels = self.roles[prefix], {}
+        options: dict[str, Any] = {"num_cpus": role.cpus, "num_gpus": role.gpus, "resources": dict(role.own)}
+        if role.kind is RoleKind.SAMPLER:
             options["scheduling_strategy"] = "SPREAD"
             key, _, value = (self.settings.cluster.sampler_label or "").partition("=")
             labels = {key: value} if key else {}
 
         def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
-            named = {"name": f"{role}-{name}", "namespace": f"{self.run}-{self.namespace}"}
-            actor = ray.remote(kind).options(max_restarts=0, **options, **named, **_placement(labels, avoid))
-            return RayHandle(actor.remote(*arguments(name)), share.resources)
+            named = {"name": f"{prefix}-{name}", "namespace": f"{self.run}-{self.namespace}"}
+            made = ray.remote(actor).options(max_restarts=0, **options, **named, **_placement(labels, avoid))
+            return RayHandle(made.remote(*arguments(name)), role.resources)
 
         return spawn
+
+
+@contextlib.contextmanager
+def ray_actors(settings: Settings, run: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[BuildActors]:
+    """What makes the actors of a run on Ray, which is up for the length of the context; the dashboard shows `metadata` with its
+    job. Raises ClusterError if Ray cannot be reached or is too small."""
+    retry = RetryPolicy.of(settings.cluster)
+    with session(settings, run, metadata, retry.probe_s) as roles:
+        yield lambda policy_path, event: RayFactory(settings, roles, retry, policy_path, event, run).actors()
 
 
 def _placement(labels: dict[str, str], avoid: Collection[str]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Collection, Generator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,10 @@ class Handle(Protocol):
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
         """References to what a method returns, or to each part of the tuple where it has several. A reference among the
         arguments is opened before the method sees it, one inside of them is not."""
+        ...
+
+    async def turn(self) -> None:
+        """Wait until it may be called. Only in this process has another method to end before."""
         ...
 
     async def lacks_a_place(self) -> bool:
@@ -65,6 +69,9 @@ class RayHandle:
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
         references = getattr(self._actor, method).options(num_returns=parts).remote(*arguments)
         return [references] if parts == 1 else references
+
+    async def turn(self) -> None:
+        return
 
     async def lacks_a_place(self) -> bool:
         return without_zeros(self._share) in await asyncio.to_thread(demands_without_a_place)
@@ -119,16 +126,40 @@ class Reference:
         return returned if self.part is None else returned[self.part]
 
 
-class InProcessHandle:
-    """A plain object whose methods are run at once, in this thread, or in turn in a `thread` of their own. It keeps its own
-    number of torch threads."""
+class SideThread:
+    """A thread beside the event loop's, for methods that may run a loop of their own, one after the other."""
 
-    def __init__(self, made: Any, thread: Executor | None = None):
-        self._made, self._thread, self._torch_threads = made, thread, torch.get_num_threads()
+    def __init__(self, name: str):
+        self._executor = ThreadPoolExecutor(1, name)
+        self._newest: asyncio.Future[Any] | None = None
+
+    def begin(self, method: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
+        self._newest = asyncio.get_running_loop().run_in_executor(self._executor, method, *arguments)
+        return self._newest
+
+    async def until_idle(self) -> None:
+        """Wait until all that has begun is over."""
+        while self._newest is not None and not self._newest.done():
+            await asyncio.wait([self._newest])
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class InProcessHandle:
+    """A plain object whose methods are run at once, in this thread, or in a `thread` of their own. after: a thread that must be
+    idle before it is this object's turn. It keeps its own number of torch threads."""
+
+    def __init__(self, made: Any, thread: SideThread | None = None, after: SideThread | None = None):
+        self._made, self._thread, self._after, self._torch_threads = made, thread, after, torch.get_num_threads()
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Reference]:
         whole = self._begin(method, [each.open() if isinstance(each, Reference) else each for each in arguments])
         return [Reference(whole)] if parts == 1 else [Reference(whole, part) for part in range(parts)]
+
+    async def turn(self) -> None:
+        if self._after is not None:
+            await self._after.until_idle()
 
     async def lacks_a_place(self) -> bool:
         return False
@@ -140,10 +171,9 @@ class InProcessHandle:
         """It is this one."""
 
     def _begin(self, method: str, arguments: Sequence[Any]) -> "asyncio.Future[Any]":
-        loop = asyncio.get_running_loop()
         if self._thread is not None:
-            return loop.run_in_executor(self._thread, self._run, method, arguments)
-        whole: asyncio.Future[Any] = loop.create_future()
+            return self._thread.begin(self._run, method, arguments)
+        whole: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         whole.set_result(self._run(method, arguments))
         return whole
 

@@ -1,18 +1,18 @@
-"""All roles in this process, one actor of each, called in turn, so that a debugger can follow a prompt through them: no Ray."""
+"""All roles in this process, one actor of each, so that a debugger can follow a prompt through them: no Ray.
+
+They are called in turn: a call is sampled when nothing is scored, so neither runs, or takes memory, beside the other.
+"""
 
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from cluster.actors.actor_handles import ActorHandles
-from cluster.actors.factories import Arguments, Factory
-from cluster.actors.handle import InProcessHandle, Reference, Spawn
+from cluster.actors.factories import Arguments, BuildActors, Factory
+from cluster.actors.handle import InProcessHandle, Reference, SideThread, Spawn
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.roles import roles_of
-from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
 from reward.actor import ExtraRewardActor, RewardActor
@@ -34,22 +34,22 @@ class _Learner(LearnerActor):
 
 KINDS: dict[type, type] = {SamplerActor: _Sampler, LearnerActor: _Learner}
 OF_USERS = (RewardActor, ExtraRewardActor)
+NO_DEADLINES = RetryPolicy(start_deadline_s=math.inf, call_deadline_s=math.inf, slow_start_s=math.inf)  # none ends a pause
 
 
 @dataclass(frozen=True, slots=True)
 class InProcessFactory(Factory):
-    """Rewards have a thread of their own, where a user's may run an event loop. No deadline ends a pause in a debugger."""
+    """thread: of the rewards, where a user's may run an event loop; whoever samples waits for it. Whoever saves does not: a
+    reward that hangs keeps nothing from being saved."""
 
-    thread: Executor
+    thread: SideThread
 
-    @property
-    def retry(self) -> RetryPolicy:
-        return RetryPolicy(start_deadline_s=math.inf, call_deadline_s=math.inf, slow_start_s=math.inf)
-
-    def _spawn(self, role: str, kind: type, arguments: Arguments) -> Spawn:
+    def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn:
         def spawn(name: str, *, avoid: Collection[str]) -> InProcessHandle:
-            made = KINDS.get(kind, kind)(*arguments(name))
-            return InProcessHandle(made, self.thread if kind in OF_USERS else None)
+            made = KINDS.get(actor, actor)(*arguments(name))
+            if actor in OF_USERS:
+                return InProcessHandle(made, self.thread)
+            return InProcessHandle(made, after=self.thread if actor is SamplerActor else None)
 
         return spawn
 
@@ -61,18 +61,18 @@ def check_in_process(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def in_process_actors(settings: Settings) -> Iterator[Callable[[str, Event], ActorHandles]]:
-    """What makes the actors of a run, of a policy's path. In the context the terminal is the run's, and what a user's reward
+def in_process_actors(settings: Settings) -> Iterator[BuildActors]:
+    """What makes the actors of a run. In the context the terminal is the run's, and what a user's reward
     raises is raised as it is."""
     roles = {name: replace(role, count=1) for name, role in roles_of(settings).items()}
-    thread, log = ThreadPoolExecutor(1, "rewards"), logging.getLogger("lapdog")
+    thread, log = SideThread("rewards"), logging.getLogger("lapdog")
     was_disabled, log.disabled = log.disabled, True
     try:
         with _users_traceback():
-            yield lambda policy_path, event: InProcessFactory(settings, roles, policy_path, event, thread).actors()
+            yield lambda path, event: InProcessFactory(settings, roles, NO_DEADLINES, path, event, thread).actors()
     finally:
         log.disabled = was_disabled
-        thread.shutdown(wait=False, cancel_futures=True)
+        thread.close()
 
 
 @contextlib.contextmanager

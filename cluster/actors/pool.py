@@ -26,7 +26,7 @@ class Pool:
     def __init__(self, kind: str, spawn: Spawn, size: int, retry: RetryPolicy, event: Event, slots: int = 1):
         self.kind, self.restarts = kind, 0
         self._launcher = Launcher(kind, spawn, retry, event)
-        self._size, self._slots, self._retry, self._event = size, slots, retry, event
+        self._size, self._slots, self.retry, self._event = size, slots, retry, event
         self._replicas: list[Replica] = []
         self._open: deque[Replica] = deque()  # those with a free slot
         self._waiting: deque[asyncio.Future[Replica]] = deque()
@@ -71,37 +71,38 @@ class Pool:
         self, method: str, *arguments: Any, parts: int = 1, attempts: int | None = None, late: Late = tuple
     ) -> tuple[Any, list[Any]]:
         """Ask a free replica; awaits the first part of what it returns, the others stay references. `late` gives further
-        arguments once a replica is free. If it is cancelled, the slot is free when the actor is done.
-
-        An exception that the call itself raises is passed on. Raises ReplicasLost if as many replicas as there are `attempts`
-        were lost with it, InputsLost if what it was given is gone.
+        arguments once a replica is free. If it is cancelled, the slot is free when the actor is done. Raises what the call
+        itself raises, InputsLost if what it was given is gone, ReplicasLost if it has lost as many replicas as there are
+        `attempts`, those aside that another call is known to have spoilt.
         """
-        attempts = attempts or self._retry.call_attempts
-        for left in reversed(range(attempts)):
-            replica = await (self._free_replica() if left == attempts - 1 > 0 else self._answering_replica())
+        left = attempts = attempts or self.retry.call_attempts
+        replica = await (self._free_replica() if attempts > 1 else self._answering_replica())
+        while True:
             asked: asyncio.Task[Any] | None = None
             try:
+                await replica.handle.turn()
                 first, *others = replica.handle.call(method, *arguments, *late(), parts=parts)
-                asked = asyncio.create_task(within(first, self._retry.call_deadline_s))
+                asked = asyncio.create_task(within(first, self.retry.call_deadline_s))
                 answered = await asyncio.shield(asked)
             except BaseException as error:
-                meaning = meaning_of(error)
+                meaning, is_innocent = meaning_of(error), replica.is_spoilt
                 if meaning is Meaning.OTHER and asked is not None:
                     asked.add_done_callback(partial(self._drained, replica))
                     raise
                 what = self._end(replica, error)
+                left -= 0 if meaning is Meaning.DIED and is_innocent else 1
                 if meaning is Meaning.INPUTS_LOST:
                     raise InputsLost(f"{self.kind}: what it was given is lost ({first_line(error)})") from error
                 if what is None or (meaning is Meaning.FAILED and not left):
                     raise
                 if not left:
-                    lost = "one call lost its replica" if attempts == 1 else f"one call lost {attempts} replicas"
-                    raise ReplicasLost(f"{self.kind}: {lost} ({what}); see their logs") from error
+                    lost = "its replica" if attempts == 1 else f"{attempts} replicas"
+                    raise ReplicasLost(f"{self.kind}: one call lost {lost} ({what}); see their logs") from error
             else:
                 self._losses = 0
                 self._release(replica)
                 return answered, others
-        raise AssertionError("unreachable")
+            replica = await self._answering_replica()
 
     def drop_nodes(self, alive: Collection[str]) -> None:
         """Replace the idle replicas of nodes that have left the cluster; busy ones are noticed by their calls."""
@@ -143,13 +144,12 @@ class Pool:
         while True:
             replica = await self._free_replica()
             try:
-                await answer(replica.handle, "ping", self._retry.call_deadline_s)
-            except BaseException as error:
-                if self._end(replica, error) is None:
-                    raise
-            else:
+                await answer(replica.handle, "ping", self.retry.call_deadline_s)
                 if not replica.is_gone:
                     return replica
+            except BaseException as error:
+                if self._end(replica, error, by_call=False) is None:
+                    raise
 
     def _release(self, replica: Replica) -> None:
         """End a call of a replica and hand the slot to whoever waits longest for one."""
@@ -161,15 +161,15 @@ class Pool:
         elif replica.calls == 0:
             self._discard(replica)
 
-    def _end(self, replica: Replica, error: BaseException | None) -> str | None:
-        """End a call, which met `error`, if any: a replica that is lost or broken is replaced, once however many calls tell of
-        it, any other has a free slot. Returns what is wrong with the replica."""
-        if error is None or meaning_of(error) not in (Meaning.DIED, Meaning.FROZEN, Meaning.FAILED):
+    def _end(self, replica: Replica, error: BaseException | None, by_call: bool = True) -> str | None:
+        """End a call, or a ping, which met `error`, if any: a replica that is lost or broken is replaced, once however many
+        tell of it, any other has a free slot. Returns what is wrong with the replica."""
+        if error is None or (meaning := meaning_of(error)) not in (Meaning.DIED, Meaning.FROZEN, Meaning.FAILED):
             self._release(replica)
             return None
-        frozen = meaning_of(error) is Meaning.FROZEN
-        what = f"no answer in {self._retry.call_deadline_s:g} s" if frozen else cause(error)
-        self._lose(replica, what, frozen)
+        what = f"no answer in {self.retry.call_deadline_s:g} s" if meaning is Meaning.FROZEN else cause(error)
+        replica.is_spoilt |= by_call and not replica.is_gone and meaning is not Meaning.DIED
+        self._lose(replica, what, frozen=meaning is Meaning.FROZEN)
         return what
 
     def _drained(self, replica: Replica, asked: "asyncio.Task[Any]") -> None:
@@ -210,7 +210,7 @@ class Pool:
             self._spawned_at_loss = self._launcher.spawned
         self._launcher.exclude(replica.node)
         if self._surplus() < 0:
-            self._start_replica(self._retry.pause_s(self._losses - 1))
+            self._start_replica(self.retry.pause_s(self._losses - 1))
 
     def _discard(self, replica: Replica, frozen: bool = False) -> None:
         self._replicas.remove(replica)

@@ -16,7 +16,7 @@ from rollout.identity import FOLDER, Identity, code_digest
 @dataclass(eq=False)
 class Replica:
     """A ready actor. number: how many of its kind were spawned before it. calls: under way. is_open: queued for
-    more calls. is_gone: discarded."""
+    more calls. is_gone: discarded. is_spoilt: because of one of its calls that is known."""
 
     handle: Handle
     node: str
@@ -25,6 +25,7 @@ class Replica:
     calls: int = 0
     is_open: bool = False
     is_gone: bool = False
+    is_spoilt: bool = False
 
     def discard(self, frozen: bool = False) -> None:
         self.is_gone, self.is_open = True, False

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -16,8 +15,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.exceptions import RayError, RpcError
 from ray.job_config import JobConfig
 
-from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.roles import Roles, roles_of
+from cluster.actors.roles import RoleKind, Roles, roles_of
 from cluster.output import print_err
 from cluster.settings.actor_settings import ClusterSettings
 from cluster.settings.tree import Settings
@@ -28,7 +26,6 @@ LOCAL = "a local Ray"
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty settings (RFC 9113, 3.4)
 HTTP2_SETTINGS = 4
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
-NOTHING: Mapping[str, str] = MappingProxyType({})
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
 
@@ -38,8 +35,9 @@ def in_job() -> bool:
 
 
 @contextlib.contextmanager
-def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NOTHING) -> Iterator[Roles]:
-    """Connect to Ray for the length of the context; the dashboard shows `metadata` with its job.
+def session(settings: Settings, namespace: str, metadata: Mapping[str, str], probe_s: float) -> Iterator[Roles]:
+    """Connect to Ray for the length of the context; the dashboard shows `metadata` with its job. probe_s: seconds that a head
+    may take to answer.
 
     Raises ClusterError if it cannot be reached or is too small.
     """
@@ -47,14 +45,14 @@ def session(settings: Settings, namespace: str, metadata: Mapping[str, str] = NO
     if ray.is_initialized():  # the caller's own, as in a notebook
         yield roles_with_gpus(settings)
         return
-    _connect(settings, namespace, metadata)
+    _connect(settings, namespace, metadata, probe_s)
     try:
         yield roles_with_gpus(settings)
     finally:
         ray.shutdown()
 
 
-def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) -> None:
+def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str], probe_s: float) -> None:
     address = os.environ.get("RAY_ADDRESS")
     arguments: dict[str, Any] = {"namespace": namespace, "logging_level": "warning", "log_to_driver": False}
     arguments["job_config"] = OwnCodeFirst(metadata=dict(metadata))
@@ -69,7 +67,7 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str]) ->
         arguments |= {"dashboard_port": port} if port else {}
     else:
         place = f"RAY_ADDRESS={address}"
-        _probe(str(address), RetryPolicy.of(settings.cluster).probe_s)
+        _probe(str(address), probe_s)
         # nodes of a running cluster need not have our code: take it along
         arguments |= {"address": address, "runtime_env": {"working_dir": str(PROJECT), "excludes": NOT_SHIPPED}}
     try:
@@ -160,7 +158,8 @@ def _cpus(roles: Roles) -> int:
 def roles_with_gpus(settings: Settings) -> Roles:
     """Default GPU shares from what the cluster has; raises ClusterError if something asked for cannot fit."""
     cluster, total, roles = settings.cluster, ray.cluster_resources(), roles_of(settings)
-    others = sum(role.count * (role.gpus or 0.0) for name, role in roles.items() if name not in ("learner", "sampler"))
+    shared = (RoleKind.LEARNER, RoleKind.SAMPLER)
+    others = sum(role.count * (role.gpus or 0.0) for role in roles.values() if role.kind not in shared)
     learner, sampler = gpu_shares(total.get("GPU", 0.0) - others, cluster)
     if total.get("GPU") and sampler == 0 and cluster.sampler_gpus is None:
         print_err(
@@ -174,7 +173,7 @@ def roles_with_gpus(settings: Settings) -> Roles:
         raise ClusterError(
             f"cluster.sampler_label: no node is labelled {cluster.sampler_label}; start one with 'ray start --labels'"
         )
-    return roles | {name: replace(roles[name], gpus=gpus) for name, gpus in (("learner", learner), ("sampler", sampler))}
+    return roles | {kind: replace(roles[kind], gpus=gpus) for kind, gpus in zip(shared, (learner, sampler), strict=True)}
 
 
 def gpu_shares(gpus: float, settings: ClusterSettings) -> tuple[float, float]:

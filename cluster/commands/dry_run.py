@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.actors.roles import roles_of
+from cluster.actors.roles import RoleKind, roles_of
 from cluster.commands.memory_estimate import memory, parameter_counts
 from cluster.settings.tree import Settings
 from cluster.settings.yaml_file import dump
@@ -55,7 +55,7 @@ def _actors(settings: Settings) -> Iterator[str]:
     roles = roles_of(settings).values()
     for role in roles:
         named = f"{role.count} {role.name}{'s' if role.count > 1 else ''}"
-        more = " or more" if role.name == "sampler" and settings.cluster.samplers == "auto" else ""
+        more = " or more" if role.kind is RoleKind.SAMPLER and settings.cluster.samplers == "auto" else ""
         share = "a share of the GPUs there are" if role.gpus is None else f"{role.gpus:g} GPU"
         yield f"{f'{named}{more}':<28}{role.cpus:g} CPU and {share} each"
     shared = ", and those that are shared" if any(role.gpus is None for role in roles) else ""

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.errors import cause
-from cluster.actors.factories import RayFactory
-from cluster.actors.roles import Roles
-from cluster.actors.session import session
+from cluster.actors.factories import ray_actors
 from cluster.actors.snapshots import SnapshotStore
 from cluster.commands.policy_source import CHECKPOINT, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
@@ -63,8 +62,8 @@ def evaluate(argv: Sequence[str]) -> None:
         settings = with_language(settings, prompts)
         print_err(settings.data.text_rules.told())
     prompts = tell_absent_gold(shown(options.data), prompts, check_retrieval(settings, prompts))
-    with session(settings, "evaluate") as roles:
-        evaluation = asyncio.run(_evaluated(settings, roles, opened.path, prompts, state))
+    with ray_actors(settings, "evaluate") as build_actors:
+        evaluation = asyncio.run(_evaluated(settings, build_actors(opened.path, print_err), prompts, state))
     if options.predictions is not None:
         with writing(options.predictions, DISK_REMEDY):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in evaluation.predictions), encoding="utf-8")
@@ -78,13 +77,11 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 async def _evaluated(
-    settings: Settings, roles: Roles, policy_path: str, prompts: Sequence[Prompt], state: RunState | None
+    settings: Settings, actors: ActorPorts, prompts: Sequence[Prompt], state: RunState | None
 ) -> Evaluation:
     """Raises what the first prompt met that cannot be answered."""
-    factory = RayFactory(settings, roles, policy_path, print_err, "evaluate")
-    actors = factory.actors()
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
-    client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", factory.retry)
+    client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", actors.retry)
 
     async def of(prompts: Sequence[Prompt], floor: str | None = None, draws: Draws = NO_DRAWS) -> Evaluation:
         evaluation, failed = await held_out.evaluate(client, actors.records, prompts, floor, 0, draws)

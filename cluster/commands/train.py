@@ -2,17 +2,16 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from pydantic import Field
 
-from cluster.actors.actor_handles import ActorHandles
-from cluster.actors.factories import RayFactory
+from cluster.actors.factories import BuildActors, ray_actors
 from cluster.actors.in_process import check_in_process, in_process_actors
-from cluster.actors.session import in_job, session
+from cluster.actors.session import in_job
 from cluster.commands.dry_run import plan
 from cluster.output import print_err, stdout_kept
 from cluster.settings import lapdog_flags
@@ -210,19 +209,13 @@ def resumed_settings(told: Values, values: Values) -> Settings:
     return settings.as_used()
 
 
-BuildActors = Callable[[str, Callable[[str], None]], ActorHandles]
-
-
 @contextlib.contextmanager
 def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildActors]:
     """What makes the actors for a policy: on Ray, which is up for the length of the context, or in this process."""
     if local:
         check_in_process(settings)
-        with in_process_actors(settings) as build_actors:
-            yield build_actors
-        return
-    with session(settings, run, job_metadata(settings)) as roles:
-        yield lambda policy_path, event: RayFactory(settings, roles, policy_path, event, run).actors()
+    with in_process_actors(settings) if local else ray_actors(settings, run, job_metadata(settings)) as build_actors:
+        yield build_actors
 
 
 def _trainer(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from cluster.actors.roles import RoleKind
 from cluster.settings.markdown import table
 from cluster.store.rows import Row
 
@@ -105,16 +106,16 @@ METRICS = (
            note="sampled in addition, see `rollout.dynamic_sampling`"),
     Metric("truncated", "share of responses cut at rollout.max_new_tokens; in stage 1 of the gold answers",
            Chart("Policy", "Cut responses"), to("truncated_responses_ratio")),
-    Metric("response_tokens", "response tokens of the batch", exports=to("tokens_total", role="learner")),
+    Metric("response_tokens", "response tokens of the batch", exports=to("tokens_total", role=RoleKind.LEARNER)),
     Metric("top_p_mass", "probability inside the nucleus; 1 unless rollout.top_p is below 1", exports=to("top_p_mass_ratio"),
            over_calls="min"),
     Metric("tokens_per_s", "response tokens a second, over the wall time of the step", Chart("Throughput", "Response tokens")),
     Metric("groups_per_s", "groups a second, over the wall time of the step", Chart("Throughput", "Groups")),
-    Metric("trained_groups", "groups in the batch", exports=to("groups_total", role="learner")),
+    Metric("trained_groups", "groups in the batch", exports=to("groups_total", role=RoleKind.LEARNER)),
     Metric("sampled_groups", "groups that samplers finished during the step, trained on or not", over_calls="sum",
-           exports=to("groups_total", role="sampler") + to("groups_total", role="reward"), of_responses=True),
+           exports=to("groups_total", role=RoleKind.SAMPLER) + to("groups_total", role=RoleKind.REWARD), of_responses=True),
     Metric("sampled_tokens", "tokens of their responses", over_calls="sum",
-           exports=to("tokens_total", role="sampler") + to("tokens_total", role="reward"), of_responses=True),
+           exports=to("tokens_total", role=RoleKind.SAMPLER) + to("tokens_total", role=RoleKind.REWARD), of_responses=True),
     Metric("seconds_sample", "time of sampling, summed over the samplers", Chart("Seconds", "Sampling"),
            to("phase_seconds_total", phase="sample"), unit="seconds", over_calls="sum"),
     Metric("seconds_reward", "time of scoring, summed over the reward actors", Chart("Seconds", "Scoring"),
@@ -133,13 +134,13 @@ METRICS = (
     Metric("requeued", "groups too old to be trained on; their prompts were queued again", incidents("Prompts sampled again"),
            to("requeued_groups_total")),
     Metric("padding_update", "share of the tokens that the learner computed that are padding",
-           exports=to("padding_ratio", role="learner"), note="contexts and responses"),
+           exports=to("padding_ratio", role=RoleKind.LEARNER), note="contexts and responses"),
     Metric("padding_sample", "share of the tokens that samplers computed that are padding",
-           exports=to("padding_ratio", role="sampler"), note="contexts alone", over_calls="mean"),
+           exports=to("padding_ratio", role=RoleKind.SAMPLER), note="contexts alone", over_calls="mean"),
     Metric("peak_memory_mb", "peak memory of the learner: of its GPU if it has one, else resident",
-           Chart("Throughput", "Learner's memory", exact=True), to("peak_memory_bytes", role="learner"), unit="MB"),
+           Chart("Throughput", "Learner's memory", exact=True), to("peak_memory_bytes", role=RoleKind.LEARNER), unit="MB"),
     Metric("peak_memory_mb_sampler", "peak memory of the sampler that held most: of its GPU if it has one, else resident",
-           Chart("Throughput", "Samplers' memory", exact=True), to("peak_memory_bytes", role="sampler"), unit="MB",
+           Chart("Throughput", "Samplers' memory", exact=True), to("peak_memory_bytes", role=RoleKind.SAMPLER), unit="MB",
            over_calls="max"),
     Metric("restarts", "actors that were replaced", incidents("Actors replaced")),
 )

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.actors.actor_handles import ActorHandles
+from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.errors import InputsLost, LearnerLost
 from cluster.actors.learner_port import LearnerLosses
-from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import in_job
 from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event
@@ -37,11 +36,10 @@ class Trainer:
         settings: Settings,
         inputs: Inputs,
         folder: RunFolder,
-        build_actors: Callable[[Event], ActorHandles],
+        build_actors: Callable[[Event], ActorPorts],
         output_mode: OutputMode,
     ):
         self.settings, self.inputs, self.folder = settings, inputs, folder
-        self.retry = RetryPolicy.of(settings.cluster)
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
         self.run_log = RunLog(settings, folder, output_mode)
         self.actors = build_actors(self.run_log.event)
@@ -55,7 +53,7 @@ class Trainer:
         self.grace = Grace(job_grace_s() if in_job() else settings.cluster.stop_grace_s, folder.path)
         self.pipeline: Pipeline | None = None
         self._restored: Path | None = None
-        self._losses, self._learner_is_gone = LearnerLosses(self.retry.learner_losses), False
+        self._losses, self._learner_is_gone = LearnerLosses(self.actors.retry.learner_losses), False
         self._restarts_recorded = 0
 
     def resume(self, checkpoint: tuple[Path, RunState] | None) -> None:
@@ -195,7 +193,7 @@ class Trainer:
             parts.callback(self.held_out.close)
 
     def _client(self, mode: Mode) -> RolloutClient:
-        return RolloutClient(self.actors.samplers, self.actors.rewards, self.snapshots, mode, self.retry)
+        return RolloutClient(self.actors.samplers, self.actors.rewards, self.snapshots, mode, self.actors.retry)
 
     def _pipeline(self) -> Pipeline:
         assert self.pipeline is not None, "begin() comes first"

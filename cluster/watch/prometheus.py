@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ray.util.metrics import Counter, Gauge
 
-from cluster.actors.actor_handles import Port
+from cluster.actors.ports import Port
+from cluster.actors.roles import RoleKind
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.rows import Row
@@ -26,16 +27,16 @@ class Prometheus(Monitor):
     def __init__(
         self,
         run: str,
-        roles: Mapping[str, Port],
+        ports: Mapping[RoleKind, Port],
         queues: Callable[[], Mapping[str, int]],
         failed_prompts: FailedPrompts,
         look_s: float,
         event: Event,
     ):
         self._look_s = look_s
-        self._roles, self._queues = roles, queues
+        self._ports, self._queues = ports, queues
         self._failed_prompts, self._event = failed_prompts, event
-        self._counted = dict.fromkeys(roles, 0)  # restarts
+        self._counted = dict.fromkeys(ports, 0)  # restarts
         self._looking: asyncio.Task[None] | None = None
         self._metrics: dict[str, Gauge | Counter] = {}
         for series in all_series():
@@ -82,11 +83,11 @@ class Prometheus(Monitor):
                 metric._record(value, labels)  # inc() refuses 0, without which a first increase goes unseen
 
     def _now(self) -> Iterator[Value]:
-        for role, actors in self._roles.items():
-            restarts = max(0, actors.restarts)
+        for role, port in self._ports.items():
+            restarts = max(0, port.restarts)
             yield "restarts_total", {"role": role}, restarts - self._counted[role]
             self._counted[role] = restarts
-            yield from (("actors", {"role": role, "state": state}, count) for state, count in actors.states.items())
+            yield from (("actors", {"role": role, "state": state}, count) for state, count in port.states.items())
         yield from (("queue_prompts", {"queue": queue}, count) for queue, count in self._queues().items())
         yield from (
             ("failed_prompts", {"file": file}, len(self._failed_prompts.ids(file))) for file in self._failed_prompts.counts

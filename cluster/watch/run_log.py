@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from cluster.actors.actor_handles import ActorHandles
-from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.session import in_job
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
@@ -47,12 +46,12 @@ class RunLog:
         """What keeps the terminal's lines from being written, once that was met."""
         return self._terminal.output_lost
 
-    def watch(self, handles: ActorHandles, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
+    def watch(self, actors: ActorPorts, queues: Callable[[], Mapping[str, int]], failed_prompts: FailedPrompts) -> None:
         """Look at a run's actors and queues, too."""
-        run, retry = self._folder.path.name, RetryPolicy.of(self._settings.cluster)
-        self._monitors.append(Prometheus(run, handles.roles, queues, failed_prompts, retry.look_s, self.event))
-        self._monitors.append(Trackers(self._settings, self._folder, self.event))
-        if handles.nodes is None:
+        run, retry = self._folder.path.name, actors.retry
+        self._monitors.append(Prometheus(run, actors.by_kind, queues, failed_prompts, retry.look_s, self.event))
+        self._monitors.append(Trackers(self._settings, self._folder, self.event, retry))
+        if actors.nodes is None:
             self._resume.insert(3, "--local")
         elif in_job():
             self._monitors.append(JobEntry(self._settings, self._last_step, self.event, retry))

@@ -19,12 +19,12 @@ from cluster.watch.trackers.services import TRACKERS, TensorBoard, Tracker
 class Trackers(Monitor):
     """One that cannot be reached at the start raises SettingsError; one that fails later is an event, and given up."""
 
-    def __init__(self, settings: Settings, folder: RunFolder, event: Event):
+    def __init__(self, settings: Settings, folder: RunFolder, event: Event, retry: RetryPolicy):
         self._folder, self._has_ids = folder, bool(settings.trackers)
         trackers: dict[str, Tracker] = {"tensorboard": TensorBoard(folder.path / "tensorboard")}
         trackers |= {name: TRACKERS[name](settings, folder.path) for name in settings.trackers}
         self._trackers = [Background(name, tracker, event) for name, tracker in trackers.items()]
-        self._finished, self._retry = False, RetryPolicy.of(settings.cluster)
+        self._finished, self._retry = False, retry
         self._longest_close_s = self._retry.broken_close_s
 
     async def start(self) -> None:

@@ -43,9 +43,10 @@ class Followed:
     def __init__(self, learner: FakeHandle | None = None):
         self.events: list[str] = []
         self.cluster, self.scoring, self.own = FakeCluster(), FakeCluster(), FakeCluster()
-        self.samplers = SamplerPort("sampler", self.cluster.spawn, 1, POLICY, print)
+        self.pool = Pool("sampler", self.cluster.spawn, 1, POLICY, print)
+        self.samplers = SamplerPort(self.pool)
         own = [Pool("judge", self.own.spawn, 2, POLICY, print)]
-        self.rewards = RewardPort(Pool("reward actor", self.scoring.spawn, 2, POLICY, print), own, POLICY)
+        self.rewards = RewardPort(Pool("reward actor", self.scoring.spawn, 2, POLICY, print), own)
         self.learner = LearnerPort(lambda name, *, avoid: learner or FakeHandle(), POLICY, print)
         actors = self.samplers, self.rewards, self.learner
         self.autoscaler = Autoscaler(settings(), ROLES, *actors, POLICY, self.events.append)
@@ -75,7 +76,7 @@ async def test_samplers_make_room_for_a_learner_that_finds_none() -> None:
     followed.autoscaler.follow([node("a", CPU=4.5), node("b", CPU=0.0)], [])
     assert [*sizes, followed.samplers.size] == [3, 3, 2, 1, 1, 3]
     assert followed.events[1] == "samplers: 3 -> 2, to make room for the others"
-    assert await work(followed.samplers)
+    assert await work(followed.pool)
 
 
 async def test_samplers_make_room_for_an_extra_rewards_own_actors() -> None:
@@ -115,12 +116,12 @@ async def test_the_watch_follows_nodes_that_join_and_leave() -> None:
     followed.autoscaler.follow([a, b], [])
     assert followed.samplers.size == 3
     await asyncio.sleep(1)
-    assert len({await work(followed.samplers) for _ in range(12)}) == 3
+    assert len({await work(followed.pool) for _ in range(12)}) == 3
     followed.autoscaler.follow([a, {**b, "Alive": False}], [])
     assert followed.samplers.size == 1
     assert followed.events == ["samplers: 1 -> 3, nodes: 2", "samplers: 3 -> 1, nodes: 1"]
     assert [handle.node for handle in followed.cluster.handles if not handle.kills] == ["a"]
-    assert await work(followed.samplers)
+    assert await work(followed.pool)
 
 
 async def test_reward_actors_of_every_kind_that_lay_on_a_node_that_left_are_replaced() -> None:
@@ -142,6 +143,13 @@ def test_samplers_leave_room_for_actors_of_extra_rewards() -> None:
     # head: 4 CPUs - 1 - 0.5 - 2 * 0.5 = 1.5 -> 1 sampler; other: 3
     judged = roles(ExtraReward(function="rewards:judge", actors=2))
     assert samplers_that_fit([node("head", CPU=4.0), node("other", CPU=3.0)], settings(), judged) == 4
+
+
+def test_rewards_on_a_gpu_find_their_place_before_those_that_need_none() -> None:
+    """Else the reward actor would take the CPU that only the judge can use, and a sampler would seem to fit where it goes."""
+    judged = roles(ExtraReward(function="rewards:judge", gpus=1), reward_cpus=1, rewards=1, learner_cpus=0)
+    nodes = [node("gpu", CPU=1.0, GPU=1.0), node("other", CPU=2.0)]
+    assert samplers_that_fit(nodes, settings(), judged) == 1
 
 
 def test_samplers_keep_within_their_bounds() -> None:

@@ -1,13 +1,15 @@
 """A plain object in this process is called as an actor on Ray is."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from cluster.actors.handle import InProcessHandle, Reference, answer
+from cluster.actors.handle import InProcessHandle, Reference, SideThread, answer
+from cluster.actors.pool import Pool
+from cluster.actors.retry_policy import RetryPolicy
 
 
 class Worker:
@@ -62,8 +64,53 @@ async def test_each_object_keeps_its_own_number_of_torch_threads() -> None:
 
 
 async def test_a_method_in_a_thread_of_its_own_may_run_an_event_loop() -> None:
-    handle = InProcessHandle(Worker(), ThreadPoolExecutor(1))
+    handle = InProcessHandle(Worker(), SideThread("side"))
     assert await answer(handle, "run_a_loop", None) == "ran"
+
+
+class Scorer:
+    """Scores once it may."""
+
+    def __init__(self, done: list[str]):
+        self.may, self.done = threading.Event(), done
+
+    def ready(self) -> None:
+        pass
+
+    def score(self) -> None:
+        self.may.wait()
+        self.done.append("scored")
+
+
+class Sampler:
+    def __init__(self, done: list[str]):
+        self.done = done
+
+    def ready(self) -> None:
+        pass
+
+    def sample(self) -> None:
+        self.done.append("sampled")
+
+
+async def test_nothing_is_sampled_while_a_thread_scores() -> None:
+    done, thread = list[str](), SideThread("side")
+    scorer = Scorer(done)
+    handles = InProcessHandle(Sampler(done), after=thread), InProcessHandle(scorer, thread)
+    samplers, scorers = (Pool("actor", lambda name, *, avoid, handle=each: handle, 1, RetryPolicy(), print) for each in handles)
+    samplers.start()
+    scorers.start()
+    await samplers.call("sample")
+    scoring = asyncio.create_task(scorers.call("score"))
+    while scorers.states["busy"] == 0:
+        await asyncio.sleep(0)
+    sampling = asyncio.create_task(samplers.call("sample"))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert done == ["sampled"] and samplers.states["busy"] == 1
+    scorer.may.set()
+    await asyncio.gather(scoring, sampling)
+    assert done == ["sampled", "scored", "sampled"]
 
 
 async def test_who_no_longer_awaits_a_reference_does_not_end_the_work() -> None:

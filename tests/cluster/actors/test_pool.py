@@ -459,6 +459,54 @@ async def test_all_calls_of_a_lost_replica_are_repeated_and_it_is_replaced_once(
     assert pool.restarts == 1 and cluster.handles[0].kills == 1 and len(cluster.events) == 1
 
 
+async def beside(pool: Pool, cluster: FakeCluster, spoil: Callable[[FakeHandle], None]) -> list[Any]:
+    """What becomes of two calls that may lose one actor each: the first spoils the actor of both, a second one is well."""
+    first = asyncio.create_task(work(pool, attempts=2))
+    await asyncio.sleep(1)
+    second = asyncio.create_task(work(pool, attempts=2))
+    await asyncio.sleep(1)
+    assert spread(cluster.handles) == {"0": 2}
+    spoil(cluster.handles[0])
+    cluster.prepare = lambda handle: dies_when_asked(handle) if handle.name == "1" else None
+    return await asyncio.gather(first, second, return_exceptions=True)
+
+
+def freeze(handle: FakeHandle) -> None:
+    handle.is_frozen = True
+
+
+def fail_the_first(handle: FakeHandle) -> None:
+    [first, _] = handle.under_way
+    first.set_result(raised_by_the_task(OSError("bad disk")))
+
+
+@pytest.mark.parametrize("spoil", [freeze, fail_the_first])
+async def test_a_call_whose_actor_another_one_has_spoilt_does_not_count_it(spoil: Callable[[FakeHandle], None]) -> None:
+    """Both are then given one that dies: the second that the guilty call loses, the first that the innocent one does."""
+    cluster = FakeCluster(starts_held("0"))
+    pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10), slots=2)
+    guilty, innocent = await beside(pool, cluster, spoil)
+    assert isinstance(guilty, ReplicasLost) and innocent == "2"
+    assert pool.restarts == 2
+
+
+async def test_an_actor_that_dies_counts_for_every_call_that_it_had() -> None:
+    cluster = FakeCluster(starts_held("0"))
+    pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10), slots=2)
+    assert [type(end) for end in await beside(pool, cluster, FakeHandle.die)] == [ReplicasLost, ReplicasLost]
+
+
+async def test_a_cancelled_call_that_never_ends_counts_no_attempt_of_its_neighbours() -> None:
+    cluster = FakeCluster(starts_held("0"))
+    pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10), slots=2)
+    cancelled = asyncio.create_task(work(pool))
+    await asyncio.sleep(1)
+    beside_it = asyncio.create_task(work(pool, attempts=1))
+    await asyncio.sleep(1)
+    cancelled.cancel()
+    assert await beside_it == "1" and pool.restarts == 1
+
+
 async def test_a_slot_that_is_lost_before_its_call_begins_is_not_used() -> None:
     """One call is answered and hands its slot on; in the same moment the other finds that the actor has died."""
     cluster = FakeCluster(starts_held("0"))

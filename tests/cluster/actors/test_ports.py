@@ -30,7 +30,7 @@ def sampling(handle: FakeHandle) -> None:
 
 async def test_a_call_is_sampled_with_what_is_current_when_a_sampler_is_free() -> None:
     cluster, current = FakeCluster(sampling), FIRST
-    pool = SamplerPort("sampler", cluster.spawn, 1, POLICY, print)
+    pool = SamplerPort(Pool("sampler", cluster.spawn, 1, POLICY, print))
     pool.start()
     calls = [asyncio.create_task(pool.sample(PROMPTS, "sample", lambda: current)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -45,7 +45,7 @@ async def test_a_call_is_sampled_with_what_is_current_when_a_sampler_is_free() -
 
 async def test_samplers_are_given_no_weights_where_their_folder_holds_the_version() -> None:
     cluster = FakeCluster(sampling)
-    pool = SamplerPort("sampler", cluster.spawn, 1, POLICY, print)
+    pool = SamplerPort(Pool("sampler", cluster.spawn, 1, POLICY, print))
     pool.start()
     await pool.sample(PROMPTS, "greedy", lambda: FIRST)
     assert cluster.handles[0].asked == [("sample", (PROMPTS, "greedy", FIRST.version, []))]
@@ -57,7 +57,7 @@ async def test_a_lone_prompt_is_given_to_one_sampler_and_several_to_three(prompt
         handle.answers["sample"] = lambda *_: handle.die()
 
     cluster = FakeCluster(dies)
-    pool = SamplerPort("sampler", cluster.spawn, 1, POLICY, print)
+    pool = SamplerPort(Pool("sampler", cluster.spawn, 1, POLICY, print))
     pool.start()
     with pytest.raises(ReplicasLost):
         await pool.sample(PROMPTS[:prompts], "sample", lambda: FIRST)
@@ -79,7 +79,7 @@ async def test_scorers_are_given_the_groups_and_then_what_actors_of_extra_reward
 
     scorers, own = FakeCluster(scoring), [FakeCluster(partial(measuring, name)) for name in ("judge", "toxicity")]
     extra = [Pool(f"extra {n}", cluster.spawn, 1, POLICY, print) for n, cluster in enumerate(own)]
-    rewards = RewardPort(Pool("reward actor", scorers.spawn, 1, POLICY, print), extra, POLICY)
+    rewards = RewardPort(Pool("reward actor", scorers.spawn, 1, POLICY, print), extra)
     rewards.start()
     groups = [GroupRef(prompt, f"group {prompt.id}", SECOND.version) for prompt in PROMPTS]
     call = await rewards.score(groups)
@@ -100,6 +100,6 @@ async def test_groups_of_a_file_come_as_references() -> None:
     def reading(handle: FakeHandle) -> None:
         handle.answers["read_groups"] = lambda path: (None, "group 0", "group 1")
 
-    pool = RecordsPort("records actor", FakeCluster(reading).spawn, 1, POLICY, print)
+    pool = RecordsPort(Pool("records actor", FakeCluster(reading).spawn, 1, POLICY, print))
     pool.start()
     assert [await group for group in await pool.read_groups(Path("groups.parquet"), 2)] == ["group 0", "group 1"]

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.actors.factories import _placement
-from cluster.actors.roles import Role, roles_of
+from cluster.actors.roles import Role, RoleKind, placed_before_samplers, roles_of
 from cluster.settings.actor_settings import ClusterSettings
 from cluster.settings.tree import Settings
 from reward.config import ExtraReward, RewardSettings
@@ -17,13 +17,19 @@ def test_the_table_of_roles() -> None:
     cluster = ClusterSettings(samplers=3, sampler_cpus=2, sampler_resource="places", rewards=4, learner_cpus=6, learner_gpus=1)
     extra = *own, ExtraReward(function="rewards:length")  # which the reward actors measure
     assert list(roles_of(Settings(cluster=cluster, reward=RewardSettings(extra=extra))).items()) == [
-        ("sampler", Role("sampler", 3, 2.0, None, {"places": 1.0})),
-        ("reward", Role("reward actor", 4, 0.5)),
-        ("reward-judge", Role("extra/judge", 2, 0.5, 0.5)),
-        ("reward-lookup", Role("extra/lookup", 3, 0.5)),
-        ("records", Role("records actor", 1, 0.0)),
-        ("learner", Role("learner", 1, 6.0, 1.0)),
+        ("sampler", Role(RoleKind.SAMPLER, "sampler", 3, 2.0, None, {"places": 1.0})),
+        ("reward", Role(RoleKind.REWARD, "reward actor", 4, 0.5)),
+        ("reward-judge", Role(RoleKind.REWARD, "extra/judge", 2, 0.5, 0.5)),
+        ("reward-lookup", Role(RoleKind.REWARD, "extra/lookup", 3, 0.5)),
+        ("records", Role(RoleKind.RECORDS, "records actor", 1, 0.0)),
+        ("learner", Role(RoleKind.LEARNER, "learner", 1, 6.0, 1.0)),
     ]
+
+
+def test_places_are_found_in_the_opposite_order_of_starts_and_those_on_a_gpu_first() -> None:
+    own = [ExtraReward(function=f"rewards:{name}", gpus=gpus, actors=1) for name, gpus in (("a", 0), ("b", 0.5), ("c", 1))]
+    placed = placed_before_samplers(roles_of(Settings(reward=RewardSettings(extra=tuple(own)))))
+    assert [role.name for role in placed] == ["learner", "records actor", "extra/c", "extra/b", "reward actor", "extra/a"]
 
 
 def test_of_samplers_that_follow_the_cluster_there_are_the_fewest() -> None:
@@ -32,7 +38,7 @@ def test_of_samplers_that_follow_the_cluster_there_are_the_fewest() -> None:
 
 
 def test_a_role_takes_its_own_resource_and_no_gpu_until_it_has_a_share() -> None:
-    assert Role("sampler", 1, 2.0, None, {"places": 1.0}).resources == {"CPU": 2.0, "GPU": 0.0, "places": 1.0}
+    assert Role(RoleKind.SAMPLER, "sampler", 1, 2.0, None, {"places": 1.0}).resources == {"CPU": 2.0, "GPU": 0.0, "places": 1.0}
 
 
 LABEL, AWAY = {"role": "sampler"}, "!in(a, b)"

@@ -97,8 +97,8 @@ def rollout_client(
     samplers: Samplers, rewards: Rewards, snapshots: SnapshotStore, mode: Mode, retry: RetryPolicy = POLICY, size: int = 8
 ) -> RolloutClient:
     """size: actors of each role."""
-    sampling = SamplerPort("sampler", FakeCluster(samplers.prepare).spawn, size, retry, print)
-    scoring = RewardPort(Pool("reward actor", FakeCluster(rewards.prepare).spawn, size, retry, print), [], retry)
+    sampling = SamplerPort(Pool("sampler", FakeCluster(samplers.prepare).spawn, size, retry, print))
+    scoring = RewardPort(Pool("reward actor", FakeCluster(rewards.prepare).spawn, size, retry, print))
     sampling.start()
     scoring.start()
     return RolloutClient(sampling, scoring, snapshots, mode, retry, now)
@@ -564,7 +564,7 @@ class Groups:
     def __init__(self, rng: random.Random):
         self.rng = rng
         self.written: list[Prompt] = []
-        self.port = RecordsPort("records actor", FakeCluster(self.prepare).spawn, 1, POLICY, print)
+        self.port = RecordsPort(Pool("records actor", FakeCluster(self.prepare).spawn, 1, POLICY, print))
         self.port.start()
 
     def prepare(self, handle: FakeHandle) -> None:

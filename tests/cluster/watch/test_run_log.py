@@ -11,8 +11,7 @@ import pytest
 
 from cluster.actors.job_info import JobInfo
 from cluster.actors.learner_port import LearnerPort
-from cluster.actors.pool import Pool
-from cluster.actors.ports import RecordsPort, RewardPort, SamplerPort
+from cluster.actors.ports import PooledPort, RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.session import JOB_CONFIG
 from cluster.commands.train import train_request, training
@@ -57,7 +56,7 @@ def test_what_fails_to_close_keeps_nothing_else_open(
         closed.append(type(part))
         raise RuntimeError("stuck")
 
-    for part in (Pool, RewardPort, LearnerPort, Trackers, Prometheus, Terminal):
+    for part in (PooledPort, LearnerPort, Trackers, Prometheus, Terminal):
         monkeypatch.setattr(part, "close", failing)
     flags = ["--local", *tiny_flags, "--run_dir", str(tmp_path / "run")]
     with pytest.raises(RuntimeError, match="stuck"), training(train_request(flags, None)):

@@ -5,30 +5,31 @@ from dataclasses import dataclass
 
 from cluster.actors.autoscaler import Autoscaler
 from cluster.actors.learner_port import LearnerPort
-from cluster.actors.pool import Pool
-from cluster.actors.ports import RecordsPort, RewardPort, SamplerPort
-
-Port = Pool | RewardPort | LearnerPort
+from cluster.actors.ports import Port, RecordsPort, RewardPort, SamplerPort
+from cluster.actors.retry_policy import RetryPolicy
+from cluster.actors.roles import RoleKind
 
 
 @dataclass(frozen=True, slots=True)
-class ActorHandles:
-    """The actors of a run. nodes: None in one process."""
+class ActorPorts:
+    """The actors of a run, and the policy by which they, and whoever asks them, try again. nodes: None in one process."""
 
     samplers: SamplerPort
     rewards: RewardPort
     records: RecordsPort
     learner: LearnerPort
+    retry: RetryPolicy
     nodes: Autoscaler | None = None
 
     @property
-    def roles(self) -> dict[str, Port]:
-        """By the names that monitors show."""
-        return {"sampler": self.samplers, "reward": self.rewards, "records": self.records, "learner": self.learner}
+    def by_kind(self) -> dict[RoleKind, Port]:
+        """In the order of their kinds."""
+        ports: tuple[Port, ...] = self.samplers, self.rewards, self.records, self.learner
+        return dict(zip(RoleKind, ports, strict=True))
 
     @property
     def restarts(self) -> int:
-        return sum(port.restarts for port in self.roles.values())
+        return sum(port.restarts for port in self.by_kind.values())
 
     def start(self) -> None:
         """All but the learner, which is awaited."""
@@ -39,6 +40,6 @@ class ActorHandles:
     def close(self) -> None:
         """The watch first: it would replace what is closed."""
         with contextlib.ExitStack() as parts:  # the last first
-            for port in (self.samplers, self.rewards, self.records, self.learner, self.nodes):
+            for port in (*self.by_kind.values(), self.nodes):
                 if port is not None:
                     parts.callback(port.close)
