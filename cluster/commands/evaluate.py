@@ -76,9 +76,7 @@ def evaluate(argv: Sequence[str]) -> None:
         print_out(json.dumps(evaluation.figures))
 
 
-async def _evaluated(
-    settings: Settings, actors: ActorPorts, prompts: Sequence[Prompt], state: RunState | None
-) -> Evaluation:
+async def _evaluated(settings: Settings, actors: ActorPorts, prompts: Sequence[Prompt], state: RunState | None) -> Evaluation:
     """Raises what the first prompt met that cannot be answered."""
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
     client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", actors.retry)

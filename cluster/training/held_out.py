@@ -16,7 +16,7 @@ from cluster.store.rows import Best, Row, best_of
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import Inputs
 from cluster.training.readings import open_readings, wanted_readings, with_readings
-from cluster.training.rollout_client import RolloutClient
+from cluster.training.rollout_client import InflightCall, RolloutClient
 from reward.evaluation import Evaluation
 from rollout.retrieval.reading import Readings
 from rollout.types import NO_DRAWS, Draws, Prompt
@@ -166,7 +166,8 @@ async def _replies(
     client: RolloutClient, prompts: Sequence[Prompt], most_failed: int, at_once: int
 ) -> tuple[list[GroupRef], list[FailedPrompt]]:
     """Groups in the order of the prompts, and those that failed; only those of answered calls if too many prompts failed."""
-    tasks = [client.submit(prompts[i : i + at_once]).task for i in range(0, len(prompts), at_once)]
+    calls = [InflightCall(tuple(prompts[i : i + at_once])) for i in range(0, len(prompts), at_once)]
+    tasks = [asyncio.create_task(client.outcome(call)) for call in calls]
     try:
         for ended in asyncio.as_completed(tasks):
             most_failed -= len((await ended).failed)

@@ -86,7 +86,8 @@ class Pipeline:
         slots = min((ahead + 1) * self.stage.prompts_per_step, self.prompts_left)
         size = call_size(self.stage.prompts_per_step, self.prompts_per_call)
         while self._untrained < slots:
-            call = self.client.submit(self._next(min(size, slots - self._untrained)))
+            call = InflightCall(self._next(min(size, slots - self._untrained)))
+            call.task = asyncio.create_task(self.client.outcome(call))
             self._inflight.append(call)
             self._untrained += len(call.prompts)
 
@@ -125,8 +126,11 @@ class Pipeline:
             self.ready.clear()
         made = [tuple(group.prompt for group in rollout.groups) for rollout in batch.rollouts]
         call_of = {prompt: prompts for prompts in made for prompt in prompts}
-        calls = dict.fromkeys(call_of.get(prompt, (prompt,)) for prompt in lost)
-        self._inflight[:0] = [self.client.submit(prompts, wanted=lost) for prompts in calls]
+        repeated = dict.fromkeys(call_of.get(prompt, (prompt,)) for prompt in lost)
+        calls = [InflightCall(tuple(prompt for prompt in whole if prompt in lost), again=whole) for whole in repeated]
+        for call in calls:
+            call.task = asyncio.create_task(self.client.outcome(call))
+        self._inflight[:0] = calls
         self._filling = replace(batch, groups=[], staleness=[])
 
     def take_failed(self) -> list[FailedPrompt]:
@@ -163,7 +167,7 @@ class Pipeline:
             batch.groups.append(group)
             batch.staleness.append(staleness)
 
-    def _next(self, count: int) -> list[Prompt]:
+    def _next(self, count: int) -> tuple[Prompt, ...]:
         """Queued prompts first; those filtered when their epoch is over."""
         prompts: list[Prompt] = []
         while len(prompts) < count:
@@ -173,7 +177,7 @@ class Pipeline:
                 prompts.append(self.filtered.popleft())
             else:
                 prompts += self.order.take(1)
-        return prompts
+        return tuple(prompts)
 
     async def _wait_for_expiring(self) -> None:
         """Until no call is under way that must end before this batch, lest groups become too stale."""

@@ -4,10 +4,11 @@ What is lost on the way with a node is made again, a prompt that fails by itself
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from cluster.actors.errors import BY_THE_PROMPT, InputsLost
 from cluster.actors.ports import GroupRef, RewardPort, SamplerPort, Snapshot
@@ -36,19 +37,29 @@ class Outcome:
 
 @dataclass(eq=False)
 class InflightCall:
-    """Prompts that were admitted together. again: their groups were lost and are made again, in a call that may hold others.
-    snapshot, since: what its newest sampling was given and when, None and 0 before the first."""
+    """Prompts that were admitted together. again: where their groups were lost, all prompts of the call that made them: it is
+    repeated, for a group depends on its call. snapshot, since: what its newest sampling was given and when, None and 0 before
+    the first."""
 
     prompts: tuple[Prompt, ...]
-    again: bool = False
+    again: tuple[Prompt, ...] = ()
     task: "asyncio.Task[Outcome]" = field(init=False)
     snapshot: Snapshot | None = None
     since: float = 0.0
 
 
+@dataclass(eq=False)
+class Trial:
+    """Prompts that are tried together. errors: what they met before. losses: of what was made, since the last error."""
+
+    prompts: tuple[Prompt, ...]
+    errors: list[Exception] = field(default_factory=list)
+    losses: int = 0
+
+
 @dataclass
 class RolloutClient:
-    """Submits calls of one mode; each is sampled with what is current when a sampler is free, and all but gold are scored.
+    """Answers calls in one mode; each is sampled with what is current when a sampler is free, and all but gold are scored.
 
     slowest_s: what the longest call took, from its sampling on.
     """
@@ -61,13 +72,6 @@ class RolloutClient:
     clock: Callable[[], float] = time.monotonic
     slowest_s: float = 0.0
 
-    def submit(self, prompts: Sequence[Prompt], wanted: Collection[Prompt] | None = None) -> InflightCall:
-        """wanted: of a call that is made again, the prompts whose groups are."""
-        own = tuple(prompt for prompt in prompts if wanted is None or prompt in wanted)
-        call = InflightCall(own, again=wanted is not None)
-        call.task = asyncio.create_task(self._outcome(call, prompts))
-        return call
-
     def staleness(self, version: Version) -> int:
         """Updates since the weights of a version; gold answers have none."""
         return self.snapshots.staleness(version) if self.mode == "sample" else 0
@@ -79,41 +83,38 @@ class RolloutClient:
         """Until when a call that is sampled should have ended; it is presumed hung from 0 on."""
         return self.retry.hang_factor * self.slowest_s - self.age_s(call)
 
-    async def _outcome(self, call: InflightCall, prompts: Sequence[Prompt]) -> Outcome:
+    async def outcome(self, call: InflightCall) -> Outcome:
         """Prompts that fail together are tried one by one, so that none can spoil the others; one that fails `prompt_attempts`
-        times by itself is left out. Raises what is no prompt's fault."""
-        try:
-            return Outcome([await self._sampled_and_scored(call, prompts)], [])
-        except BY_THE_PROMPT as error:
-            first = error
-        if len(prompts) > 1:
-            alone = [await self._outcome(call, [prompt]) for prompt in prompts]
-            return Outcome([one for each in alone for one in each.rollouts], [one for each in alone for one in each.failed])
-        for _ in range(1, self.retry.prompt_attempts):
-            with contextlib.suppress(*BY_THE_PROMPT):
-                return Outcome([await self._sampled_and_scored(call, prompts)], [])
-        return Outcome([], [FailedPrompt(prompts[0], first)])
-
-    async def _sampled_and_scored(self, call: InflightCall, prompts: Sequence[Prompt]) -> Rollout:
-        """Raises InputsLost where what is made is lost again and again."""
-
-        def snapshot() -> Snapshot:
-            call.snapshot, call.since = self.snapshots.current, self.clock()
-            return call.snapshot
-
-        losses = 0
-        while True:
+        times by itself is left out. Raises what is no prompt's fault, InputsLost where what is made is lost again and again."""
+        outcome, trials = Outcome([], []), deque([Trial(call.again or call.prompts)])
+        while trials:
+            trial = trials.popleft()
             try:
-                sampled = await self.samplers.sample(prompts, self.mode, snapshot)
+                sampled = await self.samplers.sample(trial.prompts, self.mode, partial(self._snapshot_for, call))
                 scored = await self.rewards.score(sampled.groups) if self.mode != "gold" else None
             except InputsLost:
-                losses += 1
-                if losses == self.retry.call_attempts:
+                trial.losses += 1
+                if trial.losses == self.retry.call_attempts:
                     raise
-                await asyncio.sleep(self.retry.pause_s(losses - 1))
+                trials.appendleft(trial)
+                await asyncio.sleep(self.retry.pause_s(trial.losses - 1))
                 if call.snapshot is not None:
                     await self.snapshots.restore(call.snapshot)
+            except BY_THE_PROMPT as error:
+                trial.errors, trial.losses = [*trial.errors, error], 0
+                if len(trial.prompts) > 1:
+                    trials.extend(Trial((prompt,)) for prompt in trial.prompts)
+                elif len(trial.errors) < self.retry.prompt_attempts:
+                    trials.appendleft(trial)
+                else:
+                    outcome.failed.append(FailedPrompt(trial.prompts[0], trial.errors[0]))
             else:
                 self.slowest_s = max(self.slowest_s, self.age_s(call))
                 groups = sampled.groups if scored is None else scored.groups
-                return Rollout(groups, sampled.report, None if scored is None else scored.report)
+                outcome.rollouts.append(Rollout(groups, sampled.report, None if scored is None else scored.report))
+        return outcome
+
+    def _snapshot_for(self, call: InflightCall) -> Snapshot:
+        """What a sampler is given that has just become free."""
+        call.snapshot, call.since = self.snapshots.current, self.clock()
+        return call.snapshot
