@@ -507,6 +507,21 @@ async def test_a_cancelled_call_that_never_ends_counts_no_attempt_of_its_neighbo
     assert await beside_it == "1" and pool.restarts == 1
 
 
+async def test_an_actor_that_does_not_answer_a_ping_counts_for_every_call_that_it_had() -> None:
+    """Any of them may have stopped it."""
+    cluster = FakeCluster(dies_when_asked)
+    pool = await started(cluster, 1, RetryPolicy(call_deadline_s=10), slots=2)
+    freeze(cluster.handles[0])
+    cluster.handles[0].answers.clear()
+    calls = []
+    for attempts in (1, 2):  # the first begins with a ping
+        calls.append(asyncio.create_task(work(pool, attempts)))
+        await asyncio.sleep(1)
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(end) for end in ends] == [ReplicasLost, ReplicasLost]
+    assert sum(len(handle.asked) for handle in cluster.handles) == 1 + 2
+
+
 async def test_a_slot_that_is_lost_before_its_call_begins_is_not_used() -> None:
     """One call is answered and hands its slot on; in the same moment the other finds that the actor has died."""
     cluster = FakeCluster(starts_held("0"))
