@@ -60,10 +60,6 @@ def _samples(s: "Settings") -> bool:
     return any(stage.sampled for stage in s.stages())
 
 
-def _searches(s: "Settings") -> bool:
-    return s.data.train is None or s.data.passages is not None
-
-
 OF_A_POLICY = (
     Condition("policy.max_passage_tokens", "policy.n_context 0", lambda s: s.policy.n_context > 0),
     Condition("policy.passage_template", "policy.n_context 0", lambda s: s.policy.n_context > 0, stays_in_files=True),
@@ -80,8 +76,7 @@ OF_TRAINING = (
     Condition("data.valid data.passages", "data.train null", lambda s: s.data.train is not None),
     Condition(_all("policy.tiny", TinySettings), "policy.path", lambda s: s.policy.path is None),
     Condition("policy.lora.alpha", "policy.lora.rank 0", lambda s: s.policy.lora.rank > 0),
-    Condition("data.query", "data.passages null", _searches),
-    Condition("data.cache", "data.passages null", _searches, stays_in_files=True),
+    Condition("data.query", "data.passages null", lambda s: s.data.train is None or s.data.passages is not None),
     Condition("eval_every", "data.valid null", lambda s: _evaluates(s) or s.eval_every == 0),
     Condition("patience eval_samples", "data.valid null", _evaluates),
     Condition("eval_limit", "data.valid null", _evaluates, stays_in_files=True),

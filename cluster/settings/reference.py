@@ -27,10 +27,11 @@ This page is what `python -m cluster.settings.reference` prints; a test compares
 EFFECTS = """
 ## Settings that nothing reads
 
-What differs from its default, and what is in the right place here, is refused by `train` with what the left one says, as are flags of the other
-commands where they read them. Where a file "may keep" it, as it tells of a whole experiment and the run leaves a part of it out, only a flag is
-refused. A model without a chat template has no use for `policy.system_prompt`, `policy.chat_template_args` and
-`policy.template_date` either.
+`train` refuses what is not its default where nothing would read it; `evaluate`, `chat` and `export` refuse such flags of their
+own. A file tells of a whole experiment, and the run may be a part of it: where it may keep a setting, only the flag is refused.
+What a `config.yaml` says is what a file says, also on `--resume`. A setting that equals its default counts as unset; in a file
+a switch that equals its preset's does, too. The model's own files tell whether it has a chat template, without which
+`policy.system_prompt`, `policy.chat_template_args` and `policy.template_date` are refused.
 
 """
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}

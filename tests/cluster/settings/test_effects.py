@@ -71,7 +71,7 @@ OTHER = {
     "cluster.sampler_label": "role=sampler",
 }
 ALWAYS = {  # whatever the others say
-    *("run_dir", "seed", "checkpoint_every", "keep_checkpoints", "trackers", "data.train", "data.language"),
+    *("run_dir", "seed", "checkpoint_every", "keep_checkpoints", "trackers", "data.train", "data.language", "data.cache"),
     *("data.max_prompt_tokens", "policy.path", "policy.dtype", "policy.n_context", "policy.prompt_template", "policy.thinking"),
     *("policy.lora.rank", "supervised.steps", "rollout.prompts_per_call", "rollout.max_new_tokens", "learner.steps"),
     *("learner.weight_decay", "learner.max_grad_norm", "learner.token_budget", "learner.activation_checkpointing"),
