@@ -56,6 +56,10 @@ def _evaluates(s: "Settings") -> bool:
     return s.data.train is None or s.data.valid is not None  # without data it is the demo's
 
 
+def _searches(s: "Settings") -> bool:
+    return s.data.train is None or s.data.passages is not None
+
+
 def _samples(s: "Settings") -> bool:
     return any(stage.sampled for stage in s.stages())
 
@@ -63,6 +67,7 @@ def _samples(s: "Settings") -> bool:
 OF_A_POLICY = (
     Condition("policy.max_passage_tokens", "policy.n_context 0", lambda s: s.policy.n_context > 0),
     Condition("policy.passage_template", "policy.n_context 0", lambda s: s.policy.n_context > 0, stays_in_files=True),
+    Condition("eval_reading", "policy.n_context 0", lambda s: s.policy.n_context > 0 or not s.eval_reading),
     Condition("data.too_long", "data.max_prompt_tokens null", lambda s: s.data.max_prompt_tokens is not None),
     Condition("eval_temperature", "eval_samples 0", lambda s: s.eval_samples > 0),
     Condition(
@@ -76,8 +81,10 @@ OF_TRAINING = (
     Condition("data.valid data.passages", "data.train null", lambda s: s.data.train is not None),
     Condition(_all("policy.tiny", TinySettings), "policy.path", lambda s: s.policy.path is None),
     Condition("policy.lora.alpha", "policy.lora.rank 0", lambda s: s.policy.lora.rank > 0),
-    Condition("data.query", "data.passages null", lambda s: s.data.train is None or s.data.passages is not None),
+    Condition("data.query", "data.passages null", _searches),
+    Condition("eval_reading", "data.passages null", lambda s: _searches(s) or not s.eval_reading),
     Condition("eval_every", "data.valid null", lambda s: _evaluates(s) or s.eval_every == 0),
+    Condition("eval_reading", "data.valid null", lambda s: _evaluates(s) or not s.eval_reading),
     Condition("patience eval_samples", "data.valid null", _evaluates),
     Condition("eval_limit", "data.valid null", _evaluates, stays_in_files=True),
     Condition("patience", "eval_every 0", lambda s: s.eval_every > 0),

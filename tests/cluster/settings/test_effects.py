@@ -59,6 +59,7 @@ NEEDED = {
 }
 OTHER = {
     "data.query": "all",
+    "eval_reading": ["gold"],
     "policy.passage_template": "{query} {text}",
     "policy.response_template": "so: {answer}",
     "reward.extra": [{"function": "math:sqrt"}],
@@ -158,6 +159,10 @@ def test_a_file_may_keep_what_this_run_leaves_unused(condition: Condition, name:
     check_effects(
         build(Settings, settings_of(unmet, condition, name)), (), [condition.without] if condition.met is None else []
     )
+
+
+def test_what_says_that_nothing_is_done_needs_nothing() -> None:
+    check_effects(build(Settings, {"data.train": "train.jsonl", "eval_every": 0, "eval_reading": "[]"}), {"eval_reading"})
 
 
 @pytest.mark.parametrize("loss", PRESETS)
