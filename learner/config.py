@@ -1,7 +1,7 @@
 """Settings of the learner, and the stages a run trains in."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -24,8 +24,8 @@ from learner.algorithm import (
     Scale,
     Surrogate,
 )
-from rollout.config import Condition, NonNegative, Positive, Section
-from rollout.setting_tags import ModelCard, Place, tagged
+from rollout.config import NonNegative, Positive, Section
+from rollout.setting_tags import ModelCard, Place
 from rollout.types import Mode
 
 AtLeastZero = Annotated[float, Field(ge=0)]
@@ -49,11 +49,6 @@ def _preset(loss: Loss, kl_in: KlPlace) -> Algorithm:
     return replace(PRESETS[loss], kl_in=kl_in, kl_estimator="k1" if kl_in == "reward" else "k3")
 
 
-@dataclass(frozen=True, slots=True)
-class OfAnyLoss:
-    """Tag of a setting that `learner.loss sft` reads, too: it does not need rewards."""
-
-
 class SupervisedSettings(Section):
     steps: Annotated[NonNegative | None, ModelCard(always=True)] = Field(
         None, description="updates of stage 1; default: 0 with policy.path, else 1000"
@@ -68,32 +63,26 @@ class SupervisedSettings(Section):
 class LearnerSettings(Section):
     """`loss` names a preset of the settings that have no default here; one that is set itself wins."""
 
-    steps: Annotated[NonNegative, OfAnyLoss(), ModelCard(always=True)] = Field(200, description="updates of stage 2")
-    lr: Annotated[AboveZero, OfAnyLoss(), ModelCard(always=True)] = Field(1e-4, description="peak learning rate of stage 2")
-    lr_warmup_steps: Annotated[NonNegative, OfAnyLoss()] = Field(5, description="steps of linear warm-up")
-    schedule: Annotated[Schedule, OfAnyLoss()] = Field(
-        "linear", description="how the rate falls after the warm-up: linear, cosine, or constant"
-    )
-    final_lr_ratio: Annotated[Ratio, OfAnyLoss()] = Field(0.1, description="rate of the last step, as a share of lr")
-    weight_decay: Annotated[AtLeastZero, OfAnyLoss()] = Field(0.01, description="AdamW's decoupled weight decay")
-    max_grad_norm: Annotated[AboveZero, OfAnyLoss()] = Field(1.0, description="gradients are clipped to this norm")
-    passes: Annotated[Positive, OfAnyLoss()] = Field(GRPO.passes, description="optimiser steps on each batch")
-    token_budget: Annotated[Positive, OfAnyLoss()] = Field(
-        16384, description="most tokens in one micro-batch; a context counts once for its group"
-    )
-    activation_checkpointing: Annotated[bool, OfAnyLoss()] = Field(
+    steps: Annotated[NonNegative, ModelCard(always=True)] = Field(200, description="updates of stage 2")
+    lr: Annotated[AboveZero, ModelCard(always=True)] = Field(1e-4, description="peak learning rate of stage 2")
+    lr_warmup_steps: NonNegative = Field(5, description="steps of linear warm-up")
+    schedule: Schedule = Field("linear", description="how the rate falls after the warm-up: linear, cosine, or constant")
+    final_lr_ratio: Ratio = Field(0.1, description="rate of the last step, as a share of lr")
+    weight_decay: AtLeastZero = Field(0.01, description="AdamW's decoupled weight decay")
+    max_grad_norm: AboveZero = Field(1.0, description="gradients are clipped to this norm")
+    passes: Positive = Field(GRPO.passes, description="optimiser steps on each batch")
+    token_budget: Positive = Field(16384, description="most tokens in one micro-batch; a context counts once for its group")
+    activation_checkpointing: bool = Field(
         False, description="keep only the layers' inputs for the backward pass: less memory, slower"
     )
-    compile: Annotated[bool, OfAnyLoss()] = Field(
-        False, description="let torch compile the layers; needs a C++ compiler, and minutes at the start"
-    )
+    compile: bool = Field(False, description="let torch compile the layers; needs a C++ compiler, and minutes at the start")
 
-    loss: Annotated[Loss, OfAnyLoss(), ModelCard(always=True)] = Field(
+    loss: Annotated[Loss, ModelCard(always=True)] = Field(
         "grpo", description=f"preset of switches: {', '.join(PRESETS)}; sft trains on gold answers"
     )
     importance: Importance | None = Field(None, description="ratio to the sampler: per token, per sequence (GSPO), or none")
     surrogate: Surrogate | None = Field(None, description="clip (PPO) or cispo: clip the ratio, keep every token's gradient")
-    aggregation: Annotated[Aggregation | None, OfAnyLoss()] = Field(
+    aggregation: Aggregation | None = Field(
         None, description="sequence: mean of the responses' means; token: mean of all tokens; constant: sum over a fixed length"
     )
     eps_low: Annotated[Share | None, ModelCard(always=True)] = Field(None, description="ratios below 1 - eps_low are clipped")
@@ -101,8 +90,8 @@ class LearnerSettings(Section):
         None, description="ratios above 1 + eps_high are clipped"
     )
     dual_clip: AboveOne | None = Field(None, description="upper bound of the ratio where the advantage is negative")
-    entropy_coef: Annotated[AtLeastZero, OfAnyLoss()] = Field(GRPO.entropy_coef, description="weight of the entropy bonus")
-    mask_truncated: Annotated[bool, OfAnyLoss()] = Field(
+    entropy_coef: AtLeastZero = Field(GRPO.entropy_coef, description="weight of the entropy bonus")
+    mask_truncated: bool = Field(
         GRPO.mask_truncated, description="responses cut at rollout.max_new_tokens do not count in the loss"
     )
 
@@ -160,32 +149,10 @@ class LearnerSettings(Section):
         """Whether a prompt needs two responses or more."""
         return self.loss != "sft" and self.algorithm().compares_within_group
 
-    def as_used(self) -> "LearnerSettings":
+    def as_used(self, idle: Collection[str]) -> "LearnerSettings":
         """The same with what the preset says written out, but for settings without effect."""
-        idle = {name for effective, _, names in self.conditions() if not effective for name in names}
         used = {field.name: getattr(self.algorithm(), field.name) for field in fields(Algorithm) if field.name not in idle}
         return self.with_values(**used)
-
-    def conditions(self) -> Sequence[Condition]:
-        algorithm, of_any_loss = self.algorithm(), dict(tagged(type(self), OfAnyLoss))
-        rewarded = [name for name in type(self).model_fields if name not in of_any_loss]
-        clipped = ("surrogate", "eps_low", "eps_high", "dual_clip")
-        moves = self.correction == "none" or self.passes > 1
-        stays = f"learner.correction {self.correction} and learner.passes 1, where the ratio stays 1"
-        referred = ("kl_estimator", "kl_weighted", "kl_in", "kl_target", "reference_path", "reference_every")
-        summed = self.reward_aggregation == "sum_then_normalize"
-        return (
-            (self.schedule != "constant", "learner.schedule constant", ("final_lr_ratio",)),
-            (self.loss != "sft", "learner.loss sft", rewarded),
-            (algorithm.importance != "none", "learner.importance none", clipped),
-            (moves, stays, clipped),
-            (algorithm.surrogate == "clip", "learner.surrogate cispo", ("dual_clip",)),
-            (self.needs_reference(), "learner.kl_coef 0", referred),
-            (self.kl_in == "loss", "learner.kl_in reward", ("kl_weighted",)),
-            (summed, "learner.reward_aggregation normalize_then_sum", ("baseline", "scale_rewards", "kl_in")),
-            (self.overlong_buffer > 0, "learner.overlong_buffer 0", ("overlong_penalty",)),
-            (self.correction != "none", "learner.correction none", ("correction_level", "correction_cap")),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

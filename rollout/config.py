@@ -1,8 +1,6 @@
 """Settings of everything that turns a data file into groups: data, policy, sampling."""
 
-from collections.abc import Iterator, Sequence
 from datetime import date
-from operator import attrgetter
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
@@ -27,8 +25,6 @@ def whole_above_one(amount: float) -> float:
     return amount
 
 
-# whether settings have an effect, if not because of what, and their dotted names
-Condition = tuple[bool, str, Sequence[str]]
 Amount = Annotated[float, Field(ge=0), AfterValidator(whole_above_one)]
 
 
@@ -40,18 +36,6 @@ class Section(BaseModel):
     def with_values(self, **values: Any) -> Self:
         """The same with other values, validated together."""
         return type(self).model_validate({**dict(self), **values})
-
-    def conditions(self) -> Sequence[Condition]:
-        return ()
-
-    def without_effect(self) -> Iterator[tuple[str, Any]]:
-        """What is wrong with a setting that was changed and that nothing will read, and its default."""
-        default = type(self)()
-        for effective, cause, names in self.conditions():
-            for name in names if not effective else ():
-                value, left_out = (attrgetter(name)(settings) for settings in (self, default))
-                if value != left_out:
-                    yield f"{name}: {value} has no effect with {cause}", left_out
 
 
 class DataSettings(Section):
@@ -165,13 +149,6 @@ class PolicySettings(Section):
     @property
     def name(self) -> str:
         return self.path or "small T5, from scratch"
-
-    def conditions(self) -> Sequence[Condition]:
-        return (
-            (self.path is None, "policy.path", [f"tiny.{name}" for name in TinySettings.model_fields]),
-            (self.n_context > 0, "policy.n_context 0", ["max_passage_tokens"]),
-            (self.lora.rank > 0, "policy.lora.rank 0", ["lora.alpha"]),
-        )
 
     @field_validator("prompt_template")
     @classmethod

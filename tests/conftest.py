@@ -14,6 +14,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small, threads o
 from rollout.data.demo import write_demo  # noqa: E402  (after the environment is set)
 from tests import launcher  # noqa: E402
 
+TINY = """\
+supervised: {batch_size: 4}
+rollout: {group_size: 4, prompts_per_step: 4}
+cluster: {samplers: 1, rewards: 1}
+eval_limit: 6
+"""
 PROCESSES = {"ray_session", "python", "head", "shell", "prometheus"}  # fixtures that are some, or start some
 
 
@@ -62,7 +68,10 @@ def _lines(file: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny_flags(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags of a run that takes a few seconds: 4 supervised steps, then 4 of GRPO."""
+    """Flags of a run that takes a few seconds: 4 supervised steps, then 4 of GRPO. What some tests leave nothing to read it
+    stands in a file, which may keep it."""
+    config = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    config.write_text(TINY)
     settings = {
         "data.train": data_dir / "train.jsonl",
         "data.valid": data_dir / "valid.jsonl",
@@ -76,18 +85,13 @@ def tiny_flags(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list
         "policy.tiny.layers": 1,
         "policy.tiny.vocab_size": 300,
         "supervised.steps": 4,
-        "supervised.batch_size": 4,
-        "rollout.group_size": 4,
-        "rollout.prompts_per_step": 4,
         "rollout.prompts_per_call": 2,
         "rollout.max_new_tokens": 6,
         "learner.steps": 4,
         "cluster.threads": 1,
-        "cluster.samplers": 1,
-        "cluster.rewards": 1,
         "eval_every": 3,
-        "eval_limit": 6,
         "checkpoint_every": 2,
+        "config": config,
     }
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

@@ -17,7 +17,7 @@ from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
 from reward.actor import ExtraRewardActor, RewardActor
 from rollout.actor import SamplerActor
-from rollout.errors import RewardError, SettingsError
+from rollout.errors import RewardError
 from rollout.policy.weights import FlatWeights
 
 
@@ -52,12 +52,6 @@ class InProcessFactory(Factory):
             return InProcessHandle(made, after=self.thread if actor is SamplerActor else None)
 
         return spawn
-
-
-def check_in_process(settings: Settings) -> None:
-    """Raises SettingsError for what needs several processes."""
-    if staleness := settings.cluster.max_staleness:
-        raise SettingsError(f"cluster.max_staleness: {staleness} has no meaning with --local: nothing overlaps; give 0")
 
 
 @contextlib.contextmanager

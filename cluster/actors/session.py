@@ -23,6 +23,7 @@ from rollout.errors import ClusterError, first_line
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "a local Ray"
+OF_ITS_OWN = (None, "", "local")  # RAY_ADDRESS of a run that starts a Ray
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty settings (RFC 9113, 3.4)
 HTTP2_SETTINGS = 4
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
@@ -32,6 +33,13 @@ NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
 
 def in_job() -> bool:
     return JOB_CONFIG in os.environ
+
+
+def surroundings() -> tuple[str, ...]:
+    """What makes settings of a Ray of one's own useless, as `check_effects` calls it."""
+    if in_job():
+        return ("a Ray job",)
+    return () if os.environ.get("RAY_ADDRESS") in OF_ITS_OWN else ("RAY_ADDRESS",)
 
 
 @contextlib.contextmanager
@@ -59,7 +67,7 @@ def _connect(settings: Settings, namespace: str, metadata: Mapping[str, str], pr
     if in_job():
         place = "the job's cluster"
         arguments |= {"address": "auto"}
-    elif address in (None, "", "local"):
+    elif address in OF_ITS_OWN:
         place = LOCAL
         arguments |= {"address": "local", "include_dashboard": True, "dashboard_host": "127.0.0.1"}
         arguments |= {"num_cpus": max(os.cpu_count() or 1, _cpus(roles_of(settings)))}  # a laptop's actors take turns

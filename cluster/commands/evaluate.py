@@ -11,6 +11,7 @@ from pydantic import Field
 from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.errors import cause
 from cluster.actors.factories import ray_actors
+from cluster.actors.session import surroundings
 from cluster.actors.snapshots import SnapshotStore
 from cluster.commands.policy_source import CHECKPOINT, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
@@ -29,7 +30,7 @@ from rollout.config import Positive, Section
 from rollout.data.dataset import read_prompts
 from rollout.data.file_settings import Files
 from rollout.data.files import shown
-from rollout.errors import DISK_REMEDY, ClusterError, SettingsError, writing
+from rollout.errors import DISK_REMEDY, ClusterError, writing
 from rollout.text import AUTO
 from rollout.types import NO_DRAWS, Draws, Prompt, Version
 
@@ -51,10 +52,8 @@ def evaluate(argv: Sequence[str]) -> None:
     for path, other in ((options.output, options.predictions), (options.predictions, None)):
         if path is not None:
             check_writable(path, (*options.data, *(options.passages or ()), other))
-    opened = open_policy(options.checkpoint, values, options.config, options.passages)
+    opened = open_policy(options.checkpoint, values, options.config, options.passages, surroundings())
     settings, state = opened.settings, opened.state
-    if "eval_temperature" in values and not settings.eval_samples:
-        raise SettingsError("eval_temperature: has no effect with eval_samples 0; give --eval_samples, or leave it out")
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
     settings = settings.model_copy(update={"cluster": without_learner})
     prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]

@@ -1,9 +1,10 @@
 """A policy that a command was given: a run's checkpoint with its settings, or a plain model folder with those given now."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.settings.effects import check_effects_of_flags
 from cluster.settings.flags import Flag, flags_of, parse_flags
 from cluster.settings.places import PLACES, check_model_there
 from cluster.settings.tree import Settings, absolute, absolute_model
@@ -50,8 +51,15 @@ def flags_of_a_policy(
     return parse_flags(command, f"{about} {LEFT_OUT}", argv, [*flags_of(options), *settings], beside)
 
 
-def open_policy(given: Path, values: Values, config: Path | None = None, passages: Files | None = None) -> PolicySource:
+def open_policy(
+    given: Path,
+    values: Values,
+    config: Path | None = None,
+    passages: Files | None = None,
+    surroundings: Collection[str] = (),
+) -> PolicySource:
     """The settings are the checkpoint's or the export's own, or those of `config`, under `values` and `passages`.
+    surroundings: as `check_effects` takes them.
 
     Raises CheckpointError, PolicyError or SettingsError.
     """
@@ -66,6 +74,7 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     elif state is None and (folder / EXPORTED_SETTINGS).is_file():
         told = read_yaml(folder / EXPORTED_SETTINGS, Settings)
     settings = build(Settings, told | values).as_used()
+    check_effects_of_flags(settings, values, surroundings)
     data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
     if adapters.are_in(path):
         _check_model_of_adapters(path, model_of, RunFolder(folder).digests().get("policy"))

@@ -10,11 +10,12 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.actors.factories import BuildActors, ray_actors
-from cluster.actors.in_process import check_in_process, in_process_actors
-from cluster.actors.session import in_job
+from cluster.actors.in_process import in_process_actors
+from cluster.actors.session import in_job, surroundings
 from cluster.commands.dry_run import plan
 from cluster.output import print_err, stdout_kept
 from cluster.settings import lapdog_flags
+from cluster.settings.effects import check_effects
 from cluster.settings.flags import Flag, flags_of, parse_flags
 from cluster.settings.places import FILES, check_absolute, check_absolute_path, check_there
 from cluster.settings.tree import Settings
@@ -64,10 +65,11 @@ class TrainOptions(Section):
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """values: settings by dotted name, those of the file under those of the flags."""
+    """values: settings by dotted name, those of the file under those of the flags. flags: names of the latter."""
 
     options: TrainOptions
     values: Values
+    flags: frozenset[str]
     output_mode: OutputMode
 
 
@@ -81,9 +83,10 @@ def train_request(argv: Sequence[str], about: str | None) -> TrainRequest:
     options, values = split(TrainOptions, lapdog_flags.translated(given))
     if options.dry_run and output_modes:
         raise SettingsError(f"--{output_modes[0]}: changes nothing about a dry run; leave it out")
+    flags = frozenset(values)
     if options.config is not None:
         values = without_preset(read_yaml(options.config, Settings)) | values
-    return TrainRequest(options, values, output_modes[0] if output_modes else "lines")
+    return TrainRequest(options, values, flags, output_modes[0] if output_modes else "lines")
 
 
 @contextlib.contextmanager
@@ -99,13 +102,11 @@ def training(request: TrainRequest) -> Iterator[Trainer]:
 
 def planned(request: TrainRequest) -> str:
     """The plan of a run that is neither started nor written."""
-    options, values = request.options, request.values
+    options = request.options
     if options.resume is not None:
-        settings, inputs, *_ = _resumption(_begun(options.resume), values)
+        settings, inputs, *_ = _resumption(_begun(options.resume), request)
     else:
-        settings, inputs = _new_settings(options, values)
-    if options.local:
-        check_in_process(settings)
+        settings, inputs = _new_settings(request)
     with tempfile.TemporaryDirectory() as folder:
         read = settings
         if inputs is None:
@@ -117,11 +118,16 @@ def planned(request: TrainRequest) -> str:
         return plan(settings, inputs, policy, read.data, options.local)
 
 
-def _new_settings(options: TrainOptions, values: Values) -> tuple[Settings, Inputs | None]:
+def _check_effects(settings: Settings, request: TrainRequest) -> None:
+    check_effects(settings, request.flags, (*surroundings(), *(["--local"] if request.options.local else [])))
+
+
+def _new_settings(request: TrainRequest) -> tuple[Settings, Inputs | None]:
     """Settings and inputs of a new run, checked; no inputs where those of the demo are still to be made."""
+    options, values = request.options, request.values
     on_demo = "data.train" not in values
     settings = build(Settings, demo.SETTINGS | values if on_demo else values)
-    settings.check_changes_have_effect()
+    _check_effects(settings, request)
     if in_job():
         check_absolute(settings)
     path = choose_run_dir(settings, options.config.stem if options.config else "demo" if on_demo else "run", in_job())
@@ -144,7 +150,7 @@ def _fitted(settings: Settings, inputs: Inputs) -> Inputs:
 
 @contextlib.contextmanager
 def _new_run(request: TrainRequest) -> Iterator[Trainer]:
-    settings, inputs = _new_settings(request.options, request.values)
+    settings, inputs = _new_settings(request)
     path = settings.run_dir
     assert path is not None
     models = model_digests(settings)
@@ -165,7 +171,7 @@ def _resumed_run(request: TrainRequest) -> Iterator[Trainer]:
     assert request.options.resume is not None
     folder = _begun(request.options.resume)
     with folder.locked():
-        settings, inputs, models, newest = _resumption(folder, request.values)
+        settings, inputs, models, newest = _resumption(folder, request)
         with _actor_builder(settings, folder.path.name, request.options.local) as build_actors:
             folder.write_settings(settings)
             trainer = _trainer(settings, inputs, models, folder, build_actors, request.output_mode)
@@ -179,12 +185,12 @@ def _begun(run: Path) -> RunFolder:
     return RunFolder.existing(run)
 
 
-def _resumption(folder: RunFolder, values: Values) -> tuple[Settings, Inputs | None, dict[str, str], Checkpoint | None]:
+def _resumption(folder: RunFolder, request: TrainRequest) -> tuple[Settings, Inputs | None, dict[str, str], Checkpoint | None]:
     """Settings and inputs as `_new_settings` returns them, for a run that goes on: what config.yaml says, under what is said
     now; the digests of its models, and its newest whole checkpoint, if there is one."""
-    before, settings = folder.settings().as_used(), resumed_settings(folder.told(), values)
+    before, settings = folder.settings().as_used(), resumed_settings(folder.told(), request.values)
     check_fixed(before, settings)
-    settings.check_changes_have_effect()
+    _check_effects(settings, request)
     newest = checkpoint.newest(folder.checkpoints, print_err)
     is_unmade = newest is None and is_demo(settings, folder.data)
     check_there(settings, [] if is_unmade else FILES)
@@ -213,7 +219,6 @@ def resumed_settings(told: Values, values: Values) -> Settings:
 def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildActors]:
     """What makes the actors for a policy: on Ray, which is up for the length of the context, or in this process."""
     if local:
-        check_in_process(settings)
     with in_process_actors(settings) if local else ray_actors(settings, run, job_metadata(settings)) as build_actors:
         yield build_actors
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
+from cluster.settings.effects import OF_TRAINING, Condition
 from cluster.settings.markdown import table
 from cluster.settings.tree import Settings
 from cluster.settings.values import fields
@@ -19,7 +20,19 @@ Every setting is a flag of `train` (`--learner.lr 1e-5`) and a key of a YAML fil
 may be empty. A wrong name, type, bound or combination is refused in one line before anything is started. A run writes all of
 them, as used, to its `config.yaml`.
 
+A setting that was changed and that [nothing reads under the others](#settings-that-nothing-reads) is refused alike.
+
 This page is what `python -m cluster.settings.reference` prints; a test compares the two.
+"""
+EFFECTS = """
+## Settings that nothing reads
+
+`train` refuses what is not its default where nothing would read it; `evaluate`, `chat` and `export` refuse such flags of their
+own. A file tells of a whole experiment, and the run may be a part of it: where it may keep a setting, only the flag is refused.
+What a `config.yaml` says is what a file says, also on `--resume`. A setting that equals its default counts as unset; in a file
+a switch that equals its preset's does, too. The model's own files tell whether it has a chat template, without which
+`policy.system_prompt`, `policy.chat_template_args` and `policy.template_date` are refused.
+
 """
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 TYPES = {"integer": "whole number", "number": "number", "string": "text", "path": "path", "boolean": "true or false"} | {
@@ -49,6 +62,7 @@ def page() -> str:
         parts += [f"\n## {TITLES.get(section, section.capitalize())}\n\n", table(MEMBERS_HEADER, map(_row, members))]
         if section == "reward":
             parts += ["\n### One of `reward.extra`\n\n", table(MEMBERS_HEADER, map(_row, fields(ExtraReward)))]
+    parts += [EFFECTS, table(["with", "nothing reads", "a file"], map(_unread, OF_TRAINING))]
     header = ["", *(f"`{name}`" for name in CHOSEN_BY_PRESETS)]
     rows = ([f"`{loss}`", *(_default(getattr(preset, name)) for name in CHOSEN_BY_PRESETS)] for loss, preset in PRESETS.items())
     return "".join([*parts, "\n## Presets of `learner.loss`\n\n", table(header, rows)])
@@ -57,6 +71,11 @@ def page() -> str:
 def _row(member: tuple[str, FieldInfo]) -> list[str]:
     name, field = member
     return [f"`{name}`", "" if field.is_required() else _default(field.default), _takes(field), _text(field.description or "")]
+
+
+def _unread(condition: Condition) -> list[str]:
+    names = ", ".join(f"`{name}`" for name in condition.names.split())
+    return [condition.without, names, "may keep it" if condition.stays_in_files else ""]
 
 
 def _default(value: Any) -> str:

@@ -1,18 +1,17 @@
 """The whole tree of settings and the checks that no single section can make."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from cluster.settings.actor_settings import EVALUATION, ClusterSettings
+from cluster.settings.effects import idle_in_learner
 from cluster.settings.values import by_name
 from learner.config import LearnerSettings, Stage, SupervisedSettings
 from reward.config import RewardSettings
-from rollout.config import Condition, DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
-from rollout.errors import SettingsError
+from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.retrieval.reading import Reading
 from rollout.setting_tags import Fixed, ModelCard
@@ -78,12 +77,6 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _every_setting_has_an_effect(self) -> "Settings":
-        for problem, _ in self.learner.without_effect():
-            raise ValueError(f"learner.{problem}; leave it out or change that")
-        return self
-
-    @model_validator(mode="after")
     def _groups_that_are_replaced_would_teach_nothing(self) -> "Settings":
         if self.rollout.dynamic_sampling and not self.learner.compares_within_group():
             loss, baseline = self.learner.loss, self.learner.algorithm().baseline
@@ -112,34 +105,6 @@ class Settings(Section):
             raise ValueError("policy.lora.rank: adapters need a pretrained model; give policy.path")
         return self
 
-    def check_changes_have_effect(self) -> None:
-        """Raise SettingsError for a setting beyond the learner's own that was changed and that, as `conditions` know, no
-        training will read. A stage that `steps 0` switches off may keep its settings."""
-        if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
-            raise SettingsError("data.train: data.valid and data.passages need training examples beside them; give data.train")
-        for problem, default in self.without_effect():
-            raise SettingsError(f"{problem}; set it to {'null' if default is None else default}, or change that")
-
-    def conditions(self) -> Sequence[Condition]:
-        evaluated = self.data.train is None or self.data.valid is not None  # without data it is the demo's
-        staged = self.supervised.steps is not None or self.supervised_steps > 0
-        of_stage = [f"supervised.{name}" for name in SupervisedSettings.model_fields if name != "steps"]
-        of_policy = [(used, cause, [f"policy.{name}" for name in names]) for used, cause, names in self.policy.conditions()]
-        of_sampling = ["rollout.group_size", "rollout.temperature", "rollout.top_p", "cluster.max_staleness"]
-        samplers = self.cluster.samplers
-        return (
-            (self.data.max_prompt_tokens is not None, "data.max_prompt_tokens null", ["data.too_long"]),
-            *of_policy,
-            (self.learner.loss != "sft", "learner.loss sft", of_sampling),
-            (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
-            (evaluated, "data.valid null", ["patience", "eval_samples"]),
-            (evaluated or self.eval_every == 0, "data.valid null", ["eval_every"]),
-            (self.eval_samples > 0, "eval_samples 0", ["eval_temperature"]),
-            (self.learner.steps > 0, "learner.steps 0", ["patience"]),
-            (staged, "policy.path and no supervised.steps", of_stage),
-            (self.supervised.schedule != "constant", "supervised.schedule constant", ["supervised.final_lr_ratio"]),
-        )
-
     @property
     def draws(self) -> Draws:
         return Draws(self.eval_samples, self.eval_temperature)
@@ -156,7 +121,9 @@ class Settings(Section):
             data=self.data.with_values(**_absolute_paths(self.data)),
             policy=self.policy.with_values(path=absolute_model(self.policy.path)),
             supervised=self.supervised.with_values(steps=self.supervised_steps),
-            learner=self.learner.as_used().with_values(reference_path=absolute_model(self.learner.reference_path)),
+            learner=self.learner.as_used(idle_in_learner(self)).with_values(
+                reference_path=absolute_model(self.learner.reference_path)
+            ),
         )
 
     def stages(self) -> list[Stage]:

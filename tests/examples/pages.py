@@ -44,12 +44,13 @@ TINY = (
 )
 SMALL = (
     "--supervised.steps 2 --supervised.batch_size 4 --learner.steps 2 "
-    "--rollout.prompts_per_step 4 --rollout.max_new_tokens 6 --cluster.threads 1 --eval_limit 8"
+    "--rollout.prompts_per_step 4 --rollout.max_new_tokens 6 --cluster.threads 1"
 )
 # a training run gets what the file `small` says, and is of a tiny model where it is given none
 PYTHON = """#!/bin/bash
 if [ "$1" = launch.py ] && [[ "${{2:-train}}" == train || "$2" == --run_dir ]]; then
     [[ -s {folder}/small && "$*" != *--policy.path* ]] && set -- "$@" {tiny}
+    [[ -s {folder}/small && ( "$*" != *--data.train* || "$*" = *--data.valid* ) ]] && set -- "$@" --eval_limit 8
     set -- "$@" $(cat {folder}/small)
 fi
 exec {python} "$@"

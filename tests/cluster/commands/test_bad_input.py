@@ -93,7 +93,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "top_p above one": (lambda c: c.flags(rollout__top_p=1.1), "rollout.top_p: '1.1' is refused"),
     "switch without effect": (
         lambda c: c.flags(learner__loss="reinforce", learner__eps_high=0.3),
-        "learner.eps_high: 0.3 has no effect with learner.importance none; leave it out",
+        "learner.eps_high: 0.3 has no effect with learner.importance none; set it to null, or change that",
     ),
     "replacement of groups that teach": (
         lambda c: c.flags(learner__loss="reinforce", rollout__dynamic_sampling=1),
@@ -120,7 +120,10 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "group of one": (lambda c: c.flags(rollout__group_size=1), "rollout.group_size: 1 response a prompt has no group"),
     "more passages than the corpus": (lambda c: c.flags(policy__n_context=2), "policy.n_context: 2 passages are asked for"),
     "no passages at all": (lambda c: c.flags(data__passages=None), "data.passages: is missing, and example 'line-1'"),
-    "passages without examples": (lambda c: c.flags(data__train=None), "data.train: data.valid and data.passages need"),
+    "passages without examples": (
+        lambda c: c.flags(data__train=None),
+        "passages.jsonl has no effect with data.train null; set it to null, or change that",
+    ),
     "reward that is no path": (lambda c: c.flags(reward__extra="[{function: length}]"), "must look like module:function"),
     "reward module that is missing": (lambda c: c.flags(reward__extra="[{function: 'nowhere:f'}]"), "nowhere"),
     "reward without brackets": (
@@ -407,7 +410,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     ),
     "bounds of a fixed number": (
         lambda c: c.flags(cluster__max_samplers=4),
-        "cluster.max_samplers: 4 has no effect with cluster.samplers 2; set it to null, or change that",
+        "cluster.max_samplers: 4 has no effect with a number of cluster.samplers; set it to null, or change that",
     ),
     "patience without evaluations": (
         lambda c: [*c.flags(), "--data.valid", "null", "--patience", "3"],
@@ -428,7 +431,7 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "report to nowhere": (lambda c: ["report", str(c.folder), "--output", ""], "output: '' is refused: names no path"),
     "patience without a second stage": (
         lambda c: c.flags(data__valid=c.train, learner__steps=0, patience=3),
-        "patience: 3 has no effect with learner.steps 0; set it to 0, or change that",
+        "patience: 3 has no effect with learner.steps 0; leave it out, or change that",
     ),
     "a rate of a first stage that there is not": (
         lambda c: c.flags(policy__path="t5", supervised__steps=None, supervised__lr=1e-4),

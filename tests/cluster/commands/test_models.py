@@ -20,7 +20,7 @@ from tests.rollout.tiny_chat import CHATML, LLAMA3, QWEN3, save_chat
 from tests.rollout.tiny_t5s import SAVED
 
 DRY, LOCAL = ["train", "--dry-run"], ["train", "--local"]
-BRIEF = {"policy.n_context": 0, "supervised.steps": 1, "learner.steps": 1, "eval_limit": 2, "rollout.max_new_tokens": 4}
+BRIEF = {"policy.n_context": 0, "supervised.steps": 1, "learner.steps": 1, "rollout.max_new_tokens": 4}
 
 
 def flags(**settings: object) -> list[str]:

@@ -128,5 +128,5 @@ def test_a_temperature_without_draws_is_refused_by_evaluate(
     flags = ["--checkpoint", str(one_set), "--data", str(data_dir / "valid.jsonl"), "--eval_temperature", "0.5"]
     assert main(["evaluate", *flags]) == 2
     assert capsys.readouterr().err == (
-        "error: eval_temperature: has no effect with eval_samples 0; give --eval_samples, or leave it out\n"
+        "error: eval_temperature: 0.5 has no effect with eval_samples 0; set it to 1.0, or change that\n"
     )
