@@ -218,7 +218,6 @@ def resumed_settings(told: Values, values: Values) -> Settings:
 @contextlib.contextmanager
 def _actor_builder(settings: Settings, run: str, local: bool) -> Iterator[BuildActors]:
     """What makes the actors for a policy: on Ray, which is up for the length of the context, or in this process."""
-    if local:
     with in_process_actors(settings) if local else ray_actors(settings, run, job_metadata(settings)) as build_actors:
         yield build_actors
 
