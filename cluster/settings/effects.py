@@ -81,7 +81,7 @@ OF_TRAINING = (
     Condition("data.valid data.passages", "data.train null", lambda s: s.data.train is not None),
     Condition(_all("policy.tiny", TinySettings), "policy.path", lambda s: s.policy.path is None),
     Condition("policy.lora.alpha", "policy.lora.rank 0", lambda s: s.policy.lora.rank > 0),
-    Condition("data.query", "data.passages null", _searches),
+    Condition("data.query data.shard_passages", "data.passages null", _searches),
     Condition("eval_reading", "data.passages null", lambda s: _searches(s) or not s.eval_reading),
     Condition("eval_every", "data.valid null", lambda s: _evaluates(s) or s.eval_every == 0),
     Condition("eval_reading", "data.valid null", lambda s: _evaluates(s) or not s.eval_reading),

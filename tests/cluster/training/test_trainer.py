@@ -170,9 +170,7 @@ def test_a_resumed_run_may_change_its_loss(train_locally: Train) -> None:
 
 def test_the_seeds_flags_choose_our_settings(train_locally: Train) -> None:
     seed = ("--use_grpo", "--grpo_group_size", 3, "--grpo_kl_coeff", 0.1, "--grpo_top_k_ratio", 0.5)
-    run = train_locally(
-        *seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1, "--rollout.group_size", 4, *OF_RL
-    )
+    run = train_locally(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1, "--rollout.group_size", 4, *OF_RL)
     used = read_settings(run / "config.yaml")
     assert (used.learner.loss, used.learner.kl_coef, used.learner.top_k_ratio) == ("grpo", 0.1, 0.5)
     assert (used.rollout.group_size, used.reward.mode) == (4, "lapdog")  # our own name wins

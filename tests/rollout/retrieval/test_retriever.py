@@ -1,5 +1,4 @@
 import json
-import logging
 
 import pyarrow as pa
 import pytest
@@ -7,7 +6,7 @@ import pytest
 from rollout.config import DataSettings
 from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
-from rollout.retrieval.corpus import Corpus, build_once, with_absent_gold
+from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.index import Hit
 from rollout.retrieval.open import open_index, open_retriever
 from rollout.retrieval.query import build_query
@@ -94,8 +93,10 @@ def test_passages_are_read_by_position(corpus):
 
 
 def test_title_and_text_are_indexed(corpus):
-    assert corpus.texts()[1] == "story 1 my friend saw a violin in town ."
-    assert corpus.texts()[29] == "nothing happened on day 24 ."
+    texts = list(corpus.texts())
+    assert texts[1] == "story 1 my friend saw a violin in town ."
+    assert texts[29] == "nothing happened on day 24 ."
+    assert list(corpus.texts(1, 3)) == texts[1:3] and list(corpus.texts(28)) == texts[28:]
 
 
 def test_an_opened_corpus_takes_no_memory_of_its_own(passages, tmp_path):
@@ -123,28 +124,6 @@ def test_another_content_is_another_corpus(passages, corpus, tmp_path):
     other = Corpus.open(passages, tmp_path / "cache")
     assert (len(other), other[0].text) == (1, "new")
     assert other.folder != corpus.folder
-
-
-def test_a_failed_build_leaves_nothing_behind(tmp_path):
-    def build(target):
-        (target / "half").write_text("x")
-        raise DataError("no")
-
-    with pytest.raises(DataError):
-        build_once(tmp_path / "cache" / "thing", build)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_the_slower_of_two_builders_keeps_what_the_faster_built(tmp_path):
-    folder = tmp_path / "thing"
-
-    def build(target):
-        (target / "mine").write_text("slow")
-        folder.mkdir()
-        (folder / "theirs").write_text("fast")
-
-    build_once(folder, build)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
 
 
 @pytest.mark.parametrize(
@@ -293,15 +272,5 @@ def test_the_settings_passages_are_opened_and_searched_with_their_query(passages
     retriever = open_retriever(data, 1)
     prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
     assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
-    assert open_index(retriever.corpus, ENGLISH).size == 30
+    assert open_index(retriever.corpus, data).size == 30
     assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]
-
-
-def test_passages_of_one_id_are_both_kept_and_said(tmp_path, caplog, monkeypatch):
-    for name, value in (("propagate", True), ("disabled", False)):  # otherwise where actors were in this process before
-        monkeypatch.setattr(logging.getLogger("lapdog"), name, value)
-    file = tmp_path / "p.jsonl"
-    file.write_text('{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n')
-    corpus = Corpus.open(file, tmp_path / "cache")
-    assert [corpus[0].text, corpus[1].text] == ["one", "two"]
-    assert "p.jsonl:2: passage id 'a' stands on line 1 already; both are kept" in caplog.text
