@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
@@ -21,8 +20,6 @@ from rollout.policy.model_files import BROKEN, COMPLETE, check_vocabulary, read_
 from rollout.policy.rendering import Renderer
 from rollout.policy.templates import with_templates
 from rollout.types import Passage
-
-transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

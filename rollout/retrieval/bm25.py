@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import bm25s
+import numpy as np
 from bm25s.tokenization import Tokenized
 
 from rollout.errors import DataError
@@ -29,6 +30,13 @@ class Bm25:
         return [
             [Hit(position, score) for position, score in zip(positions.tolist(), scores.tolist(), strict=True) if score > 0]
             for positions, scores in zip(found.documents, found.scores, strict=True)
+        ]
+
+    def scores(self, queries: Sequence[str], positions: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        tokens = [self._rules.search_tokens(query) for query in queries]
+        return [
+            self._index.get_scores(own)[places] if own else np.zeros(len(places), np.float32)
+            for own, places in zip(tokens, map(list, positions), strict=True)
         ]
 
 
