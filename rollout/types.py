@@ -70,7 +70,7 @@ RankingName = Literal["lexical", "dense"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRanking:
-    """One of the two scores that a hybrid adds up. scores: of the passages that are read; ranking: ids of the best by it alone."""
+    """One of the two scores that a hybrid adds up. scores: of the passages that are read; ranking: ids of its own best."""
 
     scores: tuple[float, ...]
     ranking: tuple[str, ...]

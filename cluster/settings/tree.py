@@ -15,6 +15,7 @@ from rollout.config import Condition, DataSettings, NonNegative, PolicySettings,
 from rollout.errors import SettingsError
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.retrieval.reading import Reading
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.setting_tags import Fixed, ModelCard
 from rollout.types import Draws
 
@@ -38,6 +39,7 @@ class Settings(Section):
     )
     data: Annotated[DataSettings, Fixed()] = DataSettings()
     policy: Annotated[PolicySettings, Fixed(), ModelCard()] = PolicySettings()
+    retriever: Annotated[RetrieverSettings, Fixed()] = RetrieverSettings()
     supervised: Annotated[SupervisedSettings, ModelCard()] = SupervisedSettings()
     rollout: Annotated[RolloutSettings, ModelCard()] = RolloutSettings()
     reward: Annotated[RewardSettings, EVALUATION, ModelCard()] = RewardSettings()
@@ -125,11 +127,19 @@ class Settings(Section):
         staged = self.supervised.steps is not None or self.supervised_steps > 0
         of_stage = [f"supervised.{name}" for name in SupervisedSettings.model_fields if name != "steps"]
         of_policy = [(used, cause, [f"policy.{name}" for name in names]) for used, cause, names in self.policy.conditions()]
+        of_retriever = [
+            (used, why, [f"retriever.{name}" for name in names]) for used, why, names in self.retriever.conditions()
+        ]
+        searched = self.data.train is None or self.data.passages is not None
+        retriever = [f"retriever.{name}" for name in RetrieverSettings.model_fields]
         of_sampling = ["rollout.group_size", "rollout.temperature", "rollout.top_p", "cluster.max_staleness"]
         samplers = self.cluster.samplers
         return (
             (self.data.max_prompt_tokens is not None, "data.max_prompt_tokens null", ["data.too_long"]),
             *of_policy,
+            (searched, "data.passages null", retriever),
+            (self.policy.n_context > 0, "policy.n_context 0", retriever),
+            *of_retriever,
             (self.learner.loss != "sft", "learner.loss sft", of_sampling),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
             (evaluated, "data.valid null", ["patience", "eval_samples"]),
@@ -155,6 +165,7 @@ class Settings(Section):
         return self.with_values(
             data=self.data.with_values(**_absolute_paths(self.data)),
             policy=self.policy.with_values(path=absolute_model(self.policy.path)),
+            retriever=self.retriever.with_values(path=absolute_model(self.retriever.path)),
             supervised=self.supervised.with_values(steps=self.supervised_steps),
             learner=self.learner.as_used().with_values(reference_path=absolute_model(self.learner.reference_path)),
         )

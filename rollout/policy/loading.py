@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.quantizers import AutoHfQuantizer
 
 from rollout.config import PolicySettings
@@ -29,6 +29,7 @@ class PolicySkeleton:
     """A policy whose model has shapes and no values: what it reads and how large it is."""
 
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     renderer: Renderer
 
     @property
@@ -84,7 +85,8 @@ def skeleton(path: str | Path, settings: PolicySettings) -> PolicySkeleton:
     _untie_head(model, base)
     if settings.lora.rank or adapters.are_in(path):
         model.add_adapter(adapters.config_of(path, settings.lora))
-    return PolicySkeleton(model, family.policy.renderer(tokenizer, with_templates(settings, tokenizer, family)))
+    renderer = family.policy.renderer(tokenizer, with_templates(settings, tokenizer, family))
+    return PolicySkeleton(model, tokenizer, renderer)
 
 
 def merge_adapters(path: Path, target: Path, model_of: str | None = None) -> None:

@@ -62,13 +62,17 @@ def check_vocabulary(path: str | Path, tokenizer: PreTrainedTokenizerBase, rows:
         )
 
 
-def unreadable(path: str | Path | None, problem: str, error: Exception, remedy: str = COMPLETE, of: str = "policy") -> PolicyError:
+def unreadable(
+    path: str | Path | None, problem: str, error: Exception, remedy: str = COMPLETE, of: str = "policy"
+) -> PolicyError:
     """What transformers could not read, in one line: code of the folder's own and a missing package are named as such.
 
     of: what the line calls the model at `path`."""
     place = f"{of} {path}"
     if "trust_remote_code" in str(error):
-        return PolicyError(f"{place}: needs code that it brings itself, which is never run; give a model that transformers knows")
+        return PolicyError(
+            f"{place}: needs code that it brings itself, which is never run; give a model that transformers knows"
+        )
     if (package := missing_package(error)) is not None:
         return PolicyError(f"{place}: needs the package {package}, which is not installed; pip install {package}")
     return PolicyError(f"{place}: {problem} ({first_line(error)}); {remedy}")

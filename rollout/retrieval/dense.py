@@ -1,4 +1,4 @@
-"""A SearchIndex by vectors, and its slices: made by whoever is asked, kept beside the corpus, mapped by all processes of a node."""
+"""A SearchIndex by vectors, and their slices: kept beside the corpus, mapped by all processes of a node."""
 
 from collections.abc import Sequence
 from functools import lru_cache

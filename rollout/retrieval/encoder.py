@@ -108,6 +108,11 @@ def static_encoder(tokenizer: PreTrainedTokenizerBase, settings: RetrieverSettin
     return Encoder(name, model, settings, content)
 
 
+def encoder_digest(path: str) -> str:
+    """Of the files of an encoder, wherever they lie. Raises PolicyError for a hub name that cannot be fetched."""
+    return _content(_folder(path))
+
+
 def _configure(model: "SentenceTransformer", settings: RetrieverSettings) -> None:
     from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 

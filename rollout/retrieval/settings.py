@@ -21,12 +21,13 @@ class RetrieverSettings(Section):
     """By words, by vectors, or by both."""
 
     mode: Annotated[RetrievalMode | None, OF_A_POLICY, ModelCard()] = Field(
-        None, description="lexical: BM25; dense: vectors; hybrid: both; default: lexical, or hybrid where retriever.path is given"
+        None,
+        description="lexical: BM25; dense: vectors; hybrid: both; default: lexical, or hybrid where retriever.path is given",
     )
     path: Annotated[str | None, Place(), OF_A_POLICY, ModelCard()] = Field(
         None,
-        description="folder or hub name of a sentence-transformers encoder; without it vectors are those of a seeded bag of the "
-        "policy's tokens",
+        description="folder or hub name of a sentence-transformers encoder; without it a text's vector is the mean of its "
+        "tokens', drawn at random for the policy's tokenizer",
     )
     query: Annotated[QueryPart | None, OF_A_POLICY, ModelCard()] = Field(
         None, description="part of the question that is compared with vectors; default: data.query"
@@ -61,9 +62,7 @@ class RetrieverSettings(Section):
     slice_passages: Annotated[Positive, OF_A_POLICY] = Field(
         4096, description="passages that one call embeds, whose vectors are kept together"
     )
-    batch_size: Annotated[Positive, OF_A_POLICY] = Field(
-        64, description="passages that the encoder reads at once"
-    )
+    batch_size: Annotated[Positive, OF_A_POLICY] = Field(64, description="passages that the encoder reads at once")
 
     @property
     def used_mode(self) -> RetrievalMode:

@@ -1,17 +1,19 @@
 """Questions -> passages: from a corpus, by words, by vectors, or by both."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from rollout.config import QueryPart
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.dense import Dense
 from rollout.retrieval.index import Hit, SearchIndex
 from rollout.retrieval.query import build_query
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.types import PartRanking, RankingName, Retrieval
+
+if TYPE_CHECKING:
+    from rollout.retrieval.dense import Dense  # settings name what is read here, and load no torch
 
 RANKING_DEPTH = 20
 
@@ -37,7 +39,7 @@ class LocalSource:
         lexical_query: QueryPart,
         settings: RetrieverSettings,
         lexical: SearchIndex | None,
-        dense: Dense | None = None,
+        dense: "Dense | None" = None,
     ):
         self.corpus, self.dense, self._lexical, self._settings = corpus, dense, lexical, settings
         self._queries: dict[RankingName, QueryPart] = {"lexical": lexical_query, "dense": settings.query or lexical_query}

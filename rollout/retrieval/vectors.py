@@ -50,7 +50,9 @@ class Vectors:
         # twice the error of a product of D terms (Higham 2002, section 3.1), and that of rounding the score
         slack = 2 * (self.width + 2) * UNIT * self._longest * asked.norm(dim=1)
         best = torch.full((len(queries), count), -torch.inf, device=asked.device)
-        near: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # query, position and score of what may be among the best
+        near: list[
+            tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        ] = []  # query, position and score of what may be among the best
         for start, block in self._blocks():
             found = asked @ block.T
             if (found.amax(1) >= best[:, -1] - slack).any():
