@@ -179,7 +179,7 @@ HELD_OUT = (
     HeldOutFigure("recall@5", "the same among the first five", column=True),
     HeldOutFigure("recall@20", "the same among the first twenty"),
     *(
-        HeldOutFigure(f"recall_{part}@{depth}", f"the same among the first {depth} by {score} alone", of_hybrid=True)
+        HeldOutFigure(f"recall_{part}@{depth}", f"of a hybrid: among the first {depth} by {score} alone", of_hybrid=True)
         for part, score in (("lexical", "BM25"), ("dense", "vectors"))
         for depth in (1, 5, 20)
     ),

@@ -126,9 +126,11 @@ def _configure(model: "SentenceTransformer", settings: RetrieverSettings) -> Non
         del model[last]
     elif settings.normalize and not isinstance(model[last], Normalize):
         model.append(Normalize())
-    for kind, prompt in (("query", settings.query_prompt), ("document", settings.passage_prompt)):
-        if prompt is not None:
-            model.prompts[kind] = prompt
+    # the library fills "document" in with an empty prompt, behind which it would not look at the others
+    of_passages = next((model.prompts[name] for name in ("document", "passage", "corpus") if model.prompts.get(name)), "")
+    model.prompts["document"] = of_passages if settings.passage_prompt is None else settings.passage_prompt
+    if settings.query_prompt is not None:
+        model.prompts["query"] = settings.query_prompt
 
 
 def _folder(path: str) -> Path:

@@ -90,7 +90,8 @@ def kept_as(vectors: np.ndarray, dtype: str) -> np.ndarray:
     """float32 [n, D] as `dtype` is kept: rounded to float16, or to bfloat16, which numpy holds as uint16."""
     if dtype == "bfloat16":
         return torch.from_numpy(vectors).to(torch.bfloat16).view(torch.uint16).numpy()
-    return vectors.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):  # what is infinite is refused
+        return vectors.astype(dtype, copy=False)
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
