@@ -101,7 +101,7 @@ def our_steps(folder: Path, questions: list[list[str]]) -> list[tuple[float, ...
     learner = Learner(load_policy(folder, POLICY, torch.float32, "cpu"), settings, ROLLOUT, POLICY, {"f1": 1.0})
     steps = len(questions)
     learner.begin(Stage(name="rl", mode="sample", first=1, steps=steps, prompts_per_step=PROMPTS, lr=LR, lr_warmup_steps=0))
-    sampler = Sampler(load_policy(folder, POLICY, torch.float32, "cpu"), Retriever("all", 0), ROLLOUT, seed=0)
+    sampler = Sampler(load_policy(folder, POLICY, torch.float32, "cpu"), Retriever(0), ROLLOUT, seed=0)
     scorer = Scorer(RewardSettings())
     seconds = []
     for step, of_step in enumerate(questions, 1):

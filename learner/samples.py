@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import writing
-from rollout.types import Group
+from rollout.types import Group, RankingName, Retrieval
 
 TEXTS = pa.list_(pa.string())
 COLUMNS = [
@@ -29,6 +29,8 @@ COLUMNS = [
     ("finished", pa.bool_()),
     ("version", pa.list_(pa.int64())),
 ]
+# columns that groups of a hybrid retriever have beside
+PARTS: dict[str, RankingName] = {"lexical_scores": "lexical", "dense_scores": "dense"}
 
 
 def write_samples(path: Path, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
@@ -51,16 +53,23 @@ def write_samples(path: Path, groups: Sequence[Group], advantages: Sequence[Sequ
             "tokens": len(response.token_ids),
             "finished": response.finished,
             "version": list(group.version),
+            **_part_scores(group.retrieval),
         }
         for p, group in enumerate(groups)
         for i, response in enumerate(group.responses)
     ]
-    parts = [(name, pa.float32()) for name in groups[0].reward_parts]
+    beside = [(name, pa.float32()) for name in groups[0].reward_parts]
+    if any(group.retrieval.parts for group in groups):
+        beside += [(name, pa.list_(pa.float64())) for name in PARTS]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.tmp")  # a report may be made at any time
-        pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *parts])), draft, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema([*COLUMNS, *beside])), draft, compression="zstd")
         draft.replace(path)
+
+
+def _part_scores(retrieval: Retrieval) -> dict[str, list[float]]:
+    return {column: list(retrieval.parts[name].scores) for column, name in PARTS.items() if name in retrieval.parts}
 
 
 def _finite(value: SupportsFloat) -> float | None:

@@ -1,6 +1,6 @@
 """Replies to a whole file, greedy ones and draws -> the evaluation's figures and a row for each greedy reply."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ def evaluate(
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
     over examples; bleu is corpus BLEU with all answers as references, None where no reply has four tokens. recall@n: examples
-    with gold passages of which one is among the first n retrieved; None where no example has gold. intervals: of all that can
+    with gold passages of which one is among the first n retrieved; None where no example has gold; of a hybrid's two scores
+    alone recall_lexical@n and recall_dense@n. intervals: of all that can
     be drawn again by examples; what counts distinct texts cannot, examples that come twice would lower it. draws: of scored
     groups of n replies drawn at a temperature, their figures avg@n and best@n. constant_reply: what that
     text would reach as the reply to every example, the floor below which a policy has learnt nothing; its reward is what
@@ -44,7 +45,7 @@ def evaluate(
     answers = [group.prompt.answers for group in groups]
     words = [scorer.text.rules.raw_tokens(text) for text in texts]
     counts = scorer.text.bleu_counts(texts, answers)
-    shares, recalls = _shares(texts, answers, scorer), {f"recall@{depth}": _recall(groups, depth) for depth in RECALL_DEPTHS}
+    shares, recalls = _shares(texts, answers, scorer), _recalls(groups)
     lengths = np.array([len(own) for own in words], np.float64)
     rewards = np.array([np.nan if group.rewards is None else group.rewards[0] for group in groups], np.float64)
     percentages = {name: 100 * own for name, own in (shares | recalls).items()}
@@ -116,7 +117,8 @@ def _prediction(group: Group, draws: Mapping[str, Sequence[str]]) -> dict[str, A
         **({"draws": draws[group.prompt.id]} if group.prompt.id in draws else {}),
         "passages": [
             {"id": passage.id, "title": passage.title, "text": passage.text, "score": score}
-            for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True)
+            | {f"{name}_score": part.scores[i] for name, part in group.retrieval.parts.items()}
+            for i, (passage, score) in enumerate(zip(group.retrieval.passages, group.retrieval.scores, strict=True))
         ],
     }
 
@@ -143,10 +145,22 @@ def _distinct(words: Sequence[Sequence[str]], n: int) -> float:
     return 100 * len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _recall(groups: Sequence[Group], depth: int) -> np.ndarray:
-    """1 or 0, float64 [N]; NaN for examples of which no passage has a gold id."""
-    known = [(group, set(group.prompt.gold) - set(group.prompt.absent_gold)) for group in groups]
-    return np.array([not gold.isdisjoint(group.retrieval.ranking[:depth]) if gold else np.nan for group, gold in known])
+def _recalls(groups: Sequence[Group]) -> dict[str, np.ndarray]:
+    """1 or 0, float64 [N]; NaN for examples of which no passage has a gold id, or whose passages a hybrid did not find."""
+    rankings: dict[str, list[tuple[str, ...] | None]] = {"recall": [group.retrieval.ranking for group in groups]}
+    for part in dict.fromkeys(name for group in groups for name in group.retrieval.parts):
+        own = (group.retrieval.parts.get(part) for group in groups)
+        rankings[f"recall_{part}"] = [None if each is None else each.ranking for each in own]
+    known = [set(group.prompt.gold) - set(group.prompt.absent_gold) for group in groups]
+    return {
+        f"{name}@{depth}": np.array([_found(gold, ranking, depth) for gold, ranking in zip(known, own, strict=True)])
+        for name, own in rankings.items()
+        for depth in RECALL_DEPTHS
+    }
+
+
+def _found(gold: Collection[str], ranking: Sequence[str] | None, depth: int) -> float:
+    return np.nan if not gold or ranking is None else float(not set(gold).isdisjoint(ranking[:depth]))
 
 
 def _percentage(share: float | None) -> float | None:

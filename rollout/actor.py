@@ -13,6 +13,7 @@ from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.open import open_retriever
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.sampler import Sampler
 from rollout.types import Draws, Group, Mode, Prompt, SampleReport, Version
 
@@ -26,13 +27,15 @@ class SamplerActor:
         policy_path: str,
         data: DataSettings,
         policy: PolicySettings,
+        retriever: RetrieverSettings,
         rollout: RolloutSettings,
         seed: int,
         threads: int,
         draws: Draws,
     ):
         self._name, self._policy_path, self._threads, self._draws = name, policy_path, threads, draws
-        self._data, self._policy, self._rollout, self._seed = data, policy, rollout, seed
+        self._data, self._policy, self._retriever = data, policy, retriever
+        self._rollout, self._seed = rollout, seed
 
     def __repr__(self) -> str:
         return f"Sampler[{self._name}]"
@@ -46,8 +49,8 @@ class SamplerActor:
         self._log = log_what_is_done()
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
         device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        retriever = open_retriever(self._data, self._policy.n_context)
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
+        retriever = open_retriever(self._data, self._policy.n_context, self._retriever, policy.tokenizer, device)
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at, self._draws)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 

@@ -14,7 +14,7 @@ from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
-
+QueryPart = Literal["persona", "all", "last_turn", "persona+last_turn"]
 
 OF_A_POLICY = ReadBy("chat", "evaluate", "export")
 
@@ -49,7 +49,7 @@ class DataSettings(Section):
         "best; without it nothing is evaluated",
     )
     passages: Annotated[Files | None, Place()] = Field(None, description="passages to retrieve from, with id, title, text")
-    query: Annotated[Literal["persona", "all", "last_turn", "persona+last_turn"], OF_A_POLICY, ModelCard(always=True)] = Field(
+    query: Annotated[QueryPart, OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
     language: Annotated[str, OF_A_POLICY, ModelCard(always=True)] = Field(

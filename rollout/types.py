@@ -1,5 +1,6 @@
 """The nouns that travel between actors. Axes: G responses of a prompt, K passages, L context tokens, T response tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -64,13 +65,27 @@ class Prompt:
         return PromptKey(self.epoch, self.id)
 
 
+RankingName = Literal["lexical", "dense"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRanking:
+    """One of the two scores that a hybrid adds up. scores: of the passages that are read; ranking: ids of its own best."""
+
+    scores: tuple[float, ...]
+    ranking: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieval:
-    """The passages the policy reads, best first, and the ids of a deeper ranking that serves to measure recall."""
+    """The passages the policy reads, best first, and the ids of a deeper ranking that serves to measure recall.
+
+    parts: of a hybrid, else empty."""
 
     passages: tuple[Passage, ...]
     scores: tuple[float, ...]
     ranking: tuple[str, ...] = ()
+    parts: Mapping[RankingName, PartRanking] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class Factory(ABC):
 
     def samplers(self) -> SamplerPort:
         told, threads = self.settings, self.settings.cluster.threads or 1
-        of_each = self.policy_path, told.data, told.policy, told.rollout, told.seed, threads, told.draws
+        of_each = self.policy_path, told.data, told.policy, told.retriever, told.rollout, told.seed, threads, told.draws
         return SamplerPort(self._pool(RoleKind.SAMPLER, SamplerActor, lambda name: (name, *of_each)))
 
     def rewards(self) -> RewardPort:

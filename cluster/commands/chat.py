@@ -23,7 +23,7 @@ from rollout.data.files import shown
 from rollout.errors import SettingsError
 from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.open import open_index
+from rollout.retrieval.open import open_retriever
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.setting_tags import tagged
@@ -84,16 +84,15 @@ def _sampler(opened: PolicySource) -> Sampler:
     n_context, files = settings.policy.n_context, settings.data.passages
     if n_context and files is None:
         raise SettingsError(f"passages: none are known, the policy reads {n_context}; give --passages or --policy.n_context 0")
-    corpus = Corpus.open(files, settings.data.cache) if n_context and files is not None else None
-    if corpus is not None and files is not None and len(corpus) < n_context:
-        n_context = len(corpus)
-        print_err(f"{shown(files)}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
-    if corpus is not None:
+    if n_context and files is not None:
+        if (held := len(Corpus.open(files, settings.data.cache))) < n_context:
+            n_context = held
+            print_err(f"{shown(files)}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
         settings = with_language(settings, [])
-    index = open_index(corpus, settings.data) if corpus is not None else None
-    retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
+    asked = (settings.data, n_context, settings.retriever, policy.tokenizer, device)
+    retriever = open_retriever(*asked) if n_context else Retriever(0)
     one_each = settings.rollout.with_values(group_size=1)
     return Sampler(policy, retriever, one_each, settings.seed, settings.data.cut_prompts_at)
 
@@ -117,10 +116,13 @@ def typed() -> Iterator[str]:
 def answer(group: Group) -> str:
     """The reply, and beneath it what the policy read, best first."""
     lines = ["\n".join(map(_one_line, group.responses[0].text.splitlines())) or "(an empty reply)"]
-    for passage, score in zip(group.retrieval.passages, group.retrieval.scores, strict=True):
+    retrieval = group.retrieval
+    for i, (passage, score) in enumerate(zip(retrieval.passages, retrieval.scores, strict=True)):
+        own = ", ".join(f"{name} {part.scores[i]:.2f}" for name, part in retrieval.parts.items())
+        parts = f" ({own})" if own else ""
         text = _one_line(f"{passage.title}: {passage.text}" if passage.title else passage.text)
         shown = text if len(text) <= SHOWN_OF_A_PASSAGE else f"{text[:SHOWN_OF_A_PASSAGE]}..."
-        lines.append(f"    {score:6.2f}  {_one_line(passage.id)}  {shown}")
+        lines.append(f"    {score:6.2f}{parts}  {_one_line(passage.id)}  {shown}")
     return "\n".join(lines)
 
 

@@ -30,7 +30,8 @@ class Tokens:
 
 
 def tokens(settings: Settings, policy: Policy | PolicySkeleton, inputs: Inputs) -> Tokens:
-    """Renders prompts spread over the training file, with the passages found for them."""
+    """Renders prompts spread over the training file, with the passages that BM25 finds: for a plan no corpus is embedded, and
+    other passages are as long."""
     stage = settings.stages()[-1]
     count = min(PROMPTS_MEASURED, len(inputs.train))
     prompts = [inputs.train[i * len(inputs.train) // count] for i in range(count)]

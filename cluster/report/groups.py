@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from cluster.report.bounded import LONGEST_NAME, TEXT_BUDGET, Excerpt, cut, evenly, mean, rounded, within_budget
 from cluster.store.rows import Row, finite
-from learner.samples import COLUMNS
+from learner.samples import COLUMNS, PARTS
 
 STEPS_WITH_GROUPS = 24
 GROUPS_PER_STEP = 16
@@ -69,14 +69,16 @@ def _group(step: int, responses: Sequence[Row], passages: dict[tuple[str, str], 
 def _passages(prompt: Row, passages: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     columns = (prompt[name] for name in ("passage_titles", "passages", "passage_ids", "retrieval_scores"))
     found = list(zip(*columns, strict=True))[:PASSAGES_PER_GROUP]
+    parts = {name: prompt[column] for column, name in PARTS.items() if prompt.get(column)}
     return [
         {
             "text": passages.setdefault((title, text), len(passages)),
             "id": cut(id, LONGEST_NAME),
             "score": rounded(score),
+            **{name: rounded(scores[i]) for name, scores in parts.items()},
             "gold": id in prompt["gold"],
         }
-        for title, text, id, score in found
+        for i, (title, text, id, score) in enumerate(found)
     ]
 
 
@@ -89,7 +91,7 @@ def _shown(responses: Sequence[Row]) -> Sequence[Row]:
 
 
 def _response(row: Row) -> dict[str, Any]:
-    known = {name for name, _ in COLUMNS}
+    known = {*(name for name, _ in COLUMNS), *PARTS}
     return {
         "response": Excerpt(row["response"]),
         "reward": rounded(row["reward"]),

@@ -13,7 +13,7 @@ from rollout.errors import DataError, SettingsError
 from rollout.setting_tags import Place, tagged
 
 PLACES = dict(tagged(Settings, Place))
-MODELS = ("policy.path", "learner.reference_path")
+MODELS = ("policy.path", "retriever.path", "learner.reference_path")
 FILES = ("data.train", "data.valid", "data.passages")
 
 

@@ -14,6 +14,7 @@ from reward.config import RewardSettings
 from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, RolloutSettings, Section
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.retrieval.reading import Reading
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.setting_tags import Fixed, ModelCard
 from rollout.types import Draws
 
@@ -37,6 +38,7 @@ class Settings(Section):
     )
     data: Annotated[DataSettings, Fixed()] = DataSettings()
     policy: Annotated[PolicySettings, Fixed(), ModelCard()] = PolicySettings()
+    retriever: Annotated[RetrieverSettings, Fixed()] = RetrieverSettings()
     supervised: Annotated[SupervisedSettings, ModelCard()] = SupervisedSettings()
     rollout: Annotated[RolloutSettings, ModelCard()] = RolloutSettings()
     reward: Annotated[RewardSettings, EVALUATION, ModelCard()] = RewardSettings()
@@ -120,6 +122,7 @@ class Settings(Section):
         return self.with_values(
             data=self.data.with_values(**_absolute_paths(self.data)),
             policy=self.policy.with_values(path=absolute_model(self.policy.path)),
+            retriever=self.retriever.with_values(path=absolute_model(self.retriever.path)),
             supervised=self.supervised.with_values(steps=self.supervised_steps),
             learner=self.learner.as_used(idle_in_learner(self)).with_values(
                 reference_path=absolute_model(self.learner.reference_path)

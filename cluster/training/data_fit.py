@@ -61,7 +61,7 @@ def _too_long(
     suspects = [i for i, prompt in enumerate(prompts) if wording + _most_tokens(settings.policy, prompt) > longest]
     if not suspects:
         return
-    retriever = open_retriever(settings.data, settings.policy.n_context)
+    retriever = open_retriever(settings.data, settings.policy.n_context, settings.retriever, policy.tokenizer)
     for begin in range(0, len(suspects), MEASURED_AT_ONCE):
         places = suspects[begin : begin + MEASURED_AT_ONCE]
         some = [prompts[i] for i in places]

@@ -18,6 +18,7 @@ from cluster.training.inputs import Inputs
 from cluster.training.readings import open_readings, wanted_readings, with_readings
 from cluster.training.rollout_client import InflightCall, RolloutClient
 from reward.evaluation import Evaluation
+from rollout.config import Section
 from rollout.retrieval.reading import Readings
 from rollout.types import NO_DRAWS, Draws, Prompt
 
@@ -117,7 +118,10 @@ class HeldOutEvaluations:
 
 def _measure(settings: Settings, inputs: Inputs) -> str:
     """A name for all that greedy held-out figures, which best and patience compare, depend on beside the policy's weights."""
-    read = [settings.reward, settings.data.query, settings.policy.n_context, settings.rollout.max_new_tokens]
+    read: list[Section | str | int] = [settings.reward, settings.data.query, settings.policy.n_context]
+    read += [settings.rollout.max_new_tokens]
+    if settings.retriever.used_mode != "lexical":
+        read.append(settings.retriever.with_values(path=None))  # the encoder counts by its content, as a digest
     parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.held_out), *map(repr, sorted(inputs.digests.items()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 

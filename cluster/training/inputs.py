@@ -21,7 +21,8 @@ from rollout.policy.loading import check_trainable
 from rollout.policy.model_digest import model_digest
 from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus, with_absent_gold
-from rollout.retrieval.open import open_retriever
+from rollout.retrieval.encoder import encoder_digest
+from rollout.retrieval.open import open_corpus, open_index
 from rollout.text import AUTO
 from rollout.types import Prompt
 
@@ -94,9 +95,11 @@ def _digest(told: Iterable[object]) -> str:
 
 
 def model_digests(settings: Settings) -> dict[str, str]:
-    """Of the models that a run begins with: `policy`, unless that is built, and `reference`, where one is given."""
+    """Of the models that a run begins with: `policy`, unless that is built, `reference` and `retriever`, where given."""
     models = {"policy": settings.policy.path, "reference": settings.learner.reference_path}
-    return {name: model_digest(path) for name, path in models.items() if path is not None}
+    found = {name: model_digest(path) for name, path in models.items() if path is not None}
+    encoder = settings.retriever.path
+    return found if encoder is None else found | {"retriever": encoder_digest(encoder)}
 
 
 def check_models_rewards_and_trackers(settings: Settings) -> None:
@@ -130,7 +133,9 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
     Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds.
     """
     n_context = settings.policy.n_context
-    corpus = open_retriever(settings.data, n_context).corpus
+    corpus = open_corpus(settings.data, n_context)
+    if corpus is not None and settings.retriever.used_mode != "dense":
+        open_index(corpus, settings.data)
     if corpus is None and n_context > 0 and (bare := next((p for p in prompts if p.passages is None), None)):
         raise DataError(
             f"data.passages: is missing, and example {bare.id!r} brings no passages itself; "

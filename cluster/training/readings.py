@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from cluster.settings.tree import Settings
 from cluster.store.rows import Row
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.open import open_index
+from rollout.retrieval.open import open_retriever
 from rollout.retrieval.reading import Reading, Readings, comparable, known_gold
-from rollout.retrieval.retriever import RANKING_DEPTH, Retriever
+from rollout.retrieval.source import RANKING_DEPTH
 from rollout.types import Prompt
 
 ALL: tuple[Reading, ...] = ("none", "gold", "random", "lexical")
@@ -27,8 +27,7 @@ def open_readings(settings: Settings) -> Readings:
     data, n_context = settings.data, settings.policy.n_context
     assert data.passages is not None, "prompts that are searched for have passages"
     corpus = Corpus.open(data.passages, data.cache)
-    lexical = Retriever(data.query, min(RANKING_DEPTH, len(corpus)), corpus, open_index(corpus, data))
-    return Readings(corpus, lexical, n_context, settings.seed)
+    return Readings(corpus, open_retriever(data, min(RANKING_DEPTH, len(corpus))), n_context, settings.seed)
 
 
 async def with_readings(

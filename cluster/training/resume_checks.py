@@ -38,7 +38,10 @@ def check_models(begun_with: dict[str, str], settings: Settings, digests: dict[s
 
     digests: of the models now. stage: of the checkpoint, empty without one.
     """
-    places = {"policy": ("policy.path", settings.policy.path)}
+    places = {
+        "policy": ("policy.path", settings.policy.path),
+        "retriever": ("retriever.path", settings.retriever.path),
+    }
     if stage == "rl":
         places["reference"] = ("learner.reference_path", settings.learner.reference_path)
     for name, (setting, path) in places.items():

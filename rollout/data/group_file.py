@@ -1,7 +1,7 @@
 """Groups as a file, bit for bit: Arrow, so that reading one runs no code of the file's."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.errors import writing
-from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
+from rollout.types import Group, PartRanking, Passage, Prompt, Response, Retrieval, Version
 
 FLOATS, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
 RESPONSE = pa.struct(
@@ -48,7 +48,7 @@ def read_groups(path: Path) -> list[Group]:
 def _row(group: Group) -> dict[str, Any]:
     return {
         "prompt": json.dumps(asdict(group.prompt)),
-        "retrieval": json.dumps(asdict(group.retrieval)),
+        "retrieval": json.dumps(_without_empty_parts(asdict(group.retrieval))),
         "context_ids": list(group.context_ids),
         "responses": [asdict(response) for response in group.responses],
         "version": list(group.version),
@@ -66,7 +66,10 @@ def _group(row: dict[str, Any]) -> Group:
             **prompt | {name: tuple(prompt.get(name, ())) for name in ("answers", "gold", "absent_gold")},
         ),
         retrieval=Retrieval(
-            passages=_passages(retrieval["passages"]), scores=tuple(retrieval["scores"]), ranking=tuple(retrieval["ranking"])
+            passages=_passages(retrieval["passages"]),
+            scores=tuple(retrieval["scores"]),
+            ranking=tuple(retrieval["ranking"]),
+            parts={name: _part(part) for name, part in retrieval.get("parts", {}).items()},
         ),
         context_ids=tuple(np.array(ids, np.int32) for ids in row["context_ids"]),
         responses=tuple(_response(response) for response in row["responses"]),
@@ -74,6 +77,14 @@ def _group(row: dict[str, Any]) -> Group:
         rewards=None if row["rewards"] is None else np.array(row["rewards"], np.float32),
         reward_parts={part["name"]: np.array(part["values"], np.float32) for part in row["reward_parts"]},
     )
+
+
+def _without_empty_parts(retrieval: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in retrieval.items() if name != "parts" or value}
+
+
+def _part(told: Mapping[str, Sequence[Any]]) -> PartRanking:
+    return PartRanking(scores=tuple(told["scores"]), ranking=tuple(told["ranking"]))
 
 
 def _response(row: dict[str, Any]) -> Response:

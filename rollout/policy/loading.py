@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.quantizers import AutoHfQuantizer
 
 from rollout.config import PolicySettings
@@ -22,8 +21,6 @@ from rollout.policy.rendering import Renderer
 from rollout.policy.templates import with_templates
 from rollout.types import Passage
 
-transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -32,6 +29,7 @@ class PolicySkeleton:
     """A policy whose model has shapes and no values: what it reads and how large it is."""
 
     model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     renderer: Renderer
 
     @property
@@ -87,7 +85,8 @@ def skeleton(path: str | Path, settings: PolicySettings) -> PolicySkeleton:
     _untie_head(model, base)
     if settings.lora.rank or adapters.are_in(path):
         model.add_adapter(adapters.config_of(path, settings.lora))
-    return PolicySkeleton(model, family.policy.renderer(tokenizer, with_templates(settings, tokenizer, family)))
+    renderer = family.policy.renderer(tokenizer, with_templates(settings, tokenizer, family))
+    return PolicySkeleton(model, tokenizer, renderer)
 
 
 def merge_adapters(path: Path, target: Path, model_of: str | None = None) -> None:

@@ -5,12 +5,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, ByT5Tokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rollout.errors import PolicyError, first_line
 from rollout.policy.family import Family
+
+transformers.utils.logging.disable_progress_bar()  # actors' logs are read by people
 
 BROKEN = (
     OSError,
@@ -29,11 +32,11 @@ READS_SENTENCEPIECE = {"sentencepiece": "sentencepiece", "google.protobuf": "pro
 NAMED_PACKAGE = re.compile(r"No module named '([\w.]+)'|pip install (?:-U )?'?([\w-]+)|requires the (\w+) library")
 
 
-def read_config(path: str | Path) -> PretrainedConfig:
+def read_config(path: str | Path, of: str = "policy") -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except BROKEN as error:
-        raise unreadable(path, "is no model folder or hub name", error, "check the path") from error
+        raise unreadable(path, "is no model folder or hub name", error, "check the path", of) from error
 
 
 def read_tokenizer(path: str | Path, family: Family) -> PreTrainedTokenizerBase:
@@ -59,15 +62,20 @@ def check_vocabulary(path: str | Path, tokenizer: PreTrainedTokenizerBase, rows:
         )
 
 
-def unreadable(path: str | Path, problem: str, error: Exception, remedy: str = COMPLETE) -> PolicyError:
-    """What transformers could not read, in one line: code of the folder's own and a missing package are named as such."""
+def unreadable(
+    path: str | Path | None, problem: str, error: Exception, remedy: str = COMPLETE, of: str = "policy"
+) -> PolicyError:
+    """What transformers could not read, in one line: code of the folder's own and a missing package are named as such.
+
+    of: what the line calls the model at `path`."""
+    place = f"{of} {path}"
     if "trust_remote_code" in str(error):
         return PolicyError(
-            f"policy {path}: needs code that it brings itself, which is never run; give a model that transformers knows"
+            f"{place}: needs code that it brings itself, which is never run; give a model that transformers knows"
         )
     if (package := missing_package(error)) is not None:
-        return PolicyError(f"policy {path}: needs the package {package}, which is not installed; pip install {package}")
-    return PolicyError(f"policy {path}: {problem} ({first_line(error)}); {remedy}")
+        return PolicyError(f"{place}: needs the package {package}, which is not installed; pip install {package}")
+    return PolicyError(f"{place}: {problem} ({first_line(error)}); {remedy}")
 
 
 def missing_package(error: Exception) -> str | None:

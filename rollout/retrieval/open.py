@@ -1,21 +1,76 @@
-"""The corpus and the index that the settings ask for."""
+"""The corpus, the indexes and the retriever that the settings ask for."""
+
+from transformers import PreTrainedTokenizerBase
 
 from rollout.config import DataSettings
+from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.dense import Dense, kept_slices, vectors_folder
+from rollout.retrieval.encoder import Encoder, load_encoder, static_encoder
 from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.settings import RetrieverSettings
+from rollout.retrieval.source import LocalSource
+
+LEXICAL = RetrieverSettings()
 
 
 def open_index(corpus: Corpus, data: DataSettings) -> SearchIndex:
-    """BM25, built on first use: another kind of index is a file beside `bm25.py` and a line here."""
+    """BM25, built on first use."""
     return Bm25(corpus, data.text_rules, data.shard_passages)
 
 
-def open_retriever(data: DataSettings, n_context: int) -> Retriever:
-    """One that finds nothing where the settings name no passages. Raises DataError for passages that cannot be searched, or
-    that are fewer than `n_context`."""
+def open_corpus(data: DataSettings, n_context: int) -> Corpus | None:
+    """None where the settings name no passages. Raises DataError for those that are fewer than `n_context`."""
     if data.passages is None:
-        return Retriever(data.query, n_context)
+        return None
     corpus = Corpus.open(data.passages, data.cache)
-    return Retriever(data.query, n_context, corpus, open_index(corpus, data))
+    if n_context > len(corpus):
+        raise DataError(f"policy.n_context: {n_context} passages are asked for, the corpus holds {len(corpus)}; lower it")
+    return corpus
+
+
+def open_encoder(settings: RetrieverSettings, tokenizer: PreTrainedTokenizerBase | None, device: str) -> Encoder:
+    """That of `retriever.path`, or else a bag of the tokens of the policy's `tokenizer`."""
+    if settings.path is not None:
+        return load_encoder(settings, device)
+    if tokenizer is None:
+        raise ValueError("without retriever.path vectors are made of the policy's tokens: its tokenizer is needed")
+    return static_encoder(tokenizer, settings, device)
+
+
+def open_source(
+    data: DataSettings,
+    n_context: int,
+    settings: RetrieverSettings = LEXICAL,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str = "cpu",
+) -> LocalSource | None:
+    """One whose vectors are yet to be loaded, where it searches any; None where the settings name no passages."""
+    corpus = open_corpus(data, n_context)
+    if corpus is None:
+        return None
+    mode = settings.used_mode
+    lexical = None if mode == "dense" else open_index(corpus, data)
+    dense = None if mode == "lexical" else Dense(open_encoder(settings, tokenizer, device), len(corpus), device)
+    return LocalSource(corpus, data.query, settings, lexical, dense)
+
+
+def open_retriever(
+    data: DataSettings,
+    n_context: int,
+    settings: RetrieverSettings = LEXICAL,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str = "cpu",
+) -> Retriever:
+    """One that finds nothing where the settings name no passages; indexes and vectors are built on first use.
+
+    tokenizer: of the policy, where vectors are made of its tokens. Raises DataError for passages that cannot be searched, or
+    that are fewer than `n_context`, PolicyError for a path that leads to no encoder.
+    """
+    source = open_source(data, n_context, settings, tokenizer, device)
+    if source is not None and source.dense is not None:
+        wanted = source.corpus, source.dense.encoder, settings.slice_passages, settings.dtype
+        source.dense.load(kept_slices(*wanted), vectors_folder(*wanted).name)
+    return Retriever(n_context, source)

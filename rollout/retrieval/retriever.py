@@ -2,43 +2,26 @@
 
 from collections.abc import Sequence
 
-from rollout.errors import DataError
-from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.index import Hit, SearchIndex
-from rollout.retrieval.query import build_query
+from rollout.retrieval.source import PassageSource
 from rollout.types import Prompt, Retrieval
-
-RANKING_DEPTH = 20
 
 
 class Retriever:
-    """Searches the index of `corpus` with the chosen part of the question, unless the example supplies its passages itself;
-    without them nothing is found. Fewer passages than `n_context` are read where the index finds fewer."""
+    """Asks the source for `n_context` passages, unless the example supplies its passages itself; without a source nothing is
+    found."""
 
-    def __init__(self, query: str, n_context: int, corpus: Corpus | None = None, index: SearchIndex | None = None):
-        if index is not None and n_context > index.size:
-            raise DataError(f"policy.n_context: {n_context} passages are asked for, the corpus holds {index.size}; lower it")
-        self.corpus, self._index, self._query, self._n_context = corpus, index, query, n_context
+    def __init__(self, n_context: int, source: PassageSource | None = None):
+        self.source, self._n_context = source, n_context
 
     def retrieve(self, prompts: Sequence[Prompt]) -> list[Retrieval]:
-        searched = [p for p in prompts if p.passages is None]
-        found = iter(self._search(searched))
-        return [next(found) if p.passages is None else self._supplied(p) for p in prompts]
+        searched = [prompt.question for prompt in prompts if prompt.passages is None]
+        found = iter(self._found(searched))
+        return [next(found) if prompt.passages is None else self._supplied(prompt) for prompt in prompts]
 
-    def _search(self, prompts: list[Prompt]) -> list[Retrieval]:
-        if self.corpus is None or self._index is None or not prompts:
-            return [Retrieval(passages=(), scores=())] * len(prompts)
-        queries = [build_query(p.question, self._query) for p in prompts]
-        depth = max(self._n_context, RANKING_DEPTH)
-        return [self._retrieval(self.corpus, hits) for hits in self._index.search(queries, depth)]
-
-    def _retrieval(self, corpus: Corpus, hits: list[Hit]) -> Retrieval:
-        best = hits[: self._n_context]
-        return Retrieval(
-            passages=tuple(corpus[hit.position] for hit in best),
-            scores=tuple(hit.score for hit in best),
-            ranking=corpus.ids([hit.position for hit in hits]),
-        )
+    def _found(self, questions: Sequence[str]) -> list[Retrieval]:
+        if self.source is None:
+            return [Retrieval(passages=(), scores=())] * len(questions)
+        return self.source.find(questions, self._n_context) if questions else []
 
     def _supplied(self, prompt: Prompt) -> Retrieval:
         passages = prompt.passages or ()

@@ -25,7 +25,7 @@ def new_learner(stage: Stage = RL, **settings) -> Learner:
 
 def groups_of(learner: Learner, epoch: int = 0) -> list[Group]:
     """What samplers with the learner's weights would give in its stage, the groups of RL scored at random."""
-    sampler = Sampler(learner.policy, Retriever("all", SETTINGS.n_context), ROLLOUT, seed=0)
+    sampler = Sampler(learner.policy, Retriever(SETTINGS.n_context), ROLLOUT, seed=0)
     prompts = [replace(prompt, epoch=epoch) for prompt in PROMPTS]
     groups = sampler.sample(prompts, learner.stage.mode, Version(0, 0)).groups
     if learner.stage.mode == "gold":

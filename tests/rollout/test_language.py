@@ -6,7 +6,9 @@ from rollout.data import demo
 from rollout.language import language_of, language_of_texts
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.open import LEXICAL
 from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.source import LocalSource
 from rollout.text import TextRules
 from rollout.types import Prompt
 
@@ -73,7 +75,7 @@ def test_every_question_finds_its_passage_in_the_language_of_its_data(tmp_path, 
     corpus = corpus_of(tmp_path, [text for text, _ in pairs])
     prompts = [Prompt(id=str(i), question=question, answers=(text,)) for i, (text, question) in enumerate(pairs)]
     assert language_of(prompts, corpus) == language
-    found = Retriever("all", 1, corpus, Bm25(corpus, TextRules.of(language))).retrieve(prompts)
+    found = Retriever(1, LocalSource(corpus, "all", LEXICAL, Bm25(corpus, TextRules.of(language)))).retrieve(prompts)
     assert [retrieval.passages[0].id for retrieval in found] == [f"p{i}" for i in range(len(pairs))]
     assert all(score > 0 for retrieval in found for score in retrieval.scores)
 
@@ -81,7 +83,7 @@ def test_every_question_finds_its_passage_in_the_language_of_its_data(tmp_path, 
 def test_a_chinese_question_finds_its_passage_among_english_ones(tmp_path):
     corpus = corpus_of(tmp_path, [text for text, _ in [*ENGLISH, *ENGLISH, *CHINESE[:2]]])
     prompt = Prompt(id="q", question="谁拥有蓝色的船？", answers=("李船长",))
-    [found] = Retriever("all", 1, corpus, Bm25(corpus, TextRules.of("en"))).retrieve([prompt])
+    [found] = Retriever(1, LocalSource(corpus, "all", LEXICAL, Bm25(corpus, TextRules.of("en")))).retrieve([prompt])
     assert found.passages[0].text == "蓝色的船属于李船长。"
 
 

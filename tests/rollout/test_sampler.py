@@ -18,7 +18,7 @@ DRAWS = Draws(2, 0.7)
 
 
 def new_sampler(seed=0, policy_seed=0, draws=DRAWS, **settings):
-    retriever = Retriever("all", SETTINGS.n_context)
+    retriever = Retriever(SETTINGS.n_context)
     return Sampler(tiny_policy(policy_seed), retriever, ROLLOUT.model_copy(update=settings), seed, draws=draws)
 
 

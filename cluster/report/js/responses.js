@@ -27,12 +27,16 @@ function card(group, scale, inside) {
       ? soft(`${group.responses.length} of ${group.drawn} responses: the best, the worst and others evenly between.`) : null,
     scrolling(`Responses to ${group.id} at step ${group.step}`, "scroll", table(heads, rows)));
 }
+function ofParts(one) {
+  const known = ["lexical", "dense"].filter((name) => isKnown(one[name])).map((name) => `${name} ${formatted(one[name])}`);
+  return known.length ? ` (${known.join(", ")})` : "";
+}
 function passages(group, mark) {
   const gold = group.passages.filter((one) => one.gold).length;
   const read = group.read > group.passages.length ? `${group.passages.length} of ${group.read} passages` : count(group.read, "passage");
   return element("details", {}, element("summary", {}, `${read}${gold ? `, ${gold} gold` : ""}`), group.passages.map((one) => {
     const [title, text] = RUNS[group.run].passages[one.text];
-    return element("div", { class: "passage" }, element("span", { class: "soft" }, `${one.id}, score ${formatted(one.score)} `),
+    return element("div", { class: "passage" }, element("span", { class: "soft" }, `${one.id}, score ${formatted(one.score)}${ofParts(one)} `),
       one.gold ? element("span", { class: "badge" }, "gold") : null,
       element("div", {}, title ? [element("strong", {}, title), " "] : null, mark(text)));
   }));

@@ -8,13 +8,16 @@ from cluster.settings.tree import Settings
 from cluster.training.resume_checks import FIXED
 from launch import COMMANDS
 from rollout.config import RolloutSettings, Section
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.setting_tags import ModelCard, ReadBy, tagged
 
 OF_A_POLICY = [
     *("data.query", "data.language", "data.max_prompt_tokens", "data.too_long"),
     *("policy.path", "policy.n_context", "policy.max_passage_tokens"),
     *("policy.system_prompt", "policy.prompt_template", "policy.passage_template", "policy.chat_template_args"),
-    *("policy.template_date", "policy.thinking", "rollout.max_new_tokens"),
+    *("policy.template_date", "policy.thinking"),
+    *(f"retriever.{name}" for name in RetrieverSettings.model_fields),
+    "rollout.max_new_tokens",
 ]
 OF_SEARCH = ["data.cache", "data.shard_passages"]
 OF_EVALUATION_ALONE = [
@@ -39,7 +42,7 @@ def test_commands_read_what_changes_a_finished_policys_replies() -> None:
 
 
 def test_a_resumed_run_keeps_where_and_what_it_began_with() -> None:
-    assert FIXED == ("run_dir", "seed", "data", "policy")
+    assert FIXED == ("run_dir", "seed", "data", "policy", "retriever")
 
 
 def test_a_sections_tag_is_that_of_its_settings_but_for_those_that_have_their_own() -> None:

@@ -4,8 +4,10 @@ import pytest
 
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus, with_absent_gold
+from rollout.retrieval.open import LEXICAL
 from rollout.retrieval.reading import Reading, Readings, comparable
 from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.source import LocalSource
 from rollout.text import ENGLISH
 from rollout.types import Passage, Prompt
 
@@ -22,7 +24,9 @@ def readings(tmp_path):
     rows.append({"id": "p3", "title": "", "text": "the id stands twice"})
     (tmp_path / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     corpus = Corpus.open(tmp_path / "passages.jsonl", tmp_path / "cache")
-    return Readings(corpus, Retriever("all", len(corpus), corpus, Bm25(corpus, ENGLISH)), n_context=3, seed=1)
+    return Readings(
+        corpus, Retriever(len(corpus), LocalSource(corpus, "all", LEXICAL, Bm25(corpus, ENGLISH))), n_context=3, seed=1
+    )
 
 
 def ids(readings: Readings, reading: Reading, *prompts: Prompt) -> list[list[str]]:

@@ -8,9 +8,10 @@ from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.index import Hit
-from rollout.retrieval.open import open_index, open_retriever
+from rollout.retrieval.open import LEXICAL, open_corpus, open_index, open_retriever
 from rollout.retrieval.query import build_query
 from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.source import LocalSource
 from rollout.text import ENGLISH, TextRules
 from rollout.types import Passage, Prompt, Retrieval
 
@@ -36,7 +37,7 @@ def corpus(passages, tmp_path):
 
 
 def retriever_of(corpus, n_context, query="all"):
-    return Retriever(query, n_context, corpus, Bm25(corpus, ENGLISH))
+    return Retriever(n_context, LocalSource(corpus, query, LEXICAL, Bm25(corpus, ENGLISH)))
 
 
 def ask(question, passages=None):
@@ -244,13 +245,14 @@ def test_no_context_reads_nothing_but_still_ranks(corpus):
 
 
 def test_without_a_corpus_nothing_is_read():
-    assert Retriever("all", 4).retrieve([ask("zebra")]) == [Retrieval(passages=(), scores=())]
+    assert Retriever(4).retrieve([ask("zebra")]) == [Retrieval(passages=(), scores=())]
 
 
-def test_more_context_than_passages_is_refused(corpus):
+def test_more_context_than_passages_is_refused(corpus, passages, tmp_path):
     assert len(retriever_of(corpus, 30).retrieve([ask("day saw")])[0].passages) == 30
+    data = DataSettings(passages=passages, cache=tmp_path / "cache", language="en")
     with pytest.raises(DataError, match="policy.n_context: 31 .* holds 30; lower it"):
-        retriever_of(corpus, 31)
+        open_retriever(data, 31)
 
 
 def test_any_index_of_the_corpus_can_be_searched(corpus):
@@ -262,7 +264,7 @@ def test_any_index_of_the_corpus_can_be_searched(corpus):
         def search(self, queries, depth):
             return [[Hit(self.size - i, 1 / i) for i in range(1, depth + 1)] for _ in queries]
 
-    [first, second] = Retriever("all", 2, corpus, Last()).retrieve([ask("zebra"), ask("violin")])
+    [first, second] = Retriever(2, LocalSource(corpus, "all", LEXICAL, Last())).retrieve([ask("zebra"), ask("violin")])
     assert [p.id for p in first.passages] == ["f24", "f23"] and first.scores == (1, 0.5)
     assert len(first.ranking) == 20 and first == second
 
@@ -271,6 +273,6 @@ def test_the_settings_passages_are_opened_and_searched_with_their_query(passages
     data = DataSettings(passages=passages, cache=tmp_path / "cache", query="last_turn", language="en")
     retriever = open_retriever(data, 1)
     prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
-    assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
-    assert open_index(retriever.corpus, data).size == 30
+    assert retriever.retrieve([prompt])[0].passages[0].id == "s2"
+    assert open_index(open_corpus(data, 1), data).size == 30
     assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]

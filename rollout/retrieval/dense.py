@@ -1,0 +1,97 @@
+"""A SearchIndex by vectors, and their slices: kept beside the corpus, mapped by all processes of a node."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rollout.errors import DataError, PolicyError
+from rollout.retrieval.corpus import Corpus, build_once
+from rollout.retrieval.encoder import Encoder
+from rollout.retrieval.index import Hit
+from rollout.retrieval.vectors import Vectors, kept_as
+
+QUERIES_KEPT = 1024
+STORED_AS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+
+
+class Dense:
+    """Finds the passages whose vectors have the largest inner product with the query's. Searched once `load` was called.
+
+    loaded: name of the vectors in use."""
+
+    def __init__(self, encoder: Encoder, size: int, device: str = "cpu"):
+        """size: passages of the corpus. device: where vectors are searched."""
+        self.encoder, self.size, self._device = encoder, size, device
+        self._vectors: Vectors | None = None
+        self.loaded: str | None = None
+        self._vector_of = lru_cache(QUERIES_KEPT)(lambda query: encoder.embed_queries([query])[0])
+
+    def load(self, slices: Sequence[np.ndarray], name: str) -> None:
+        """Take all slices in order, as `embed_slice` makes them. Raises PolicyError for those of another encoder."""
+        vectors = Vectors(slices, self._device)
+        if vectors.width != self.encoder.width:
+            raise PolicyError(
+                f"{self.encoder.name}: gives vectors of width {self.encoder.width}, those of the index have {vectors.width}; "
+                "give the encoder that the index was made with"
+            )
+        if len(vectors) != self.size:
+            raise ValueError(f"{len(vectors)} vectors of {self.size} passages")
+        self._vectors, self.loaded = vectors, name
+
+    def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
+        return self._loaded.top(np.stack([self._vector_of(query) for query in queries]), depth) if queries else []
+
+    def scores(self, queries: Sequence[str], positions: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        pairs = zip(queries, positions, strict=True)
+        return [self._loaded.scores(self._vector_of(query), np.array(own, np.int64)) for query, own in pairs]
+
+    @property
+    def _loaded(self) -> Vectors:
+        if self._vectors is None:
+            raise RuntimeError("passages are searched by vectors before load() was given any")
+        return self._vectors
+
+
+def slice_count(passages: int, size: int) -> int:
+    return -(-passages // size)
+
+
+def embed_slice(corpus: Corpus, encoder: Encoder, number: int, size: int, dtype: str) -> np.ndarray:
+    """Vectors of the passages of slice `number`, at most `size`, as `dtype` is kept: a function of these passages alone."""
+    passages = (corpus[i] for i in range(number * size, min((number + 1) * size, len(corpus))))
+    vectors = kept_as(encoder.embed_passages([f"{each.title} {each.text}".strip() for each in passages]), dtype)
+    if dtype == "float16" and not np.isfinite(vectors).all():
+        raise PolicyError(f"{encoder.name}: its vectors exceed float16; set retriever.dtype to float32 or bfloat16")
+    return vectors
+
+
+def kept_slices(corpus: Corpus, encoder: Encoder, size: int, dtype: str) -> list[np.ndarray]:
+    """All slices, mapped from their files; those that are missing are made, with a bar for whom watches."""
+    folder = vectors_folder(corpus, encoder, size, dtype)
+    slices = []
+    with tqdm(total=len(corpus), desc="embedding passages", unit="passage", disable=None, leave=False, delay=1) as bar:
+        for number in range(slice_count(len(corpus), size)):
+            slices.append(kept_slice(folder / f"{number:06}", corpus, encoder, number, size, dtype))
+            bar.update(len(slices[-1]))
+    return slices
+
+
+def vectors_folder(corpus: Corpus, encoder: Encoder, size: int, dtype: str) -> Path:
+    return corpus.folder / f"vectors-{encoder.digest}-{dtype}-{size}"
+
+
+def kept_slice(folder: Path, corpus: Corpus, encoder: Encoder, number: int, size: int, dtype: str) -> np.ndarray:
+    """One of them. Raises DataError for a file that is not what was written there."""
+    file = folder / "vectors.npy"
+    build_once(folder, lambda target: np.save(target / file.name, embed_slice(corpus, encoder, number, size, dtype)))
+    expected = (min(size, len(corpus) - number * size), encoder.width)
+    try:
+        mapped = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read ({error}); remove {folder}, it is made again") from error
+    if mapped.shape != expected or mapped.dtype != STORED_AS[dtype]:
+        raise DataError(f"{file}: holds {mapped.dtype} {mapped.shape}, not {expected}; remove {folder}, it is made again")
+    return mapped

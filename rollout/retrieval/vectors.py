@@ -1,0 +1,102 @@
+"""Vectors of passages, searched exactly: the best k of a query by inner product, in blocks, on a CPU or GPU.
+
+A matrix product finds candidates, in float32, whose order its roundings may turn; these are scored again, each by itself, in
+float64. So a score's bits depend on the two vectors alone: not on the other queries, the slices, the device, or threads.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from rollout.retrieval.index import Hit
+
+QUERIES_AT_ONCE, RESCORED_AT_ONCE = 64, 4096
+UNIT = 2.0**-24  # of float32: half the distance from 1 to the next number
+
+
+class Vectors:
+    """slices: [n_i, D], one behind the other, float32, float16, or bfloat16 as the uint16 that it is in numpy. On a CPU they
+    stay where they are, which may be a mapped file or Ray's object store."""
+
+    def __init__(self, slices: Sequence[np.ndarray], device: str = "cpu"):
+        self._slices = [_tensor(each).to(device) for each in slices]
+        self._starts = [0, *accumulate(len(each) for each in self._slices)]
+        self.width = self._slices[0].shape[1]
+        self._longest = max(float(block.norm(dim=1).max()) for _, block in self._blocks())
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def top(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
+        """For each of queries float32 [Q, D] the `count` best, best first, ties by position."""
+        starts = range(0, len(queries), QUERIES_AT_ONCE)
+        return [hits for i in starts for hits in self._top(queries[i : i + QUERIES_AT_ONCE], min(count, len(self)))]
+
+    def scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """float32 [n]: of a query [D] with the vectors at positions [n]."""
+        found = np.empty(len(positions), np.float32)
+        wide = query.astype(np.float64)
+        for i in range(0, len(positions), RESCORED_AT_ONCE):
+            rows = self._rows(positions[i : i + RESCORED_AT_ONCE])
+            found[i : i + len(rows)] = (rows.astype(np.float64) * wide).sum(1)
+        return found
+
+    @torch.inference_mode()
+    def _top(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
+        asked = torch.from_numpy(queries).to(self._slices[0].device)
+        # twice the error of a product of D terms (Higham 2002, section 3.1), and that of rounding the score
+        slack = 2 * (self.width + 2) * UNIT * self._longest * asked.norm(dim=1)
+        best = torch.full((len(queries), count), -torch.inf, device=asked.device)
+        near: list[
+            tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        ] = []  # query, position and score of what may be among the best
+        for start, block in self._blocks():
+            found = asked @ block.T
+            if (found.amax(1) >= best[:, -1] - slack).any():
+                best = torch.cat([best, found.topk(min(count, len(block))).values], 1).topk(count).values
+                rows, places = torch.nonzero(found >= (best[:, -1] - slack)[:, None], as_tuple=True)
+                near.append((rows, places + start, found[rows, places]))
+        rows, places, found = (torch.cat(each) for each in zip(*near, strict=True))
+        kept = found >= (best[:, -1] - slack)[rows]
+        of_query, positions = rows[kept].cpu().numpy(), places[kept].cpu().numpy()
+        return [self._ranked(query, positions[of_query == i], count) for i, query in enumerate(queries)]
+
+    def _ranked(self, query: np.ndarray, positions: np.ndarray, count: int) -> list[Hit]:
+        scores = self.scores(query, positions)
+        order = np.lexsort((positions, -scores))[:count]
+        return [Hit(position, score) for position, score in zip(positions[order].tolist(), scores[order].tolist(), strict=True)]
+
+    def _rows(self, positions: np.ndarray) -> np.ndarray:
+        """float32 [n, D]"""
+        found = np.empty((len(positions), self.width), np.float32)
+        of_slice = np.searchsorted(self._starts, positions, side="right") - 1
+        for number in np.unique(of_slice).tolist():
+            own = of_slice == number
+            inside = torch.from_numpy(positions[own] - self._starts[number])
+            block = self._slices[number]
+            found[own] = block[inside.to(block.device)].float().cpu().numpy()
+        return found
+
+    def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """(position of the first, float32 [n, D]) of each slice; a narrower dtype goes through a work space."""
+        for start, block in zip(self._starts[:-1], self._slices, strict=True):
+            yield start, block.float()
+
+
+def kept_as(vectors: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 [n, D] as `dtype` is kept: rounded to float16, or to bfloat16, which numpy holds as uint16."""
+    if dtype == "bfloat16":
+        return torch.from_numpy(vectors).to(torch.bfloat16).view(torch.uint16).numpy()
+    with np.errstate(over="ignore"):  # what is infinite is refused
+        return vectors.astype(dtype, copy=False)
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """The same memory. Nothing writes to it, which torch warns that one could."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        found = torch.from_numpy(values)
+    return found.view(torch.bfloat16) if found.dtype == torch.uint16 else found
