@@ -54,7 +54,9 @@ class Waiting:
     async def ready(self) -> None:
         pass
 
-    async def sample(self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
+    async def sample(
+        self, prompts: list[Prompt], mode: str, version: Version, weights: list[Any], vectors: list[Any]
+    ) -> tuple[Any, ...]:
         await asyncio.sleep(self._seconds)
         return SampleReport(version=version, figures={}), *[GROUP for _ in prompts]
 

@@ -4,6 +4,7 @@ import os
 import time
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 
@@ -12,7 +13,9 @@ from rollout.identity import FOLDER, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
-from rollout.retrieval.open import open_retriever
+from rollout.retrieval.dense import kept_slice, vectors_folder
+from rollout.retrieval.open import open_source
+from rollout.retrieval.retriever import Retriever
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.sampler import Sampler
 from rollout.types import Draws, Group, Mode, Prompt, SampleReport, Version
@@ -36,6 +39,7 @@ class SamplerActor:
         self._name, self._policy_path, self._threads, self._draws = name, policy_path, threads, draws
         self._data, self._policy, self._retriever = data, policy, retriever
         self._rollout, self._seed = rollout, seed
+        self._searched: list[ray.ObjectRef[Any]] = []
 
     def __repr__(self) -> str:
         return f"Sampler[{self._name}]"
@@ -50,15 +54,35 @@ class SamplerActor:
         torch.set_num_threads(self._threads)  # Ray starts actors with OMP_NUM_THREADS=1
         device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
-        retriever = open_retriever(self._data, self._policy.n_context, self._retriever, policy.tokenizer, device)
+        n_context = self._policy.n_context
+        self._source = open_source(self._data, n_context, self._retriever, policy.tokenizer, device)
+        retriever = Retriever(n_context, self._source)
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at, self._draws)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 
+    def embed(self, number: int) -> tuple[int, np.ndarray]:
+        """How many passages a slice of the corpus has, and their vectors [n, D], which are kept beside it."""
+        source = self._source
+        assert source is not None and source.dense is not None, "passages are searched by vectors"
+        made_of = source.corpus, source.dense.encoder, self._retriever.slice_passages, self._retriever.dtype
+        vectors = kept_slice(vectors_folder(*made_of) / f"{number:06}", *made_of[:2], number, *made_of[2:])
+        return len(vectors), vectors
+
+    def lost_slices(self, vectors: list["ray.ObjectRef[Any]"]) -> list[int]:
+        """Of a list of slices, which comes as a reference in a list: the numbers of those that are gone."""
+        return [number for number, each in enumerate(self.fetch(vectors[0])) if not self._is_there(each)]
+
     def sample(
-        self, prompts: list[Prompt], mode: Mode, version: Version, weights: list["ray.ObjectRef[Any]"]
+        self,
+        prompts: list[Prompt],
+        mode: Mode,
+        version: Version,
+        weights: list["ray.ObjectRef[Any]"],
+        vectors: list["ray.ObjectRef[Any]"],
     ) -> tuple[SampleReport | Group, ...]:
-        """A report, then one group a prompt. The weights come as a reference in a list, fetched only if they are new."""
+        """A report, then one group a prompt. Weights and vectors come as a reference in a list, fetched if they are new."""
         start = time.perf_counter()
+        self._search(vectors)
         new = weights and mode != "gold" and self._sampler.version != version  # gold answers depend on none
         taken = self._take(weights[0], version) if new else 0
         synced = time.perf_counter()
@@ -76,6 +100,20 @@ class SamplerActor:
         done = f"{mode}: {len(prompts)} prompts, {figures['sampled_tokens']} tokens in {figures['seconds_sample']:.2f} s"
         self._log.info("%s%s", done, "" if mode == "gold" else _weights_of(version, figures))
         return SampleReport(version=version, figures=figures), *sampled.groups
+
+    def _search(self, vectors: list["ray.ObjectRef[Any]"]) -> None:
+        """The vectors that come, which are a reference to references."""
+        if vectors and vectors != self._searched:
+            assert self._source is not None and self._source.dense is not None, "passages are searched by vectors"
+            self._source.dense.load([self.fetch(each) for each in self.fetch(vectors[0])], str(vectors[0]))
+            self._searched = vectors
+
+    def _is_there(self, reference: "ray.ObjectRef[Any]") -> bool:
+        try:
+            self.fetch(reference)
+        except ray.exceptions.ObjectLostError:
+            return False
+        return True
 
     def _take(self, reference: "ray.ObjectRef[Any]", version: Version) -> int:
         """Bytes of the weights that were loaded."""

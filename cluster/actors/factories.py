@@ -48,7 +48,7 @@ class Factory(ABC):
     def samplers(self) -> SamplerPort:
         told, threads = self.settings, self.settings.cluster.threads or 1
         of_each = self.policy_path, told.data, told.policy, told.retriever, told.rollout, told.seed, threads, told.draws
-        return SamplerPort(self._pool(RoleKind.SAMPLER, SamplerActor, lambda name: (name, *of_each)))
+        return SamplerPort(self._pool(RoleKind.SAMPLER, SamplerActor, lambda name: (name, *of_each)), self._hold)
 
     def rewards(self) -> RewardPort:
         reward, rules = self.settings.reward, self.settings.data.text_rules
@@ -67,6 +67,11 @@ class Factory(ABC):
 
     def _measuring(self, extra: ExtraReward) -> Pool:
         return self._pool(prefix_of(extra), ExtraRewardActor, lambda name: (name, extra), "reward actor of ")
+
+    @staticmethod
+    @abstractmethod
+    def _hold(made: Any) -> Any:
+        """A reference to what the driver made."""
 
     @abstractmethod
     def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn: ...
@@ -88,6 +93,10 @@ class RayFactory(Factory):
         samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
         nodes = Autoscaler(self.settings.cluster, self.roles, samplers, rewards, learner, self.retry, self.event)
         return ActorPorts(samplers, rewards, self.records(), learner, self.retry, nodes)
+
+    @staticmethod
+    def _hold(made: Any) -> Any:
+        return ray.put(made)
 
     def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn:
         role, labels = self.roles[prefix], {}

@@ -114,6 +114,12 @@ class Reference:
     whole: "asyncio.Future[Any]"
     part: int | None = None
 
+    @classmethod
+    def to(cls, made: Any) -> "Reference":
+        whole: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        whole.set_result(made)
+        return cls(whole)
+
     def __await__(self) -> Generator[Any, None, Any]:
         yield from asyncio.shield(self.whole)
         return self.open()
@@ -173,9 +179,7 @@ class InProcessHandle:
     def _begin(self, method: str, arguments: Sequence[Any]) -> "asyncio.Future[Any]":
         if self._thread is not None:
             return self._thread.begin(self._run, method, arguments)
-        whole: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        whole.set_result(self._run(method, arguments))
-        return whole
+        return Reference.to(self._run(method, arguments)).whole
 
     def _run(self, method: str, arguments: Sequence[Any]) -> Any:
         if method == "ping":  # an actor's own asks Ray

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cluster.actors.factories import Arguments, BuildActors, Factory
 from cluster.actors.handle import InProcessHandle, Reference, SideThread, Spawn
@@ -43,6 +44,10 @@ class InProcessFactory(Factory):
     reward that hangs keeps nothing from being saved."""
 
     thread: SideThread
+
+    @staticmethod
+    def _hold(made: Any) -> Any:
+        return Reference.to(made)
 
     def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn:
         def spawn(name: str, *, avoid: Collection[str]) -> InProcessHandle:

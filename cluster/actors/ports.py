@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from cluster.actors.handle import Reference
 from cluster.actors.pool import Pool
 from learner.advantage import SAME_REWARD
 from learner.update_metrics import UpdateMetrics
@@ -19,11 +20,12 @@ from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What samplers work with: a version of the policy. weights: how the learner's port hands them over, None while the
-    samplers' own folder holds this version."""
+    """What samplers work with: a version of the policy, and the vectors of the corpus. weights: how the learner's port hands
+    them over, None while the samplers' own folder holds this version. vectors: None where nothing is searched by them."""
 
     version: Version
     weights: Any = None
+    vectors: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,11 @@ class PooledPort:
 
 
 class SamplerPort(PooledPort):
-    def __init__(self, pool: Pool):
+    """hold: keeps what the driver made, and gives a reference to it."""
+
+    def __init__(self, pool: Pool, hold: Callable[[Any], Any] = Reference.to):
         super().__init__(pool)
-        self._pool = pool
+        self._pool, self.hold = pool, hold
 
     @property
     def size(self) -> int:
@@ -122,14 +126,25 @@ class SamplerPort(PooledPort):
     async def sample(self, prompts: Sequence[Prompt], mode: Mode, snapshot: Callable[[], Snapshot]) -> SampledCall:
         """One call; `snapshot` is asked when a sampler is free."""
 
-        def current() -> tuple[Version, list[Any]]:
+        def current() -> tuple[Version, list[Any], list[Any]]:
             now = snapshot()
-            return now.version, [] if now.weights is None else [now.weights]  # a reference in a list is not opened
+            weights, vectors = ([] if each is None else [each] for each in (now.weights, now.vectors))
+            return now.version, weights, vectors  # a reference in a list is not opened
 
         parts, attempts = 1 + len(prompts), self._pool.retry.attempts(len(prompts))
         report, made = await self._pool.call("sample", list(prompts), mode, parts=parts, attempts=attempts, late=current)
         groups = (GroupRef(prompt, reference, report.version) for prompt, reference in zip(prompts, made, strict=True))
         return SampledCall(tuple(groups), report)
+
+    async def embed(self, number: int) -> Any:
+        """A reference to the vectors of a slice of the corpus."""
+        _, [vectors] = await self._pool.call("embed", number, parts=2)
+        return vectors
+
+    async def lost_slices(self, vectors: Any) -> list[int]:
+        """The numbers of those that are gone."""
+        lost, _ = await self._pool.call("lost_slices", [vectors])
+        return list(lost)
 
 
 class RewardPort(PooledPort):

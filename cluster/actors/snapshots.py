@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TypeVar
 
+from cluster.actors.corpus_vectors import CorpusVectors
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import Snapshot
 from rollout.types import Version
@@ -12,16 +14,24 @@ Made = TypeVar("Made")
 
 
 class SnapshotStore:
-    """learner: None in `evaluate`, where samplers keep the weights of their folder."""
+    """learner: None in `evaluate`, where samplers keep the weights of their folder. vectors: None where nothing is searched by
+    them."""
 
-    def __init__(self, learner: LearnerPort | None, first: Version):
-        self.current = Snapshot(first)
+    def __init__(self, learner: LearnerPort | None, first: Version, vectors: CorpusVectors | None = None):
+        self.current, self._vectors = Snapshot(first), vectors
         self._learner, self._learnt = learner, first  # what the learner holds
         self._changing = asyncio.Lock()  # held while the learner's weights or the current snapshot change
 
     def staleness(self, version: Version) -> int:
         """Updates since the weights of a version."""
         return self.current.version.step - version.step
+
+    async def embed_corpus(self) -> None:
+        """Before the first call, where passages are searched by their vectors."""
+        if self._vectors is not None:
+            vectors = await self._vectors.embed()
+            async with self._changing:
+                self.current = replace(self.current, vectors=vectors)
 
     async def publish(self, version: Version) -> None:
         """The learner's weights become current. Raises LearnerLost: samplers that wait for weights which never come would
@@ -44,7 +54,11 @@ class SnapshotStore:
         """Publish again what a call was given and lost with a node, once however many calls lost it, or what the learner holds
         by now where gold answers are trained on. Raises LearnerLost."""
         async with self._changing:
-            if self._learner is None or self.current is not lost:
+            if self.current is not lost:
+                return
+            if self._vectors is not None and lost.vectors is not None:
+                self.current = replace(lost, vectors=await self._vectors.restored())
+            if self._learner is None:
                 return
             if lost.weights is None:
                 await self._learner.check()
@@ -53,4 +67,5 @@ class SnapshotStore:
 
     async def _publish(self, version: Version) -> None:
         assert self._learner is not None, "nobody learns"
-        self.current, self._learnt = await self._learner.publish(version), version
+        published, self._learnt = await self._learner.publish(version), version
+        self.current = replace(published, vectors=self.current.vectors)

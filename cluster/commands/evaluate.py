@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster.actors.actor_ports import ActorPorts
+from cluster.actors.corpus_vectors import corpus_vectors
 from cluster.actors.errors import cause
 from cluster.actors.factories import ray_actors
 from cluster.actors.session import surroundings
@@ -60,9 +61,12 @@ def evaluate(argv: Sequence[str]) -> None:
     if settings.data.language == AUTO:
         settings = with_language(settings, prompts)
         print_err(settings.data.text_rules.told())
-    prompts = tell_absent_gold(shown(options.data), prompts, check_retrieval(settings, prompts))
+    corpus = check_retrieval(settings, prompts)
+    prompts = tell_absent_gold(shown(options.data), prompts, corpus)
     with ray_actors(settings, "evaluate") as build_actors:
-        evaluation = asyncio.run(_evaluated(settings, build_actors(opened.path, print_err), prompts, state))
+        evaluation = asyncio.run(
+            _evaluated(settings, build_actors(opened.path, print_err), prompts, len(corpus) if corpus else 0, state)
+        )
     if options.predictions is not None:
         with writing(options.predictions, DISK_REMEDY):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in evaluation.predictions), encoding="utf-8")
@@ -75,9 +79,12 @@ def evaluate(argv: Sequence[str]) -> None:
         print_out(json.dumps(evaluation.figures))
 
 
-async def _evaluated(settings: Settings, actors: ActorPorts, prompts: Sequence[Prompt], state: RunState | None) -> Evaluation:
-    """Raises what the first prompt met that cannot be answered."""
-    snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0))
+async def _evaluated(
+    settings: Settings, actors: ActorPorts, prompts: Sequence[Prompt], passages: int, state: RunState | None
+) -> Evaluation:
+    """passages: how many are searched. Raises what the first prompt met that cannot be answered."""
+    vectors = corpus_vectors(settings, passages, actors.samplers, print_err)
+    snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0), vectors)
     client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", actors.retry)
 
     async def of(prompts: Sequence[Prompt], floor: str | None = None, draws: Draws = NO_DRAWS) -> Evaluation:
@@ -91,6 +98,7 @@ async def _evaluated(settings: Settings, actors: ActorPorts, prompts: Sequence[P
 
     try:
         actors.start()
+        await snapshots.embed_corpus()
         evaluation = await of(prompts, state.constant_reply if state is not None else None, settings.draws)
         if not (wanted := wanted_readings(settings, prompts, at_the_end=False)):
             return evaluation

@@ -45,6 +45,7 @@ CLIP = "learner.surrogate learner.eps_low learner.eps_high learner.dual_clip"
 REFERENCE = (
     "learner.kl_estimator learner.kl_weighted learner.kl_in learner.kl_target learner.reference_path learner.reference_every"
 )
+OF_RETRIEVER = f"{_all('retriever', RetrieverSettings, but='mode')} retriever.mode"
 OF_VECTORS = _all("retriever", RetrieverSettings, but="mode candidates lexical scale lexical_weight")
 OF_MIXTURE = "retriever.candidates retriever.lexical retriever.scale retriever.lexical_weight"
 SAMPLING = "rollout.group_size rollout.temperature rollout.top_p cluster.max_staleness"
@@ -71,7 +72,7 @@ OF_A_POLICY = (
     Condition("policy.max_passage_tokens", "policy.n_context 0", lambda s: s.policy.n_context > 0),
     Condition("policy.passage_template", "policy.n_context 0", lambda s: s.policy.n_context > 0, stays_in_files=True),
     Condition("eval_reading", "policy.n_context 0", lambda s: s.policy.n_context > 0 or not s.eval_reading),
-    Condition(_all("retriever", RetrieverSettings), "policy.n_context 0", lambda s: s.policy.n_context > 0),
+    Condition(OF_RETRIEVER, "policy.n_context 0", lambda s: s.policy.n_context > 0),
     Condition(OF_VECTORS, "retriever.mode lexical", lambda s: s.retriever.used_mode != "lexical"),
     Condition(OF_MIXTURE, "a retriever.mode that is no hybrid", lambda s: s.retriever.used_mode == "hybrid"),
     Condition("data.too_long", "data.max_prompt_tokens null", lambda s: s.data.max_prompt_tokens is not None),
@@ -87,7 +88,7 @@ OF_TRAINING = (
     Condition("data.valid data.passages", "data.train null", lambda s: s.data.train is not None),
     Condition(_all("policy.tiny", TinySettings), "policy.path", lambda s: s.policy.path is None),
     Condition("policy.lora.alpha", "policy.lora.rank 0", lambda s: s.policy.lora.rank > 0),
-    Condition(f"data.query data.shard_passages {_all('retriever', RetrieverSettings)}", "data.passages null", _searches),
+    Condition(f"data.query data.shard_passages {OF_RETRIEVER}", "data.passages null", _searches),
     Condition("eval_reading", "data.passages null", lambda s: _searches(s) or not s.eval_reading),
     Condition("eval_every", "data.valid null", lambda s: _evaluates(s) or s.eval_every == 0),
     Condition("eval_reading", "data.valid null", lambda s: _evaluates(s) or not s.eval_reading),

@@ -33,14 +33,15 @@ GOLD_SHOWN = 3
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
     train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
-    that the settings name, or that these texts are in. told: what a run says of them at its start, a line each. valid: sets of
-    held-out examples by their names, the first of which decides."""
+    that the settings name, or that these texts are in. passages: how many are searched. told: what a run
+    says of them at its start, a line each. valid: sets of held-out examples by their names, the first of which decides."""
 
     train: list[Prompt]
     valid: dict[str, list[Prompt]]
     digests: dict[str, str]
     language: str
     told: tuple[str, ...] = ()
+    passages: int = 0
 
     def file_of(self, name: str) -> str:
         """What errors and failed_prompts.jsonl call a held-out set: the only one has no name of its own."""
@@ -87,7 +88,7 @@ def load_inputs(settings: Settings) -> Inputs:
     tell_absent_gold(shown(data.train), train, corpus)
     for name, prompts in valid.items():
         valid[name] = tell_absent_gold(shown((data.valid or {})[name]), prompts[: settings.eval_limit], corpus)
-    return Inputs(train, valid, digests, settings.data.language)
+    return Inputs(train, valid, digests, settings.data.language, passages=len(corpus) if corpus else 0)
 
 
 def _digest(told: Iterable[object]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.actors.actor_ports import ActorPorts
+from cluster.actors.corpus_vectors import corpus_vectors
 from cluster.actors.errors import InputsLost, LearnerLost
 from cluster.actors.learner_port import LearnerLosses
 from cluster.actors.session import in_job
@@ -43,7 +44,8 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
         self.run_log = RunLog(settings, folder, output_mode)
         self.actors = build_actors(self.run_log.event)
-        self.snapshots = SnapshotStore(self.actors.learner, Version(0, 0))
+        vectors = corpus_vectors(settings, inputs.passages, self.actors.samplers, self.run_log.event)
+        self.snapshots = SnapshotStore(self.actors.learner, Version(0, 0), vectors)
         counts = {file: len(prompts) for file, prompts in inputs.files.items()}
         self.failed_prompts = FailedPrompts(folder, settings.cluster.max_failed_prompts, counts, self.run_log.event)
         self.held_out = HeldOutEvaluations(settings, inputs, folder, self._client("greedy"), self.actors.records)
@@ -76,13 +78,12 @@ class Trainer:
     async def start(self) -> None:
         """Start all actors at once and wait for the learner; from here on a signal ends in a checkpoint."""
         install_stop_handlers(self._stop_on_signal)
-        await self.run_log.start()
-        for text in (*self.inputs.told, *self.held_out.told()):
-            self.run_log.event(text)
+        await self.run_log.start(*self.inputs.told, *self.held_out.told())
         self.actors.start()
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():
             await self._start_learner()
+        await self.grace.unless_begun(self.snapshots.embed_corpus())
 
     def stages(self) -> Iterator[Stage]:
         """Yield the stage of the next step, or of an evaluation that a stop left undone, until the run is complete or stopped;

@@ -56,10 +56,12 @@ class RunLog:
         elif in_job():
             self._monitors.append(JobEntry(self._settings, self._last_step, self.event, retry))
 
-    async def start(self) -> None:
-        """Raises SettingsError for a tracker that cannot be reached."""
+    async def start(self, *told: str) -> None:
+        """told: what a run says first. Raises SettingsError for a tracker that cannot be reached."""
         for monitor in self._monitors:
             await monitor.start()
+        for text in told:
+            self.event(text)
 
     def rewind(self, step: int) -> None:
         """The run goes on from `step`: what comes after it will be made again."""

@@ -89,7 +89,7 @@ def evaluation_line(row: Row) -> str:
     for whose, own in held_out_figures(row):
         figures = [f"{name} {own[name]:.2f}" for name in EVALUATION_COLUMNS if own.get(name) is not None]
         parts = [f"{'held-out':>10} {row['step']:>6}", *filter(None, [whose]), *figures]
-        lines.append(_fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies")))
+        lines.append(_fitted(parts, ("recall@5", "distinct2", "exact_match", "unique_replies", "gap_closed")))
     return "\n".join(lines)
 
 

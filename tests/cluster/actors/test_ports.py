@@ -22,7 +22,7 @@ PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(2
 
 
 def sampling(handle: FakeHandle) -> None:
-    def sample(prompts: list[Prompt], mode: str, version: Version, weights: list[Any]) -> tuple[Any, ...]:
+    def sample(prompts: list[Prompt], mode: str, version: Version, weights: list[Any], vectors: list[Any]) -> tuple[Any, ...]:
         return SampleReport(version=version, figures={}), *(f"group {prompt.id}" for prompt in prompts)
 
     handle.answers["sample"] = sample

@@ -23,6 +23,8 @@ CORRECTED = {"learner.correction": "mask"}
 # by what a condition says: settings under which it is not met, and under which it is, beside DATA
 UNMET_AND_MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "policy.n_context 0": ({"policy.n_context": 0}, {}),
+    "retriever.mode lexical": ({"retriever.mode": "lexical"}, {"retriever.mode": "dense"}),
+    "a retriever.mode that is no hybrid": ({"retriever.mode": "dense"}, {"retriever.mode": "hybrid"}),
     "data.max_prompt_tokens null": ({}, {"data.max_prompt_tokens": 64}),
     "eval_samples 0": ({}, {"eval_samples": 4}),
     "a number of cluster.samplers": ({}, {"cluster.samplers": "auto"}),
@@ -52,6 +54,7 @@ UNMET_AND_MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 NEEDED = {
     "eval_temperature": {"eval_samples": 4},
+    **{name: {"retriever.mode": "hybrid"} for name in FIELDS if name.startswith("retriever.") and name != "retriever.mode"},
     "data.too_long": {"data.max_prompt_tokens": 64},
     **dict.fromkeys(("cluster.min_samplers", "cluster.max_samplers"), {"cluster.samplers": "auto"}),
     **dict.fromkeys(("learner.correction_level", "learner.correction_cap"), CORRECTED),
@@ -60,6 +63,10 @@ NEEDED = {
 OTHER = {
     "data.query": "all",
     "eval_reading": ["gold"],
+    "retriever.mode": "hybrid",
+    "retriever.normalize": "true",
+    "retriever.scale": 3.0,
+    "retriever.query": "all",
     "policy.passage_template": "{query} {text}",
     "policy.response_template": "so: {answer}",
     "reward.extra": [{"function": "math:sqrt"}],
@@ -98,7 +105,9 @@ def other(name: str) -> Any:
 def settings_of(values: dict[str, Any], condition: Condition, name: str) -> dict[str, Any]:
     """With the setting changed, and what it needs to be read but for what the condition tells of."""
     needed = NEEDED.get(name, {})
-    told = condition.without.split() if condition.stays_in_files else condition.without.split() + condition.names.split()
+    names = condition.names.split()
+    first = [] if condition.stays_in_files else names[: names.index(name)]  # they would be refused before it
+    told = [*condition.without.split(), *first]
     return DATA | values | {name: other(name)} | ({} if set(needed) & set(told) else needed)
 
 

@@ -52,7 +52,15 @@ class Samplers:
     def prepare(self, handle: FakeHandle) -> None:
         handle.answers["sample"] = partial(self.sample, handle)
 
-    def sample(self, handle: FakeHandle, prompts: Sequence[Prompt], mode: Mode, version: Version, weights: list[Any]) -> Any:
+    def sample(
+        self,
+        handle: FakeHandle,
+        prompts: Sequence[Prompt],
+        mode: Mode,
+        version: Version,
+        weights: list[Any],
+        vectors: list[Any],
+    ) -> Any:
         self.asked.append(ids(prompts))
         if self.seconds:
             take(handle, self.seconds.popleft())

@@ -1,0 +1,58 @@
+"""The vectors of a corpus: embedded by samplers in slices, held where they were made, made again where they are lost."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from cluster.actors.ports import SamplerPort
+from cluster.actors.tasks import Event, cancel_quietly
+from cluster.settings.tree import Settings
+from rollout.retrieval.dense import slice_count
+
+
+class CorpusVectors:
+    """A slice is a call like any other: whoever is free makes it, and it may be lost and made twice."""
+
+    def __init__(self, samplers: SamplerPort, slices: int, event: Event):
+        """slices: into how many the corpus is cut."""
+        self._samplers, self._event = samplers, event
+        self._slices: list[Any] = [None] * slices
+        self._together: Any = None
+
+    async def embed(self) -> Any:
+        """Make all slices. Returns what a sampler takes them by: a reference to the list of references."""
+        return await self._make(range(len(self._slices)))
+
+    async def restored(self) -> Any:
+        """The same, once what is gone was made again."""
+        return await self._make(await self._samplers.lost_slices(self._together))
+
+    async def _make(self, numbers: Sequence[int]) -> Any:
+        begun, of = time.monotonic(), f"{len(numbers)} of {len(self._slices)} slices of the corpus"
+        self._event(f"embedding {of}")
+        tasks = [asyncio.create_task(self._embed(number)) for number in numbers]
+        bar = tqdm(total=len(tasks), desc="embedding passages", unit="slice", disable=None, leave=False, delay=1)
+        try:
+            for embedded in asyncio.as_completed(tasks):
+                await embedded
+                bar.update()
+        finally:
+            bar.close()
+            for task in tasks:
+                cancel_quietly(task)
+        self._event(f"{of} embedded in {time.monotonic() - begun:.1f} s")
+        self._together = self._samplers.hold(list(self._slices))
+        return self._together
+
+    async def _embed(self, number: int) -> None:
+        self._slices[number] = await self._samplers.embed(number)
+
+
+def corpus_vectors(settings: Settings, passages: int, samplers: SamplerPort, event: Event) -> CorpusVectors | None:
+    """None where none of the `passages` is searched by its vector."""
+    if not passages or settings.retriever.used_mode == "lexical" or not settings.policy.n_context:
+        return None
+    return CorpusVectors(samplers, slice_count(passages, settings.retriever.slice_passages), event)
