@@ -103,8 +103,8 @@ def model_digests(settings: Settings) -> dict[str, str]:
 
 
 def check_models_rewards_and_trackers(settings: Settings) -> None:
-    """Raise PolicyError for a model folder that is none or cannot be trained, or is no encoder, RewardError for a reward that cannot be imported,
-    SettingsError for a tracker that is not installed."""
+    """Raise PolicyError for a model folder that is none, cannot be trained or is no encoder, RewardError for a reward that
+    cannot be imported, SettingsError for a tracker that is not installed."""
     adapted = {settings.policy.path: settings.policy.lora.rank > 0, settings.learner.reference_path: False}
     for path in adapted:
         if path is not None:

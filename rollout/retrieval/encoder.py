@@ -40,23 +40,23 @@ class Encoder:
         if width is None:
             raise PolicyError(f"{name}: gives no vector for a text; {REMEDY}")
         _configure(model, settings)
-        self.name, self.width, self._model, self._batch_size = name, width, model.eval(), settings.batch_size
+        self.name, self.width, self.model, self._batch_size = name, width, model.eval(), settings.batch_size
         prompt = model.prompts.get("document")
         told = [content, settings.max_tokens, settings.normalize, prompt, settings.batch_size]
         self.digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, D]. One text at a time: its bits must not depend on which others stand beside it."""
-        return self._checked(self._model.encode_query(list(texts), batch_size=1, show_progress_bar=False), len(texts))
+        return self._checked(self.model.encode_query(list(texts), batch_size=1, show_progress_bar=False), len(texts))
 
     def embed_passages(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, D], a function of these texts together: padding to the longest of a batch moves the last bits."""
-        vectors = self._model.encode_document(list(texts), batch_size=self._batch_size, show_progress_bar=False)
+        vectors = self.model.encode_document(list(texts), batch_size=self._batch_size, show_progress_bar=False)
         return self._checked(vectors, len(texts))
 
     def save(self, folder: Path) -> None:
         """As a folder that sentence-transformers opens, with the prompts, the length and the normalisation in use."""
-        self._model.save_pretrained(str(folder), create_model_card=False)
+        self.model.save_pretrained(str(folder), create_model_card=False)
 
     def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
         found = vectors.astype(np.float32, copy=False).reshape(count, self.width)
