@@ -66,6 +66,9 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     elif state is None and (folder / EXPORTED_SETTINGS).is_file():
         told = read_yaml(folder / EXPORTED_SETTINGS, Settings)
     settings = build(Settings, told | values).as_used()
+    for problem, _ in settings.retriever.without_effect():
+        if f"retriever.{problem.partition(':')[0]}" in values:
+            raise SettingsError(f"retriever.{problem}; leave it out, or change that")
     data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
     if adapters.are_in(path):
         _check_model_of_adapters(path, model_of, RunFolder(folder).digests().get("policy"))
