@@ -121,7 +121,7 @@ def _measure(settings: Settings, inputs: Inputs) -> str:
     read: list[Section | str | int] = [settings.reward, settings.data.query, settings.policy.n_context]
     read += [settings.rollout.max_new_tokens]
     if settings.retriever.used_mode != "lexical":
-        read.append(settings.retriever.with_values(path=None))  # the encoder counts by its content, as a digest
+        read.append(settings.retriever.with_values(path=None))  # where the encoder lies does not count
     parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.held_out), *map(repr, sorted(inputs.digests.items()))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 

@@ -21,7 +21,7 @@ from rollout.policy.loading import check_trainable
 from rollout.policy.model_digest import model_digest
 from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus, with_absent_gold
-from rollout.retrieval.encoder import encoder_digest
+from rollout.retrieval.encoder import check_encoder, encoder_digest
 from rollout.retrieval.open import open_corpus, open_index
 from rollout.text import AUTO
 from rollout.types import Prompt
@@ -104,12 +104,14 @@ def model_digests(settings: Settings) -> dict[str, str]:
 
 
 def check_models_rewards_and_trackers(settings: Settings) -> None:
-    """Raise PolicyError for a model folder that is none or cannot be trained, RewardError for a reward that cannot be imported,
-    SettingsError for a tracker that is not installed."""
+    """Raise PolicyError for a model folder that is none, cannot be trained or is no encoder, RewardError for a reward that
+    cannot be imported, SettingsError for a tracker that is not installed."""
     adapted = {settings.policy.path: settings.policy.lora.rank > 0, settings.learner.reference_path: False}
     for path in adapted:
         if path is not None:
             check_trainable(path, adapted[path])
+    if settings.retriever.path is not None:
+        check_encoder(settings.retriever.path)
     for extra in settings.reward.extra:
         import_reward(extra)
     check_installed(settings.trackers)

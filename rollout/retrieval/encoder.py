@@ -40,23 +40,23 @@ class Encoder:
         if width is None:
             raise PolicyError(f"{name}: gives no vector for a text; {REMEDY}")
         _configure(model, settings)
-        self.name, self.width, self._model, self._batch_size = name, width, model.eval(), settings.batch_size
+        self.name, self.width, self.model, self._batch_size = name, width, model.eval(), settings.batch_size
         prompt = model.prompts.get("document")
         told = [content, settings.max_tokens, settings.normalize, prompt, settings.batch_size]
         self.digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, D]. One text at a time: its bits must not depend on which others stand beside it."""
-        return self._checked(self._model.encode_query(list(texts), batch_size=1, show_progress_bar=False), len(texts))
+        return self._checked(self.model.encode_query(list(texts), batch_size=1, show_progress_bar=False), len(texts))
 
     def embed_passages(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, D], a function of these texts together: padding to the longest of a batch moves the last bits."""
-        vectors = self._model.encode_document(list(texts), batch_size=self._batch_size, show_progress_bar=False)
+        vectors = self.model.encode_document(list(texts), batch_size=self._batch_size, show_progress_bar=False)
         return self._checked(vectors, len(texts))
 
     def save(self, folder: Path) -> None:
         """As a folder that sentence-transformers opens, with the prompts, the length and the normalisation in use."""
-        self._model.save_pretrained(str(folder), create_model_card=False)
+        self.model.save_pretrained(str(folder), create_model_card=False)
 
     def _checked(self, vectors: np.ndarray, count: int) -> np.ndarray:
         found = vectors.astype(np.float32, copy=False).reshape(count, self.width)
@@ -67,10 +67,7 @@ class Encoder:
 
 def load_encoder(settings: RetrieverSettings, device: str) -> Encoder:
     """The encoder at `settings.path`. Raises PolicyError unless it is one, and complete."""
-    name = f"{SETTING} {settings.path}"
-    folder = _folder(str(settings.path))
-    if not (folder / "modules.json").is_file():
-        _check_reads_both_ways(name, folder)
+    name, folder = f"{SETTING} {settings.path}", check_encoder(str(settings.path))
     from sentence_transformers import SentenceTransformer
 
     float32 = {"dtype": torch.float32, "weights_only": True}
@@ -108,6 +105,22 @@ def static_encoder(tokenizer: PreTrainedTokenizerBase, settings: RetrieverSettin
     return Encoder(name, model, settings, content)
 
 
+def check_encoder(path: str) -> Path:
+    """The folder of an encoder, or of the snapshot of a hub name. Raises PolicyError for what is none by its config.
+
+    A bare model is one if all its tokens see each other: it is read as sentence-transformers reads it, by the mean of its
+    states.
+    """
+    folder = _folder(path)
+    if not (folder / "modules.json").is_file():
+        config = read_config(folder, SETTING)
+        one_way = config.is_encoder_decoder or getattr(config, "is_decoder", False)
+        if one_way or config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            kind = f"is a {config.model_type} without modules.json, no encoder of sentences"
+            raise PolicyError(f"{SETTING} {path}: {kind}; {REMEDY}")
+    return folder
+
+
 def encoder_digest(path: str) -> str:
     """Of the files of an encoder, wherever they lie. Raises PolicyError for a hub name that cannot be fetched."""
     return _content(_folder(path))
@@ -141,17 +154,6 @@ def _folder(path: str) -> Path:
         return Path(snapshot_download(path, ignore_patterns=list(OTHER_FORMATS)))
     except BROKEN as error:
         raise unreadable(path, "is no folder, and cannot be fetched as a hub name", error, REMEDY, SETTING) from error
-
-
-def _check_reads_both_ways(name: str, folder: Path) -> None:
-    """Raise PolicyError for a bare model whose tokens do not all see each other: the mean of its states is no vector of a text.
-    Bare encoders are read as sentence-transformers reads them, by their mean."""
-    config = read_config(folder, SETTING)
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not (
-        config.is_encoder_decoder or getattr(config, "is_decoder", False)
-    ):
-        return
-    raise PolicyError(f"{name}: is a {config.model_type} without modules.json, no encoder of sentences; {REMEDY}")
 
 
 def _missing_weight(folder: Path, model: "SentenceTransformer") -> str | None:

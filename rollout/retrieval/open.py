@@ -1,17 +1,21 @@
-"""The corpus, the indexes and the retriever that the settings ask for."""
+"""The corpus, the indexes and the retriever that the settings ask for. PyTorch is loaded only where vectors are wanted."""
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from rollout.config import DataSettings
-from rollout.errors import DataError
+from rollout.errors import DataError, SettingsError
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.dense import Dense, kept_slices, vectors_folder
-from rollout.retrieval.encoder import Encoder, load_encoder, static_encoder
 from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.retriever import Retriever
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.source import LocalSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rollout.retrieval.dense import Dense
+    from rollout.retrieval.encoder import Encoder
 
 LEXICAL = RetrieverSettings()
 
@@ -31,12 +35,14 @@ def open_corpus(data: DataSettings, n_context: int) -> Corpus | None:
     return corpus
 
 
-def open_encoder(settings: RetrieverSettings, tokenizer: PreTrainedTokenizerBase | None, device: str) -> Encoder:
+def open_encoder(settings: RetrieverSettings, tokenizer: "PreTrainedTokenizerBase | None", device: str) -> "Encoder":
     """That of `retriever.path`, or else a bag of the tokens of the policy's `tokenizer`."""
+    from rollout.retrieval.encoder import load_encoder, static_encoder
+
     if settings.path is not None:
         return load_encoder(settings, device)
     if tokenizer is None:
-        raise ValueError("without retriever.path vectors are made of the policy's tokens: its tokenizer is needed")
+        raise SettingsError("retriever.path: is missing, and there is no policy whose tokens could take its place; give it")
     return static_encoder(tokenizer, settings, device)
 
 
@@ -44,7 +50,7 @@ def open_source(
     data: DataSettings,
     n_context: int,
     settings: RetrieverSettings = LEXICAL,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     device: str = "cpu",
 ) -> LocalSource | None:
     """One whose vectors are yet to be loaded, where it searches any; None where the settings name no passages."""
@@ -53,7 +59,7 @@ def open_source(
         return None
     mode = settings.used_mode
     lexical = None if mode == "dense" else open_index(corpus, data)
-    dense = None if mode == "lexical" else Dense(open_encoder(settings, tokenizer, device), len(corpus), device)
+    dense = None if mode == "lexical" else _open_dense(settings, len(corpus), tokenizer, device)
     return LocalSource(corpus, data.query, settings, lexical, dense)
 
 
@@ -61,7 +67,7 @@ def open_retriever(
     data: DataSettings,
     n_context: int,
     settings: RetrieverSettings = LEXICAL,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
     device: str = "cpu",
 ) -> Retriever:
     """One that finds nothing where the settings name no passages; indexes and vectors are built on first use.
@@ -71,6 +77,14 @@ def open_retriever(
     """
     source = open_source(data, n_context, settings, tokenizer, device)
     if source is not None and source.dense is not None:
+        from rollout.retrieval.dense import kept_slices, vectors_folder
+
         wanted = source.corpus, source.dense.encoder, settings.slice_passages, settings.dtype
         source.dense.load(kept_slices(*wanted), vectors_folder(*wanted).name)
     return Retriever(n_context, source)
+
+
+def _open_dense(settings: RetrieverSettings, size: int, tokenizer: "PreTrainedTokenizerBase | None", device: str) -> "Dense":
+    from rollout.retrieval.dense import Dense
+
+    return Dense(open_encoder(settings, tokenizer, device), size, device)

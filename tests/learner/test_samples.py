@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from learner.samples import write_samples
+from rollout.types import PartRanking
 from tests.learner.examples import RL, SUPERVISED, groups_of, new_learner
 
 
@@ -59,3 +60,19 @@ def test_what_is_beyond_all_bounds_is_null(tmp_path):
     rows = pq.read_table(tmp_path / "step-1.parquet").to_pylist()
     assert [rows[0][name] for name in ("reward", "f1", "advantage")] == [None] * 3
     assert [file.name for file in tmp_path.iterdir()] == ["step-1.parquet"]
+
+
+def test_both_scores_of_a_hybrid_are_columns_of_their_own(tmp_path):
+    learner = new_learner(RL)
+    groups = groups_of(learner)
+    _, advantages = learner.update(groups, 1)
+    write_samples(tmp_path / "plain.parquet", groups, advantages.tolist())
+    assert not {"lexical_scores", "dense_scores"} & set(pq.read_schema(tmp_path / "plain.parquet").names)
+    found = groups[0].retrieval
+    scores = {"lexical": (0.5,) * len(found.passages), "dense": (1.5,) * len(found.passages)}
+    parts = {name: PartRanking(scores=own, ranking=()) for name, own in scores.items()}
+    groups[0] = replace(groups[0], retrieval=replace(found, parts=parts))
+    write_samples(tmp_path / "hybrid.parquet", groups, advantages.tolist())
+    rows = pq.read_table(tmp_path / "hybrid.parquet").to_pylist()
+    assert (rows[0]["lexical_scores"], rows[0]["dense_scores"]) == tuple(map(list, scores.values()))
+    assert rows[-1]["lexical_scores"] is None  # this prompt brought its passages along

@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 from reward.config import RewardSettings
 from reward.evaluation import evaluate
 from reward.scorer import MetricScorer, Scorer
-from rollout.types import Group, Passage, Retrieval
+from rollout.types import Group, PartRanking, Passage, Retrieval
 from tests.reward.groups import make_group
 
 KEYS = """examples reward f1 rouge1 rouge2 rougeL bleu exact_match distinct1 distinct2 unique_replies mean_words
@@ -163,3 +163,28 @@ def test_a_prediction_tells_the_reply_and_what_was_read():
             "passages": [{"id": "p1", "title": "t", "text": "at home", "score": 0.5}],
         }
     ]
+
+
+def test_of_a_hybrid_each_score_has_a_recall_of_its_own() -> None:
+    def found(group: Group, lexical: tuple[str, ...], dense: tuple[str, ...]) -> Group:
+        parts = {"lexical": PartRanking(scores=(), ranking=lexical), "dense": PartRanking(scores=(), ranking=dense)}
+        return replace(group, retrieval=replace(group.retrieval, parts=parts))
+
+    groups = [found(GROUPS[0], ("p3",), ("p1", "p2", "p3")), found(GROUPS[1], ("x", "p9"), ("p1",)), GROUPS[2], GROUPS[3]]
+    result = evaluated(groups, None)
+    told = {name: result[name] for name in result if name.startswith("recall_")}
+    assert told == {  # of the first two: the third's passages were not found by two scores, the last has no gold
+        **{"recall_lexical@1": 50, "recall_lexical@5": 100, "recall_lexical@20": 100},
+        **{"recall_dense@1": 50, "recall_dense@5": 100, "recall_dense@20": 100},
+    }
+    assert result["recall@1"] == pytest.approx(100 / 3) and set(told) <= set(result["intervals"])
+
+
+def test_predictions_tell_both_scores_of_a_hybrid() -> None:
+    passage = Passage(id="p3", title="", text="a story")
+    parts = {"lexical": PartRanking(scores=(2.0,), ranking=()), "dense": PartRanking(scores=(0.5,), ranking=())}
+    hybrid = replace(GROUPS[0], retrieval=Retrieval(passages=(passage,), scores=(12.0,), parts=parts))
+    settings = RewardSettings()
+    [row] = evaluate(Scorer(settings).score_all([hybrid]), None, MetricScorer(settings)).predictions
+    told = {"id": "p3", "title": "", "text": "a story", "score": 12.0, "lexical_score": 2.0, "dense_score": 0.5}
+    assert row["passages"] == [told]

@@ -1,11 +1,14 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from rollout.data.group_file import read_groups, write_groups
 from rollout.errors import CheckpointError
-from rollout.types import Group, Passage, Prompt, Response, Retrieval, Version
+from rollout.types import Group, PartRanking, Passage, Prompt, Response, Retrieval, Version
 
 PASSAGE = Passage(id="p-1", title="Ünï \u2028 <b>", text='"quoted"\n')
 EXTRA = {"limit": 0.1 + 0.2, "big": 1 << 70, "tags": ["Ü\u2028", None, True], "by": {"name": "x", "none": {}}}
@@ -57,6 +60,8 @@ def test_groups_come_back_bit_for_bit(tmp_path: Path) -> None:
         group(Prompt(id="2", question="q", answers=("a",), passages=None)),
         group(Prompt(id="3", question="q", answers=("a",), passages=())),
     ]
+    parts = {"lexical": PartRanking(scores=(2.5,), ranking=("p-2",)), "dense": PartRanking(scores=(0.1,), ranking=())}
+    groups.append(replace(groups[0], retrieval=replace(groups[0].retrieval, parts=parts)))
     write_groups(tmp_path / "groups.parquet", groups)
     back = read_groups(tmp_path / "groups.parquet")
     assert same(tuple(back), tuple(groups))
@@ -65,3 +70,9 @@ def test_groups_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no/groups.parquet: cannot be written"):
         write_groups(tmp_path / "no" / "groups.parquet", [group()])
+
+
+def test_what_one_score_found_is_written_as_if_there_were_no_parts(tmp_path: Path) -> None:
+    write_groups(tmp_path / "groups.parquet", [group()])
+    [told] = pq.read_table(tmp_path / "groups.parquet")["retrieval"].to_pylist()
+    assert list(json.loads(told)) == ["passages", "scores", "ranking"]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from rollout.errors import PolicyError
+from rollout.errors import PolicyError, SettingsError
 from rollout.retrieval.encoder import encoder_digest, load_encoder, static_encoder
+from rollout.retrieval.open import open_encoder
 from rollout.retrieval.settings import RetrieverSettings
 from tests.rollout.retrieval.encoders import WIDTH, bare_bert, sentence_encoder
 from tests.rollout.tiny import tiny_policy
@@ -156,6 +157,14 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_the_library_is_loaded_only_where_vectors_are_wanted():
-    code = "import sys, rollout.retrieval.open, rollout.actor; print('sentence_transformers' in sys.modules)"
+    code = (
+        "import sys, rollout.retrieval.open; print('torch' in sys.modules); import rollout.actor, rollout.retrieval.encoder; "
+    )
+    code += "print('sentence_transformers' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert told.stdout == "False\n"
+    assert told.stdout == "False\nFalse\n"
+
+
+def test_without_a_path_and_a_policy_there_is_no_encoder():
+    with pytest.raises(SettingsError, match="retriever.path: is missing"):
+        open_encoder(RetrieverSettings(mode="dense"), None, "cpu")
