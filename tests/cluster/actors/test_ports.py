@@ -17,7 +17,7 @@ from tests.cluster.fakes import FakeCluster, FakeHandle
 pytestmark = pytest.mark.simulated_time
 
 POLICY = RetryPolicy(first_pause_s=0)
-FIRST, SECOND = Snapshot(Version(0, 0)), Snapshot(Version(0, 1), "weights")
+FIRST, SECOND = Snapshot(Version(0, 0)), Snapshot(Version(0, 1), "weights", "vectors")
 PROMPTS = [Prompt(id=str(n), question=f"q {n}", answers=("a",)) for n in range(2)]
 
 
@@ -37,18 +37,18 @@ async def test_a_call_is_sampled_with_what_is_current_when_a_sampler_is_free() -
     current = SECOND
     await asyncio.sleep(1)
     sampled = await calls[0]
-    assert cluster.handles[0].asked[0] == ("sample", (PROMPTS, "sample", SECOND.version, ["weights"]))
+    assert cluster.handles[0].asked[0] == ("sample", (PROMPTS, "sample", SECOND.version, ["weights"], ["vectors"]))
     assert [(group.prompt, group.version) for group in sampled.groups] == [(prompt, SECOND.version) for prompt in PROMPTS]
     assert [await group.reference for group in sampled.groups] == ["group 0", "group 1"]
     await calls[1]
 
 
-async def test_samplers_are_given_no_weights_where_their_folder_holds_the_version() -> None:
+async def test_samplers_are_given_no_weights_where_their_folder_holds_them_and_no_vectors_where_none_are_searched() -> None:
     cluster = FakeCluster(sampling)
     pool = SamplerPort(Pool("sampler", cluster.spawn, 1, POLICY, print))
     pool.start()
     await pool.sample(PROMPTS, "greedy", lambda: FIRST)
-    assert cluster.handles[0].asked == [("sample", (PROMPTS, "greedy", FIRST.version, []))]
+    assert cluster.handles[0].asked == [("sample", (PROMPTS, "greedy", FIRST.version, [], []))]
 
 
 @pytest.mark.parametrize(("prompts", "lost"), [(1, 1), (2, 3)])
