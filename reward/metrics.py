@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
-from rollout.text import TextRules, folded
+from rollout.characters import folded
+from rollout.text import TextRules
 
 Metric = Callable[[str, str], float]
 
@@ -57,9 +58,11 @@ class TextMetrics:
         to differ: tokens of the text and of the closest reference; its n-grams that are found, and all of them, n from 1 to 4.
         """
         # effective_order changes no count; without it and force sacrebleu warns
-        scorer = BLEU(force=True, tokenize=self.rules.bleu, effective_order=True)
-        pairs = zip(texts, references, strict=True)
-        scores = [scorer.sentence_score(folded(text), [folded(reference) for reference in own]) for text, own in pairs]
+        scorer = cache(lambda tokenizer: BLEU(force=True, tokenize=tokenizer, effective_order=True))
+        scores = [
+            scorer(self.rules.bleu_against(own)).sentence_score(folded(text), [folded(reference) for reference in own])
+            for text, own in zip(texts, references, strict=True)
+        ]
         return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores])
 
     def corpus_bleu(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> float | None:
@@ -68,7 +71,8 @@ class TextMetrics:
 
     def _counted(self, reference: str) -> BLEU:
         """sacrebleu counts the reference's n-grams once here, where `sentence_score` would count them for every text."""
-        return BLEU(effective_order=True, tokenize=self.rules.bleu, references=[[folded(reference)]])
+        tokenizer = self.rules.bleu_against([reference])
+        return BLEU(effective_order=True, tokenize=tokenizer, references=[[folded(reference)]])
 
 
 def bleu_of_counts(sums: np.ndarray) -> float | None:

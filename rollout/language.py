@@ -1,50 +1,70 @@
 """The language of a run's texts, where `data.language` leaves it open."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 import regex
-from bm25s.stopwords import STOPWORDS_EN_PLUS
 
+from rollout.characters import folded
 from rollout.retrieval.corpus import Corpus
-from rollout.text import UNKNOWN, folded, stop_words
+from rollout.text import LANGUAGES, STOP_WORDS, UNKNOWN
 from rollout.types import Prompt
 
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
+
 Item = TypeVar("Item")
-ENGLISH = frozenset(STOPWORDS_EN_PLUS)  # as long as the other lists
 SAMPLE = 1000  # examples, and passages, that are looked at
 LONGEST = 2000  # characters of one text
+IDENTIFIED, IDENTIFIED_LENGTH = 400, 400  # texts and characters of each that are asked for their language
 HAN, KANA, LATIN, CYRILLIC = "han", "kana", "latin", "cyrillic"
-# Scripts that several languages write stand for the one that most write in them: their stop words are not known anyway.
+# A script that several languages write stands for the one that most write in it, where the texts do not tell.
 SPACED = {
     "Hangul": "ko",
     "Arabic": "ar",
     "Hebrew": "he",
     "Devanagari": "hi",
     "Bengali": "bn",
+    "Gurmukhi": "pa",
+    "Gujarati": "gu",
+    "Oriya": "or",
     "Tamil": "ta",
     "Telugu": "te",
-    "Gujarati": "gu",
+    "Kannada": "kn",
+    "Malayalam": "ml",
+    "Sinhala": "si",
     "Greek": "el",
     "Armenian": "hy",
     "Georgian": "ka",
     "Ethiopic": "am",
+    "Thaana": "dv",
+    "Tibetan": "bo",
     "Latin": LATIN,
     "Cyrillic": CYRILLIC,
-    "L": UNKNOWN,
 }
-UNSPACED = {"Han": HAN, "Hiragana": KANA, "Katakana": KANA, "Thai": "th", "Lao": "lo", "Khmer": "km", "Myanmar": "my"}
+UNSPACED = {
+    "Han": HAN,
+    "Hiragana": KANA,
+    "Katakana": KANA,
+    "Thai": "th",
+    "Lao": "lo",
+    "Khmer": "km",
+    "Myanmar": "my",
+    "Yi": "ii",
+    "Javanese": "jv",
+}
 _CHARACTERS = (rf"(?P<{name}>\p{{{script}}})" for script, name in UNSPACED.items())
-_WORDS = (rf"(?P<{name}>\p{{{script}}}[\p{{{script}}}\p{{M}}]*)" for script, name in SPACED.items())
+_WORDS = (rf"(?P<{name}>\p{{{script}}}[\p{{{script}}}\p{{M}}]*)" for script, name in (SPACED | {"L": UNKNOWN}).items())
 _WORD = regex.compile("|".join([*_CHARACTERS, *_WORDS]))
-_ALPHABETS = {
-    LATIN: ("en", "da", "de", "es", "fr", "it", "nb", "nl", "pt", "sv", "tr", "vi"),
-    CYRILLIC: ("ru",),
-}
-_OWN_LETTERS = {"tr": regex.compile("[ığ]"), "vi": regex.compile("[ơưđạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]")}
-LEAST_SHARE = 0.18  # of a text's words that tell its language; in running text a third and more
-LEAST_LEAD = 1.5  # over English: times as many words that tell it
+_SEVERAL = {LATIN: "en", CYRILLIC: UNKNOWN, "ar": "ar", "hi": "hi", "bn": "bn"}  # and what stands if nothing is told
+# py3langid's names for varieties, and for Bokmål
+_VARIETIES = {"no": "nb", "ary": "ar", "arz": "ar", "sdh": "ku", "uzs": "uz"}
+_NO_LANGUAGE = "zxx"
+LEAST_SHARE = 0.2  # mean probability of a language that is told; running text of a language that py3langid knows has .25 to 1
+LEAST_HINT = 0.1  # of one that is not known, where names, numbers and lone letters have less
+LEAST_LEAD = 1.5  # times the second's, where the language decides on stop words or case, and times that of English
 MOST_MARKED = 0.1  # of English words that have a letter beyond a-z
 LEAST_KANA = 0.2  # of texts with characters of Chinese that have kana, too, where they are Japanese
 
@@ -55,43 +75,52 @@ def language_of(prompts: Sequence[Prompt], corpus: Corpus | None) -> str:
 
 
 def language_of_texts(texts: Iterable[str]) -> str:
-    """The script by majority of the texts, each by majority of its words; then the language by that script, by kana, or by
-    stop words. Letters a-z that tell no language, and no letters at all, are English."""
-    votes, words = Counter[str](), Counter[str]()
+    """The script by majority of the texts, each by majority of its words; then the language by that script, by kana, or as
+    py3langid tells. Letters a-z that tell no language, and no letters at all, are English."""
+    by_script = defaultdict[str, list[str]](list)
     for text in texts:
-        own = Counter[str]()
-        for match in _WORD.finditer(folded(text[:LONGEST])):
-            script = match.lastgroup or UNKNOWN
-            own[script] += 1
-            if script in _ALPHABETS:
-                words[match[0].lower()] += 1
+        own = Counter(match.lastgroup or UNKNOWN for match in _WORD.finditer(folded(text[:LONGEST])))
         if own[KANA]:
             own[KANA] += own.pop(HAN, 0)
         if own:
-            votes[own.most_common(1)[0][0]] += 1
+            by_script[own.most_common(1)[0][0]].append(text[:IDENTIFIED_LENGTH])
+    votes = Counter({script: len(own) for script, own in by_script.items()})
     if votes[KANA] and votes[KANA] >= LEAST_KANA * (votes[KANA] + votes[HAN]):
         votes[KANA] += votes.pop(HAN, 0)
     [(script, _)] = votes.most_common(1) or [(LATIN, 0)]
-    if script in _ALPHABETS:
-        return _by_stop_words(words, _ALPHABETS[script])
+    if script in _SEVERAL:
+        return _identified(by_script[script], _SEVERAL[script])
     return {HAN: "zh", KANA: "ja"}.get(script, script)
 
 
-def _by_stop_words(words: Counter[str], languages: Sequence[str]) -> str:
-    """words: of the texts, some perhaps of other scripts."""
-    total = max(1, words.total())
-    shares = {language: sum(words[word] for word in words if _tells(word, language)) / total for language in languages}
-    best = max(shares, key=lambda language: shares[language])
-    if shares[best] >= LEAST_SHARE:
-        return best if shares[best] >= LEAST_LEAD * shares.get("en", 0) else "en"
-    marked = sum(count for word, count in words.items() if not word.isascii()) / total
-    return "en" if "en" in languages and marked <= MOST_MARKED else UNKNOWN
+def _identified(texts: Sequence[str], otherwise: str) -> str:
+    """By mean probability over the texts: a short text tells little and weighs little."""
+    shares = Counter[str]()
+    for text in _spread(texts, IDENTIFIED):
+        for language, probability in _identifier().rank(text):
+            shares[_VARIETIES.get(language, language)] += probability / min(len(texts), IDENTIFIED)
+    shares.pop(_NO_LANGUAGE, None)
+    [(best, share), (_, second)] = shares.most_common(2) if shares else [(UNKNOWN, 0), (UNKNOWN, 0)]
+    if share < LEAST_LEAD * shares["en"]:
+        return "en"
+    if share < LEAST_SHARE:
+        is_another = otherwise == "en" and (share >= LEAST_HINT or _marked(texts) > MOST_MARKED)
+        return UNKNOWN if is_another else otherwise
+    if best in (*STOP_WORDS, "az") and share < LEAST_LEAD * second:
+        return UNKNOWN
+    return best if best in LANGUAGES else UNKNOWN
 
 
-def _tells(word: str, language: str) -> bool:
-    letters = _OWN_LETTERS.get(language)
-    own = ENGLISH if language == "en" else stop_words(language)
-    return word in own or (letters is not None and letters.search(word) is not None)
+@cache
+def _identifier() -> "LanguageIdentifier":
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # a second, which nothing else needs
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _marked(texts: Sequence[str]) -> float:
+    words = [word for text in texts for word in text.split()]
+    return sum(not word.isascii() for word in words) / max(1, len(words))
 
 
 def _texts(prompts: Sequence[Prompt], corpus: Corpus | None) -> Iterator[str]:

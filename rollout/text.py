@@ -3,12 +3,15 @@
 import importlib.util
 import re
 import string
-import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
 import regex
+
+from rollout.characters import MEANT_PUNCTUATION, folded, found, is_foreign, narrow, pieces
+from rollout.numerals import DECIMAL_POINT, ungrouped
 
 AUTO = "auto"
 UNKNOWN = "und"  # ISO 639's own code for it
@@ -37,37 +40,23 @@ STOP_WORDS = {
     "sv": "SWEDISH",
     "tr": "TURKISH",
 }
-_CHARACTERS_OF_BLEU = ("th", "lo", "km", "my")
+_CHARACTERS_OF_BLEU = ("th", "lo", "km", "my", "bo", "dz", "ii")
 _TURKIC = str.maketrans({"I": "ı", "İ": "i"})
 
-_VERSION = 1  # of the tokens that are searched: another one makes new indexes
-_QUOTES = str.maketrans({**dict.fromkeys("‘’‚‛ʼ", "'"), **dict.fromkeys("“”„‟", '"')})
-_MINUS = re.compile(r"−(?=[$€£¥]?\.?\d)")
-# A letter of a script without spaces between words. Kana's long vowels and a closing mark are of no script, zero is no letter.
-_UNSPACED = r"[[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]&&\p{L}]ーｰ〆〇]"
-_IN_WORDS = rf"[[\p{{L}}\p{{M}}\p{{N}}\u200c\u200d]--{_UNSPACED}]"  # joiners stand within words of Persian and Hindi
-_SIGN = rf"(?<!{_IN_WORDS}|[_.)\]\-])-(?=[$€£¥]?\.?\d)"
-_LEADING_POINT = rf"(?<!{_IN_WORDS}|[_.])\.(?=\d)"
-_NAME_ENDING = rf"(?<=\p{{L}})(?:\+\+?|\#)(?!{_IN_WORDS}|[_+\#])"  # C++, C#
-_TOKEN = regex.compile(
-    rf"""
-    (?P<character>{_UNSPACED}\p{{M}}*)
-    | (?:{_SIGN})? (?:{_LEADING_POINT})? {_IN_WORDS}+ (?:(?<=\d)[.,٫](?=\d){_IN_WORDS}+)* (?:{_NAME_ENDING})?
-    | \p{{RI}}\p{{RI}} | \p{{ExtPict}}(?:[\ufe0f\p{{EMod}}]|\u200d\p{{ExtPict}})*  # flags and other emoji
-    """,
-    regex.V1 | regex.VERBOSE,
-)
-_IDLE_IN_NUMBERS = regex.compile(r"(?<=\d)[,٬](?=\d{3}(?!\d))|(?<=-)[$€£¥](?=\.?\d)")  # -$1,000 is -1000
-_PIECE = regex.compile(rf"{_UNSPACED}\p{{M}}*[^\p{{L}}\p{{N}}]*|(?:(?!{_UNSPACED}).)+", regex.V1 | regex.DOTALL)
-_FOREIGN = regex.compile(rf"{_UNSPACED}|[\p{{L}}--\p{{Latin}}]{{2}}", regex.V1)
+_VERSION = 2  # of the tokens that are searched: another one makes new indexes
+_IN_A_LIST = re.compile(r"(?<=\d),(?=\d)")
+_BESIDE_NUMBERS = re.compile(r"(?<=\d)[/:^](?=\d)|[<>≤≥≠≈±]")  # they are not searched
+_CHINESE_OR_JAPANESE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+_KANA = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
+_WITHIN_WORDS = ("", "་")  # nothing, or the point between syllables of Tibetan
+_SYLLABLES = re.compile("[가-힣]{3,}")  # two are a word already
 
 # English: each as its library has it
 _SEARCHED_IN_ENGLISH = re.compile(r"\b\w\w+\b")  # bm25s
-_ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")  # SQuAD 1.1
+_ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#\-])")  # SQuAD 1.1
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_MEANT = rf"(?<=\d)\.(?=\d)|{_LEADING_POINT}|{_SIGN}|{_NAME_ENDING}"
-_MEANT_PUNCTUATION = regex.compile(_MEANT, regex.V1)
-_ALL_PUNCTUATION = regex.compile(rf"({_MEANT})|[{re.escape(string.punctuation)}]", regex.V1)
+_MAYBE_MEANT = re.compile(r"[\d+#\-]")
+_ALL_PUNCTUATION = regex.compile(rf"({MEANT_PUNCTUATION})|[{re.escape(string.punctuation)}]", regex.V1)
 _COMPARED_BY_ROUGE = re.compile(r"[a-z0-9]+")  # rouge-score
 
 
@@ -76,8 +65,8 @@ class TextRules:
     """Tokens of text in a run's language. bleu: the name of sacrebleu's tokenizer.
 
     English has the tokens of bm25s, SQuAD, rouge-score and sacrebleu, to the letter. All else has words with their marks, and
-    single characters of scripts that put no spaces between words; so has, in an English run, a text that holds such a
-    character or a word in a script that is not Latin: what scripts tell is told for each text.
+    single characters of scripts that put no spaces between words; so has, in an English run, what stands between two spaces and
+    holds such a character or two letters of a script that is not Latin.
     """
 
     language: str
@@ -103,34 +92,32 @@ class TextRules:
         tokens = (
             "words as SQuAD, rouge-score and bm25s have them" if self.language == "en" else "words or characters, by script"
         )
-        return f"data.language {self.language}: {tokens}; {stop_words}; BLEU on sacrebleu's {self.bleu} tokens"
+        bleu = f"sacrebleu's {self.bleu} tokens" + (", of references without spaces zh or char" if self.bleu == "13a" else "")
+        return f"data.language {self.language}: {tokens}; {stop_words}; BLEU on {bleu}"
 
     def search_tokens(self, text: str) -> list[str]:
-        """What BM25 counts: words, and of scripts without spaces characters and pairs of them; no stop words."""
+        """What BM25 counts: words, of scripts without spaces characters and pairs of them, of Korean words pairs of syllables
+        too, since particles end them; no stop words."""
         lower = self._lower(text)
-        if self._is_english(lower):
-            tokens = _SEARCHED_IN_ENGLISH.findall(lower)
+        if self.language == "en":
+            tokens = self._by_piece(lower, _SEARCHED_IN_ENGLISH.findall, self._searched)
         else:
-            found = _found(lower)
-            tokens = [token[0] for token in found] + [
-                first[0] + second[0]
-                for first, second in pairwise(found)
-                if first.end() == second.start() and first["character"] and second["character"]
-            ]
+            tokens = self._searched(lower)
         left_out = stop_words(self.language)
         return [token for token in tokens if token not in left_out]
 
     def answer_tokens(self, text: str) -> list[str]:
         """What F1 and exact match compare. In English SQuAD 1.1's normalisation: lower case, no punctuation, no articles, split
-        at white space; but the sign and the decimal point of a number stay, and the end of names such as C++. A text that
-        would vanish keeps its articles, or else all that it has."""
+        at white space; but MEANT_PUNCTUATION stays. A text that would vanish keeps its articles, or else all that it has."""
         lower = self._lower(text)
-        if not self._is_english(lower):
-            words = _words(lower)
-            kept = [word for word in words if word not in ("a", "an", "the")] if self.language == "en" else words
-            return kept or words or lower.split()
-        meant = _MEANT_PUNCTUATION.search(lower) is not None
-        bare = _ALL_PUNCTUATION.sub(r"\1", lower) if meant else lower.translate(_PUNCTUATION)
+        if self.language != "en":
+            return self._words(lower) or lower.split()
+        if not lower.isascii():
+            lower = " ".join(self._by_piece(ungrouped(lower, "en"), lambda latin: [latin], self._words))
+        if _MAYBE_MEANT.search(lower):
+            bare = _ALL_PUNCTUATION.sub(r"\1", ungrouped(lower, "en"))
+        else:
+            bare = lower.translate(_PUNCTUATION)
         return _ARTICLES.sub(" ", bare).split() or bare.split() or lower.split()
 
     def rouge_tokens(self, text: str) -> list[str]:
@@ -138,22 +125,57 @@ class TextRules:
         them, words as of F1."""
         lower = self._lower(text)
         if self.language == "en":
-            return (_COMPARED_BY_ROUGE.findall(lower) if self._is_english(lower) else []) or _words(lower)
-        return _words(lower) or lower.split()
+            return self._by_piece(lower, _COMPARED_BY_ROUGE.findall, self._words) or self._words(lower)
+        return self._words(lower) or lower.split()
 
     def raw_tokens(self, text: str) -> list[str]:
         """What white space parts, and of scripts without spaces each character with the punctuation behind it."""
         parts = folded(text).split()
-        return parts if text.isascii() else [piece for part in parts for piece in _PIECE.findall(part)]
+        return parts if text.isascii() else [piece for part in parts for piece in pieces(part)]
+
+    def bleu_against(self, references: Sequence[str]) -> str:
+        """The name of sacrebleu's tokenizer for these references of one text: the language's own, or as the script of most of
+        their words wants it where that is another."""
+        spaced = "13a" if self.bleu == "char" else self.bleu
+        if all(reference.isascii() for reference in references):
+            return spaced
+        tokens = [token for reference in references for token in found(folded(reference))]
+        characters = [token[0] for token in tokens if token["character"]]
+        if 2 * len(characters) < len(tokens):
+            return spaced
+        if 2 * sum(_CHINESE_OR_JAPANESE.match(character) is not None for character in characters) < len(characters):
+            return "char"
+        if self.language in ("zh", "ja"):
+            return self.bleu
+        return "char" if any(map(_KANA.match, characters)) else "zh"
 
     def _lower(self, text: str) -> str:
-        text = folded(text)
-        if self.language in ("tr", "az"):
-            text = text.translate(_TURKIC)
-        return (text if text.isascii() else _MINUS.sub("-", text)).lower()
+        text = narrow(folded(text))
+        return (text.translate(_TURKIC) if self.language in ("tr", "az") else text).lower()
 
-    def _is_english(self, text: str) -> bool:
-        return self.language == "en" and (text.isascii() or _FOREIGN.search(text) is None)
+    def _by_piece(self, lower: str, latin: Callable[[str], list[str]], foreign: Callable[[str], list[str]]) -> list[str]:
+        """Of an English run's text: what white space parts goes to either, by its own script."""
+        if lower.isascii():
+            return latin(lower)
+        return [token for piece in lower.split() for token in (foreign if is_foreign(piece) else latin)(piece)]
+
+    def _found(self, lower: str) -> list[regex.Match[str]]:
+        text = ungrouped(lower, self.language)
+        return found(_IN_A_LIST.sub(" ", text) if self.language in DECIMAL_POINT else text)
+
+    def _words(self, lower: str) -> list[str]:
+        return [token[0] for token in self._found(lower)]
+
+    def _searched(self, lower: str) -> list[str]:
+        tokens = self._found(_BESIDE_NUMBERS.sub(" ", lower))
+        words = [token[0] for token in tokens]
+        characters = [
+            first[0] + second[0]
+            for first, second in pairwise(tokens)
+            if first["character"] and second["character"] and first.string[first.end() : second.start()] in _WITHIN_WORDS
+        ]
+        syllables = [pair for word in words for part in _SYLLABLES.findall(word) for pair in map("".join, pairwise(part))]
+        return words + characters + syllables
 
 
 @cache
@@ -163,20 +185,6 @@ def stop_words(language: str) -> frozenset[str]:
 
     name = STOP_WORDS.get(language)
     return frozenset() if name is None else frozenset(getattr(stopwords, f"STOPWORDS_{name}"))
-
-
-def folded(text: str) -> str:
-    """Letters composed (NFC), curly quotes straight."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_QUOTES)
-
-
-def _found(lower: str) -> list[regex.Match[str]]:
-    """Tokens of any language, with the sign and the decimal mark of numbers; a comma before three digits parts thousands."""
-    return list(_TOKEN.finditer(_IDLE_IN_NUMBERS.sub("", lower)))
-
-
-def _words(lower: str) -> list[str]:
-    return [token[0] for token in _found(lower)]
 
 
 ENGLISH = TextRules.of("en")

@@ -562,6 +562,10 @@ def test_marked_words_are_those_that_f1_counts(run: Path) -> None:
         "cafe\u0301",
         "👍🏽!",
         "10,000",
+        "It's called 東京, –5 or 1.000,50",
+        "Paris\u200b, ３．５ and A-",
+        "1/2, 1\u00a0000, C++11 <5",
+        "ལྷ་ས",
     ]
     answers = [
         "don't stop",
@@ -579,7 +583,7 @@ def test_marked_words_are_those_that_f1_counts(run: Path) -> None:
         "café",
     ]
     with report_of(run) as page:
-        for language in ("en", "fr", "zh", "tr"):
+        for language in ("en", "fr", "zh", "tr", "und"):
             metrics = TextMetrics(TextRules.of(language))
             wanted = page.evaluate("([all, language]) => all.flatMap((one) => words(one, language))", [answers, language])
             for text in texts:
