@@ -249,7 +249,7 @@ def test_a_tracker_that_is_not_installed_is_told_before_ray_starts(
 ) -> None:
     (tmp_path / "wandb").mkdir()  # as W&B leaves one where it is used; it is no package
     monkeypatch.setattr(services, "find_spec", lambda name: None)
-    monkeypatch.setattr("cluster.commands.train.session", None)
+    monkeypatch.setattr("cluster.commands.train.ray_actors", None)
     assert main(["train", *tiny_flags, "--run_dir", str(tmp_path / "run"), "--trackers", "wandb"]) == 2
     assert capsys.readouterr().err == "error: trackers: wandb is not installed; pip install 'wandb>=0.31', or leave wandb out\n"
     assert not (tmp_path / "run").exists()
