@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from rollout.data.file_settings import Files, HeldOutFiles
+from rollout.retrieval.index import SHARD_PASSAGES
 from rollout.setting_tags import ModelCard, Place, ReadBy
 from rollout.text import AUTO, LANGUAGES, UNKNOWN, TextRules
 
@@ -74,6 +75,9 @@ class DataSettings(Section):
     )
     cache: Annotated[Path, Place(), ReadBy("chat", "evaluate")] = Field(
         Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
+    )
+    shard_passages: Annotated[Positive, ReadBy("chat", "evaluate")] = Field(
+        SHARD_PASSAGES, description="passages that BM25 indexes at once: memory grows with them, results do not depend on them"
     )
     max_prompt_tokens: Annotated[Positive | None, OF_A_POLICY] = Field(
         None, description="longest prompt in tokens: of a causal LM all of it, of a T5 the question with one passage"

@@ -90,7 +90,7 @@ def _sampler(opened: PolicySource) -> Sampler:
         print_err(f"{shown(files)}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
     if corpus is not None:
         settings = with_language(settings, [])
-    index = open_index(corpus, settings.data.text_rules) if corpus is not None else None
+    index = open_index(corpus, settings.data) if corpus is not None else None
     retriever = Retriever(settings.data.query, n_context, corpus, index)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)

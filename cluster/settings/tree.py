@@ -129,6 +129,7 @@ class Settings(Section):
         samplers = self.cluster.samplers
         return (
             (self.data.max_prompt_tokens is not None, "data.max_prompt_tokens null", ["data.too_long"]),
+            (self.data.train is None or self.data.passages is not None, "data.passages null", ["data.shard_passages"]),
             *of_policy,
             (self.learner.loss != "sft", "learner.loss sft", of_sampling),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),

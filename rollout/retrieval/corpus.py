@@ -1,27 +1,26 @@
 """A passage file as an Arrow table that all processes of a node map into memory, stored once under its content's hash."""
 
 import hashlib
-import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
 from rollout.data.files import data_files, shown
 from rollout.data.reading import read_rows
 from rollout.data.rows import PassageRow
 from rollout.errors import DataError
+from rollout.retrieval.build import build_once
+from rollout.retrieval.repeated_ids import tell_repeated_ids
 from rollout.types import Passage, Prompt
 
-log = logging.getLogger("lapdog")
-
-ROWS_PER_CHUNK = 10_000
-SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string())])
+ROWS_PER_BATCH = 10_000
+CHARACTERS_PER_BATCH = 16_000_000
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string()), ("line", pa.int64())])
 
 
 class Corpus:
@@ -47,10 +46,19 @@ class Corpus:
         row = self._table.slice(position, 1).to_pylist()[0]
         return Passage(id=row["id"], title=row["title"], text=row["text"])
 
-    def texts(self) -> list[str]:
-        """Title and text of every passage, in order: what is indexed."""
-        titles, texts = self._table["title"].to_pylist(), self._table["text"].to_pylist()
-        return [f"{title} {text}".strip() for title, text in zip(titles, texts, strict=True)]
+    def texts(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
+        """Title and text of every passage, or of those from `start` to `stop`, in order: what is indexed. They are read, not
+        mapped: what went by takes no memory."""
+        wanted = range(start, len(self) if stop is None else stop)
+        first = 0
+        with pa.OSFile(str(self.folder / "passages.arrow")) as source, pa.ipc.open_file(source) as batches:
+            for number, chunk in enumerate(self._table["id"].chunks):
+                rows = range(max(wanted.start - first, 0), min(wanted.stop - first, len(chunk)))
+                first += len(chunk)
+                if rows:
+                    batch = batches.get_batch(number).slice(rows.start, len(rows))
+                    for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
+                        yield f"{title} {text}".strip()
 
     def ids(self, positions: list[int]) -> tuple[str, ...]:
         return tuple(self._table["id"][position].as_py() for position in positions)
@@ -80,25 +88,6 @@ def with_absent_gold(prompts: Sequence[Prompt], corpus: Corpus | None) -> list[P
     return [marked(prompt) for prompt in prompts]
 
 
-def build_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Let `build` fill `folder` unless it exists; a rename at the end makes parallel builders harmless."""
-    if folder.is_dir():
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    except OSError as error:
-        raise DataError(f"{folder.parent}: {error.strerror}; let data.cache name a folder that can be written") from error
-    try:
-        build(draft)
-        os.rename(draft, folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def _digest(files: Sequence[Path]) -> str:
     """Of the content of all files, in their order."""
     digests = []
@@ -109,21 +98,38 @@ def _digest(files: Sequence[Path]) -> str:
 
 
 def _write_arrow(files: Sequence[Path], target: Path) -> None:
-    places: dict[str, tuple[Path, int]] = {}
-    chunk: list[dict[str, str]] = []
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    first_rows = []
+    written = 0
+    with (
+        tqdm(desc="passages read", unit="", disable=None, leave=False, delay=1) as bar,
+        pa.OSFile(str(target), "wb") as sink,
+        pa.ipc.new_file(sink, SCHEMA) as writer,
+    ):
         for path in files:
-            for line, row in read_rows(path, PassageRow):
-                if (first := places.setdefault(row.id, (path, line))) != (
-                    path,
-                    line,
-                ):  # ids only measure recall: both are found
-                    where = f"on line {first[1]}" if first[0] == path else f"in {first[0]}:{first[1]}"
-                    log.warning("%s:%d: passage id %r stands %s already; both are kept", path, line, row.id, where)
-                chunk.append(row.model_dump())
-                if len(chunk) == ROWS_PER_CHUNK:
-                    writer.write(pa.RecordBatch.from_pylist(chunk, SCHEMA))
-                    chunk = []
-        if not places:
-            raise DataError(f"{shown(files)}: holds no passage; give a file with at least one line")
-        writer.write(pa.RecordBatch.from_pylist(chunk, SCHEMA))
+            first_rows.append(written)
+            for batch in _batches(read_rows(path, PassageRow)):
+                writer.write(batch)
+                written += batch.num_rows
+                bar.update(batch.num_rows)
+    if not written:
+        raise DataError(f"{shown(files)}: holds no passage; give a file with at least one line")
+    tell_repeated_ids(target, files, first_rows)
+
+
+def _batches(rows: Iterable[tuple[int, PassageRow]]) -> Iterator[pa.RecordBatch]:
+    """rows: each with its line."""
+    together: list[tuple[int, PassageRow]] = []
+    characters = 0
+    for line, row in rows:
+        together.append((line, row))
+        characters += len(row.text)
+        if len(together) == ROWS_PER_BATCH or characters > CHARACTERS_PER_BATCH:
+            yield _batch(together)
+            together, characters = [], 0
+    if together:
+        yield _batch(together)
+
+
+def _batch(rows: Sequence[tuple[int, PassageRow]]) -> pa.RecordBatch:
+    columns = zip(*((row.id, row.title, row.text, line) for line, row in rows), strict=True)
+    return pa.record_batch([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], SCHEMA)

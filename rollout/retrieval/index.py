@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+SHARD_PASSAGES = 250_000  # that are indexed at once
+
 
 class Hit(NamedTuple):
     """A passage by its position in the corpus; the higher the score, the better it suits the query."""
@@ -18,5 +22,10 @@ class SearchIndex(Protocol):
         ...
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
-        """For each query the `depth` best hits, best first; fewer where fewer have anything to do with it."""
+        """For each query the `depth` best hits, best first, of equal ones the lower position; fewer where fewer have anything
+        to do with it."""
+        ...
+
+    def scores(self, queries: Sequence[str], positions: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """For each query the scores float32 [len(positions[i])] of the passages at positions[i]."""
         ...

@@ -5,12 +5,11 @@ from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.retriever import Retriever
-from rollout.text import TextRules
 
 
-def open_index(corpus: Corpus, rules: TextRules) -> SearchIndex:
+def open_index(corpus: Corpus, data: DataSettings) -> SearchIndex:
     """BM25, built on first use: another kind of index is a file beside `bm25.py` and a line here."""
-    return Bm25(corpus, rules)
+    return Bm25(corpus, data.text_rules, data.shard_passages)
 
 
 def open_retriever(data: DataSettings, n_context: int) -> Retriever:
@@ -19,4 +18,4 @@ def open_retriever(data: DataSettings, n_context: int) -> Retriever:
     if data.passages is None:
         return Retriever(data.query, n_context)
     corpus = Corpus.open(data.passages, data.cache)
-    return Retriever(data.query, n_context, corpus, open_index(corpus, data.text_rules))
+    return Retriever(data.query, n_context, corpus, open_index(corpus, data))

@@ -7,7 +7,8 @@ import pytest
 from rollout.config import DataSettings
 from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
-from rollout.retrieval.corpus import Corpus, build_once, with_absent_gold
+from rollout.retrieval.build import build_once
+from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.index import Hit
 from rollout.retrieval.open import open_index, open_retriever
 from rollout.retrieval.query import build_query
@@ -94,8 +95,10 @@ def test_passages_are_read_by_position(corpus):
 
 
 def test_title_and_text_are_indexed(corpus):
-    assert corpus.texts()[1] == "story 1 my friend saw a violin in town ."
-    assert corpus.texts()[29] == "nothing happened on day 24 ."
+    texts = list(corpus.texts())
+    assert texts[1] == "story 1 my friend saw a violin in town ."
+    assert texts[29] == "nothing happened on day 24 ."
+    assert list(corpus.texts(1, 3)) == texts[1:3] and list(corpus.texts(28)) == texts[28:]
 
 
 def test_an_opened_corpus_takes_no_memory_of_its_own(passages, tmp_path):
@@ -293,7 +296,7 @@ def test_the_settings_passages_are_opened_and_searched_with_their_query(passages
     retriever = open_retriever(data, 1)
     prompt = ask("persona: i own a zebra. context:  Q: glacier ?")
     assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
-    assert open_index(retriever.corpus, ENGLISH).size == 30
+    assert open_index(retriever.corpus, data).size == 30
     assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]
 
 
