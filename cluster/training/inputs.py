@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -193,8 +193,20 @@ def policy_folder(settings: Settings, prompts: list[Prompt], folder: Path) -> st
 
 def tiny_policy(settings: Settings, prompts: list[Prompt]) -> Policy:
     """The small policy that a run without a `policy.path` begins with."""
-    texts = [text for prompt in prompts for text in (prompt.question, *prompt.answers)]
-    if settings.data.passages is not None:
-        texts += Corpus.open(settings.data.passages, settings.data.cache).texts()
-    texts += [template for template in (settings.policy.passage_template, settings.policy.prompt_template) if template]
-    return build_tiny_policy(settings.policy, texts, settings.seed)
+    return build_tiny_policy(settings.policy, _Texts(settings, prompts), settings.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What a run's tokenizer is trained on, gone through without being held."""
+
+    settings: Settings
+    prompts: Sequence[Prompt]
+
+    def __iter__(self) -> Iterator[str]:
+        data, policy = self.settings.data, self.settings.policy
+        for prompt in self.prompts:
+            yield from (prompt.question, *prompt.answers)
+        if data.passages is not None:
+            yield from Corpus.open(data.passages, data.cache).texts()
+        yield from (template for template in (policy.passage_template, policy.prompt_template) if template)

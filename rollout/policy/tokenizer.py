@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, T5Tokenizer
 
 EXTRA_IDS = 100
 SPECIAL = ["<pad>", "</s>", "<unk>"]
+TEXTS = 1000  # that are encoded at once
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
@@ -16,8 +18,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
     Byte-pair merges find the pieces, their counts in that segmentation give the unigram scores: the unigram trainer's own
     search weighs every distinct word alike, and on small data it splits frequent words into letters.
+
+    texts: gone through twice, and held only where they are an iterator.
     """
-    corpus = list(texts)
+    corpus = list(texts) if isinstance(texts, Iterator) else texts
     merges = Tokenizer(models.BPE(unk_token="<unk>"))
     merges.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -28,7 +32,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     size = vocab_size - EXTRA_IDS
     merges.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False))
-    counts = Counter(piece for encoding in merges.encode_batch(corpus) for piece in encoding.tokens)
+    again = iter(corpus)
+    parts = iter(lambda: list(islice(again, TEXTS)), [])
+    counts = Counter(piece for part in parts for encoding in merges.encode_batch(part) for piece in encoding.tokens)
     total = sum(counts.values())
     vocabulary = merges.get_vocab()
     pieces = [piece for piece in sorted(vocabulary, key=vocabulary.__getitem__) if piece not in SPECIAL]

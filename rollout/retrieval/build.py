@@ -73,12 +73,10 @@ def _turn(folder: Path) -> Iterator[bool]:
     path = folder.parent / f".{folder.name}.lock"
     while True:
         with path.open("wb") as lock:
-            if not _locked(lock.fileno(), folder):
-                yield False
-                return
-            if _is_at(path, lock.fileno()):  # otherwise who held it has removed it
+            is_alone = _locked(lock.fileno(), folder)
+            if not is_alone or _is_at(path, lock.fileno()):  # otherwise who held it has removed it
                 try:
-                    yield True
+                    yield is_alone
                 finally:
                     path.unlink(missing_ok=True)
                 return

@@ -16,6 +16,7 @@ OF_A_POLICY = [
     *("policy.system_prompt", "policy.prompt_template", "policy.passage_template", "policy.chat_template_args"),
     *("policy.template_date", "policy.thinking", "rollout.max_new_tokens"),
 ]
+OF_SEARCH = ["data.cache", "data.shard_passages"]
 OF_EVALUATION_ALONE = [
     *("reward.f1", "reward.rouge", "reward.bleu", "reward.mode", "reward.extra"),
     *("cluster.samplers", "cluster.min_samplers", "cluster.max_samplers", "cluster.sampler_resource", "cluster.sampler_label"),
@@ -33,8 +34,8 @@ def test_every_reader_of_a_setting_is_a_command() -> None:
 def test_commands_read_what_changes_a_finished_policys_replies() -> None:
     assert read_by("export") == OF_A_POLICY
     assert set(read_by("chat --sample")) == {"rollout.temperature", "rollout.top_p"}
-    assert set(read_by("chat")) == {*OF_A_POLICY, "data.cache", "policy.dtype", *read_by("chat --sample")}
-    assert set(read_by("evaluate")) == {*OF_A_POLICY, "data.cache", "policy.dtype", *OF_EVALUATION_ALONE}
+    assert set(read_by("chat")) == {*OF_A_POLICY, *OF_SEARCH, "policy.dtype", *read_by("chat --sample")}
+    assert set(read_by("evaluate")) == {*OF_A_POLICY, *OF_SEARCH, "policy.dtype", *OF_EVALUATION_ALONE}
 
 
 def test_a_resumed_run_keeps_where_and_what_it_began_with() -> None:

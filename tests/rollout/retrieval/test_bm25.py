@@ -82,7 +82,7 @@ def test_given_passages_have_the_scores_that_a_search_finds(open_index, shard_pa
 
 
 def test_a_score_is_lucenes():
-    """Robertson and Zaragoza's formula by hand: idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b L / mean L))."""
+    """Robertson and Zaragoza's formula by hand: ln(1 + (N - df + .5) / (df + .5)) * tf / (tf + k1 (1 - b + b L / mean L))."""
     [score] = scores_of_bm25s(["ape bear", "bear bear crow deer"], "ape")[:1]
     assert score == pytest.approx(log(1 + 1.5 / 1.5) * 1 / (1 + 1.5 * (0.25 + 0.75 * 2 / 3)))
 

@@ -1,5 +1,4 @@
 import json
-import logging
 
 import pyarrow as pa
 import pytest
@@ -7,7 +6,6 @@ import pytest
 from rollout.config import DataSettings
 from rollout.errors import DataError
 from rollout.retrieval.bm25 import Bm25
-from rollout.retrieval.build import build_once
 from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.index import Hit
 from rollout.retrieval.open import open_index, open_retriever
@@ -126,28 +124,6 @@ def test_another_content_is_another_corpus(passages, corpus, tmp_path):
     other = Corpus.open(passages, tmp_path / "cache")
     assert (len(other), other[0].text) == (1, "new")
     assert other.folder != corpus.folder
-
-
-def test_a_failed_build_leaves_nothing_behind(tmp_path):
-    def build(target):
-        (target / "half").write_text("x")
-        raise DataError("no")
-
-    with pytest.raises(DataError):
-        build_once(tmp_path / "cache" / "thing", build)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_the_slower_of_two_builders_keeps_what_the_faster_built(tmp_path):
-    folder = tmp_path / "thing"
-
-    def build(target):
-        (target / "mine").write_text("slow")
-        folder.mkdir()
-        (folder / "theirs").write_text("fast")
-
-    build_once(folder, build)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["theirs"]
 
 
 @pytest.mark.parametrize(
@@ -298,13 +274,3 @@ def test_the_settings_passages_are_opened_and_searched_with_their_query(passages
     assert retriever.retrieve([prompt])[0].passages[0].id == "s2" and len(retriever.corpus) == 30
     assert open_index(retriever.corpus, data).size == 30
     assert open_retriever(DataSettings(), 1).retrieve([prompt]) == [Retrieval(passages=(), scores=())]
-
-
-def test_passages_of_one_id_are_both_kept_and_said(tmp_path, caplog, monkeypatch):
-    for name, value in (("propagate", True), ("disabled", False)):  # otherwise where actors were in this process before
-        monkeypatch.setattr(logging.getLogger("lapdog"), name, value)
-    file = tmp_path / "p.jsonl"
-    file.write_text('{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n')
-    corpus = Corpus.open(file, tmp_path / "cache")
-    assert [corpus[0].text, corpus[1].text] == ["one", "two"]
-    assert "p.jsonl:2: passage id 'a' stands on line 1 already; both are kept" in caplog.text
