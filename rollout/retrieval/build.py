@@ -37,8 +37,9 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
             if not folder.is_dir():
                 _fill(folder, Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix)), build)
     except OSError as error:
+        cause = os.strerror(error.errno) if error.errno else first_line(error)
         remedy = "make room there, or let data.cache name a folder that can be written"
-        raise DataError(f"{folder.parent}: {error.strerror or first_line(error)}; {remedy}") from error
+        raise DataError(f"{folder.parent}: {cause}; {remedy}") from error
 
 
 def write_array(path: Path, blocks: Iterable[np.ndarray], dtype: type[np.generic], length: int) -> None:

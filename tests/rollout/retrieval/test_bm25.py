@@ -1,6 +1,7 @@
 """Shards are searched as one: the scores are bm25s' own, to the bit, and ties go by position."""
 
 import json
+import tracemalloc
 from collections import Counter
 from math import log
 
@@ -11,7 +12,8 @@ from bm25s.tokenization import Tokenized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.retrieval import postings
+from rollout.retrieval import corpus as corpora
+from rollout.retrieval import postings, repeated_ids
 from rollout.retrieval.bm25 import Bm25, best_places
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.index import Hit
@@ -29,8 +31,9 @@ def open_index(tmp_path):
     def opened(texts, shard_passages):
         folder = tmp_path / str(next(number))
         folder.mkdir()
-        rows = "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts))
-        (folder / "p.jsonl").write_text(rows, encoding="utf-8")
+        with (folder / "p.jsonl").open("w", encoding="utf-8") as file:
+            for i, text in enumerate(texts):
+                file.write(json.dumps({"id": i, "text": text}) + "\n")
         return Bm25(Corpus.open(folder / "p.jsonl", folder / "cache"), ENGLISH, shard_passages)
 
     return opened
@@ -158,3 +161,20 @@ def test_words_are_found_by_their_row_and_others_are_not(tmp_path_factory, words
     assert [word.decode() for word in kept] == sorted(words) and len(kept) == len(words)
     assert [kept.row(word) for word in sorted(words)] == list(range(len(words)))
     assert other in words or not other.isprintable() or kept.row(other) is None
+
+
+def test_memory_grows_with_a_shard_and_not_with_the_corpus(open_index, monkeypatch):
+    monkeypatch.setattr(corpora, "ROWS_PER_BATCH", 100)
+    monkeypatch.setattr(repeated_ids, "HASHES", 500)
+
+    def peak(count):
+        texts = random_texts(count)
+        tracemalloc.start()
+        index = open_index(texts, 500)
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(index._shards) == count // 500
+        return size
+
+    peak(500)  # what is loaded once
+    assert peak(4000) < 1.3 * peak(1000)
