@@ -9,7 +9,7 @@ train: $(VENV)/.run
 	$(BIN)/python launch.py
 
 bench: $(VENV)/.test
-	for name in learner sampler causal rewards weights pipeline learning; do $(BIN)/python -m benchmarks.$$name || exit; done
+	for name in learner sampler causal rewards weights retrieval pipeline learning; do $(BIN)/python -m benchmarks.$$name || exit; done
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ON_CORES)

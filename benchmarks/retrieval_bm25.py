@@ -56,8 +56,8 @@ def measured(size: int, peer_size: int, folder: Path) -> dict[str, object]:
         "disk_gb": round(times * disk_mb / 1000, 1),
         "query_ms": round(times * ms, 1),
     }
-    print(json.dumps(result, indent=1))
-    return result | (compared(peer_size, folder, queries) if peer_size else {})
+    print(json.dumps({"bm25": result}, indent=1))
+    return {"bm25": result | (compared(peer_size, folder, queries) if peer_size else {})}
 
 
 def compared(size: int, folder: Path, queries: Sequence[str]) -> dict[str, object]:
