@@ -6,6 +6,7 @@ stop words of English. The figures at 2*10^7 are extrapolated from the shards th
 
 import itertools
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,6 +36,7 @@ LARGE = 20_000_000
 
 def measured(size: int, peer_size: int, folder: Path) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
     file = written(folder, size)
     result: dict[str, object] = {"passages": size, "text_mb": round(file.stat().st_size / 1e6)}
     with PeakMemory() as memory:

@@ -57,9 +57,8 @@ class Bm25:
 
 def best_places(scores: np.ndarray, depth: int) -> np.ndarray:
     """Places of the `depth` highest of float32 scores, highest first, of equal ones the first."""
-    places = np.arange(len(scores))
-    if len(scores) > depth > 0:
-        places = np.flatnonzero(scores >= np.partition(scores, -depth)[-depth])
+    is_long = len(scores) > depth > 0
+    places = np.flatnonzero(scores >= np.partition(scores, -depth)[-depth]) if is_long else np.arange(len(scores))
     return places[np.argsort(-scores[places], kind="stable")[:depth]]
 
 
