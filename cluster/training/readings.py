@@ -27,7 +27,7 @@ def open_readings(settings: Settings) -> Readings:
     data, n_context = settings.data, settings.policy.n_context
     assert data.passages is not None, "prompts that are searched for have passages"
     corpus = Corpus.open(data.passages, data.cache)
-    lexical = Retriever(data.query, min(RANKING_DEPTH, len(corpus)), corpus, open_index(corpus, data.text_rules))
+    lexical = Retriever(data.query, min(RANKING_DEPTH, len(corpus)), corpus, open_index(corpus, data))
     return Readings(corpus, lexical, n_context, settings.seed)
 
 
