@@ -75,6 +75,17 @@ def test_a_digest_names_all_that_the_vectors_of_passages_depend_on(folder, bare,
     assert encoder_digest(str(other)) != encoder_digest(str(folder))
 
 
+def test_what_lies_beside_an_encoder_is_not_digested(tmp_path):
+    folder = bare_bert(tmp_path)
+    before = encoder_digest(str(folder))
+    (folder / "onnx").mkdir()
+    for name in ("onnx/config.json", "model.onnx", "README.md", "pytorch_model.bin"):
+        (folder / name).write_text("other")
+    assert encoder_digest(str(folder)) == before
+    (folder / "vocab.txt").write_text("a")
+    assert encoder_digest(str(folder)) != before
+
+
 def test_a_saved_encoder_is_the_same(bare, tmp_path):
     encoder = loaded(bare, normalize=True, passage_prompt="passage : ", max_tokens=5)
     encoder.save(tmp_path)
