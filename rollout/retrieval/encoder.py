@@ -98,12 +98,13 @@ def static_encoder(tokenizer: PreTrainedTokenizerBase, settings: RetrieverSettin
     from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
     from tokenizers import Tokenizer
 
-    pieces = tokenizer.backend_tokenizer.to_str()
-    own = Tokenizer.from_str(pieces)  # the policy's must not begin to cut texts
-    rng = torch.Generator().manual_seed(STATIC_SEED)
-    weights = STATIC_SPREAD * torch.randn(own.get_vocab_size(), STATIC_WIDTH, generator=rng)
+    own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # the policy's must not begin to cut texts
+    own.no_padding()  # which is as its last call left it
+    own.no_truncation()
+    content = hashlib.sha256(f"{STATIC_WIDTH} {STATIC_SEED} {own.to_str()}".encode()).hexdigest()
+    rng, rows = torch.Generator().manual_seed(STATIC_SEED), 1 + max(own.get_vocab().values())
+    weights = STATIC_SPREAD * torch.randn(rows, STATIC_WIDTH, generator=rng)
     model = SentenceTransformer(modules=[StaticEmbedding(own, weights), Normalize()], device=device)
-    content = hashlib.sha256(f"{STATIC_WIDTH} {STATIC_SEED} {pieces}".encode()).hexdigest()
     return Encoder(name, model, settings, content)
 
 

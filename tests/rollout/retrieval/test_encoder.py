@@ -100,6 +100,9 @@ def test_without_a_path_a_texts_vector_is_the_mean_of_its_tokens(tmp_path):
     assert first.width == 128 and first.digest == second.digest
     vectors = first.embed_passages(["my cousin anna", "anna my cousin", "a small grey parrot"])
     assert np.array_equal(vectors, second.embed_passages(["my cousin anna", "anna my cousin", "a small grey parrot"]))
+    tokenizer = tiny_policy().tokenizer
+    tokenizer(["my cousin", "anna"], padding=True, truncation=True, max_length=2)  # what it was asked last does not count
+    assert static_encoder(tokenizer, RetrieverSettings(mode="dense"), "cpu").digest == first.digest
     assert np.allclose(vectors[0], vectors[1], atol=1e-6) and vectors[0] @ vectors[2] < 0.9
     assert np.array_equal(bag(max_tokens=2).embed_queries(["my cousin anna"]), bag(max_tokens=2).embed_queries(["my cousin"]))
     assert len(tiny_policy().tokenizer("my cousin anna went to the beach .")["input_ids"]) > 3  # the policy's is not cut
