@@ -34,12 +34,11 @@ def evaluate(
     `reward` is in the training reward's units, over the replies that it applies to, None if there are none; everything from
     f1 on is a percentage in [0, 100], except mean_words. The text metrics take the best answer of an example and the mean
     over examples; bleu is corpus BLEU with all answers as references, None where no reply has four tokens. recall@n: examples
-    with gold passages of which one is among the first n retrieved; None where no example has gold; of a hybrid's two scores
-    alone recall_lexical@n and recall_dense@n. intervals: of all that can
-    be drawn again by examples; what counts distinct texts cannot, examples that come twice would lower it. draws: of scored
-    groups of n replies drawn at a temperature, their figures avg@n and best@n. constant_reply: what that
-    text would reach as the reply to every example, the floor below which a policy has learnt nothing; its reward is what
-    `scorer` pays, None with extra rewards.
+    with gold passages of which one is among the first n retrieved; None where no example has gold; recall_lexical@n and
+    recall_dense@n: by each score of a hybrid alone. intervals: of all that can be drawn again by examples; what counts
+    distinct texts cannot, examples that come twice would lower it. draws: of scored groups of n replies drawn at a
+    temperature, their figures avg@n and best@n. constant_reply: what that text would reach as the reply to every example, the
+    floor below which a policy has learnt nothing; its reward is what `scorer` pays, None with extra rewards.
     """
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SETTING = "retriever.path"
 STATIC_WIDTH, STATIC_SPREAD, STATIC_SEED = 128, 0.1, 0
 OTHER_FORMATS = ("*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "coreml/*")
+PICKLED = "pytorch_model*.bin"  # of the folder itself: not read beside weights as safetensors
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 REMEDY = "give a sentence-transformers folder or hub name"
 
@@ -96,12 +98,13 @@ def static_encoder(tokenizer: PreTrainedTokenizerBase, settings: RetrieverSettin
     from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
     from tokenizers import Tokenizer
 
-    pieces = tokenizer.backend_tokenizer.to_str()
-    own = Tokenizer.from_str(pieces)  # the policy's must not begin to cut texts
-    rng = torch.Generator().manual_seed(STATIC_SEED)
-    weights = STATIC_SPREAD * torch.randn(own.get_vocab_size(), STATIC_WIDTH, generator=rng)
+    own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # the policy's must not begin to cut texts
+    own.no_padding()  # which is as its last call left it
+    own.no_truncation()
+    content = hashlib.sha256(f"{STATIC_WIDTH} {STATIC_SEED} {own.to_str()}".encode()).hexdigest()
+    rng, rows = torch.Generator().manual_seed(STATIC_SEED), 1 + max(own.get_vocab().values())
+    weights = STATIC_SPREAD * torch.randn(rows, STATIC_WIDTH, generator=rng)
     model = SentenceTransformer(modules=[StaticEmbedding(own, weights), Normalize()], device=device)
-    content = hashlib.sha256(f"{STATIC_WIDTH} {STATIC_SEED} {pieces}".encode()).hexdigest()
     return Encoder(name, model, settings, content)
 
 
@@ -151,7 +154,9 @@ def _folder(path: str) -> Path:
     if Path(path).is_dir():
         return Path(path)
     try:
-        return Path(snapshot_download(path, ignore_patterns=list(OTHER_FORMATS)))
+        folder = Path(snapshot_download(path, ignore_patterns=[*OTHER_FORMATS, PICKLED]))
+        complete = any(folder.glob("*.safetensors"))
+        return folder if complete else Path(snapshot_download(path, ignore_patterns=list(OTHER_FORMATS)))
     except BROKEN as error:
         raise unreadable(path, "is no folder, and cannot be fetched as a hub name", error, REMEDY, SETTING) from error
 
@@ -180,10 +185,11 @@ def _without_reports() -> Iterator[None]:
 
 def _content(folder: Path) -> str:
     """SHA-256 of names and contents of what is read."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix in READ and file.is_file())
+    unread = (*OTHER_FORMATS, PICKLED) if any(folder.glob("*.safetensors")) else OTHER_FORMATS
+    names = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in READ and file.is_file())
     told = []
-    for file in files:
-        if not any(file.relative_to(folder).match(pattern) for pattern in OTHER_FORMATS):
-            with file.open("rb") as content:
-                told.append(f"{file.relative_to(folder)} {hashlib.file_digest(content, 'sha256').hexdigest()}")
+    for name in names:
+        if not any(fnmatch(str(name), pattern) for pattern in unread):
+            with (folder / name).open("rb") as content:
+                told.append(f"{name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
     return hashlib.sha256("\n".join(told).encode()).hexdigest()

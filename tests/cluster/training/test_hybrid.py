@@ -99,3 +99,9 @@ def test_an_export_searches_as_its_checkpoint_does(
         assert chat(monkeypatch, "--checkpoint", checkpoint, "--passages", data_dir / "passages.jsonl") == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] and "dense" in said[0]
+
+
+def test_two_samplers_on_ray_find_the_same_bits_as_one_in_this_process(run: Path, train: Callable[..., Path]) -> None:
+    other = train(*HYBRID, "--cluster.samplers", 2, "--data.cache", run.parent / "another-cache")
+    for log in sorted((run / "samples").iterdir()):
+        assert pq.read_table(log) == pq.read_table(other / "samples" / log.name), log.name

@@ -75,6 +75,17 @@ def test_a_digest_names_all_that_the_vectors_of_passages_depend_on(folder, bare,
     assert encoder_digest(str(other)) != encoder_digest(str(folder))
 
 
+def test_what_lies_beside_an_encoder_is_not_digested(tmp_path):
+    folder = bare_bert(tmp_path)
+    before = encoder_digest(str(folder))
+    (folder / "onnx").mkdir()
+    for name in ("onnx/config.json", "model.onnx", "README.md", "pytorch_model.bin"):
+        (folder / name).write_text("other")
+    assert encoder_digest(str(folder)) == before
+    (folder / "vocab.txt").write_text("a")
+    assert encoder_digest(str(folder)) != before
+
+
 def test_a_saved_encoder_is_the_same(bare, tmp_path):
     encoder = loaded(bare, normalize=True, passage_prompt="passage : ", max_tokens=5)
     encoder.save(tmp_path)
@@ -89,6 +100,9 @@ def test_without_a_path_a_texts_vector_is_the_mean_of_its_tokens(tmp_path):
     assert first.width == 128 and first.digest == second.digest
     vectors = first.embed_passages(["my cousin anna", "anna my cousin", "a small grey parrot"])
     assert np.array_equal(vectors, second.embed_passages(["my cousin anna", "anna my cousin", "a small grey parrot"]))
+    tokenizer = tiny_policy().tokenizer
+    tokenizer(["my cousin", "anna"], padding=True, truncation=True, max_length=2)  # what it was asked last does not count
+    assert static_encoder(tokenizer, RetrieverSettings(mode="dense"), "cpu").digest == first.digest
     assert np.allclose(vectors[0], vectors[1], atol=1e-6) and vectors[0] @ vectors[2] < 0.9
     assert np.array_equal(bag(max_tokens=2).embed_queries(["my cousin anna"]), bag(max_tokens=2).embed_queries(["my cousin"]))
     assert len(tiny_policy().tokenizer("my cousin anna went to the beach .")["input_ids"]) > 3  # the policy's is not cut
