@@ -67,12 +67,12 @@ class DataSettings(Section):
     query: Annotated[QueryPart, OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
-    language: Annotated[str, OF_A_POLICY, ModelCard(always=True)] = Field(
+    language: Annotated[str, ReadBy("chat", "evaluate", "export", "retrieve"), ModelCard(always=True)] = Field(
         AUTO,
         description="language by which retrieval and metrics tell words: auto is decided once, from the data; otherwise a code "
         "of ISO 639-1, as en, zh, ja, ar, or und for one that has none",
     )
-    cache: Annotated[Path, Place(), ReadBy("chat", "evaluate")] = Field(
+    cache: Annotated[Path, Place(), ReadBy("chat", "evaluate", "retrieve")] = Field(
         Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
     )
     max_prompt_tokens: Annotated[Positive | None, OF_A_POLICY] = Field(

@@ -11,9 +11,10 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy, read_by
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
+from cluster.settings.tree import read_by
 from cluster.settings.values import split
 from cluster.training.inputs import with_language
 from rollout.config import Positive, Section

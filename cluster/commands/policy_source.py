@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cluster.settings.flags import Flag, flags_of, parse_flags
 from cluster.settings.places import PLACES, check_model_there
-from cluster.settings.tree import Settings, absolute, absolute_model
+from cluster.settings.tree import Settings, absolute, absolute_model, read_by
 from cluster.settings.values import Values, build
 from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
@@ -18,7 +18,7 @@ from rollout.errors import PolicyError, SettingsError
 from rollout.policy import adapters
 from rollout.policy.loading import with_family_templates
 from rollout.policy.model_digest import model_digest
-from rollout.setting_tags import ReadBy, Reader, tagged
+from rollout.setting_tags import Reader
 
 EXPORTED_SETTINGS = "lapdog.yaml"
 CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
@@ -34,12 +34,6 @@ class PolicySource:
     path: str
     state: RunState | None
     settings: Settings
-
-
-def read_by(reader: Reader) -> list[str]:
-    """Dotted names of what a command, with whatever options of its own, reads of a policy's settings."""
-    tags = tagged(Settings, ReadBy)
-    return [name for name, tag in tags if any(reader in (command, command.partition(" ")[0]) for command in tag.commands)]
 
 
 def flags_of_a_policy(

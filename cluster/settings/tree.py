@@ -16,7 +16,7 @@ from rollout.errors import SettingsError
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.retrieval.reading import Reading
 from rollout.retrieval.settings import RetrieverSettings
-from rollout.setting_tags import Fixed, ModelCard
+from rollout.setting_tags import Fixed, ModelCard, ReadBy, Reader, tagged
 from rollout.types import Draws
 
 STEPS_FROM_SCRATCH = 1000
@@ -189,6 +189,12 @@ class Settings(Section):
             **_rates(self.learner),
         )
         return [stage for stage in (supervised, rl) if stage.steps]
+
+
+def read_by(reader: Reader) -> list[str]:
+    """Dotted names of what a command, with whatever options of its own, reads of the settings."""
+    tags = tagged(Settings, ReadBy)
+    return [name for name, tag in tags if any(reader in (command, command.partition(" ")[0]) for command in tag.commands)]
 
 
 def changed(settings: Settings) -> list[str]:

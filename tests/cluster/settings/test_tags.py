@@ -3,8 +3,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from cluster.commands.policy_source import read_by
-from cluster.settings.tree import Settings
+from cluster.settings.tree import Settings, read_by
 from cluster.training.resume_checks import FIXED
 from launch import COMMANDS
 from rollout.config import RolloutSettings, Section
@@ -30,13 +29,14 @@ OF_EVALUATION_ALONE = [
 
 def test_every_reader_of_a_setting_is_a_command() -> None:
     readers = {command.partition(" ")[0] for _, tag in tagged(Settings, ReadBy) for command in tag.commands}
-    assert readers == {"chat", "evaluate", "export"} and readers < set(COMMANDS)
+    assert readers == {"chat", "evaluate", "export", "retrieve"} and readers < set(COMMANDS)
 
 
 def test_commands_read_what_changes_a_finished_policys_replies() -> None:
     assert read_by("export") == OF_A_POLICY
     assert set(read_by("chat --sample")) == {"rollout.temperature", "rollout.top_p"}
     assert set(read_by("chat")) == {*OF_A_POLICY, "data.cache", "policy.dtype", *read_by("chat --sample")}
+    assert set(read_by("retrieve")) == {"data.language", "data.cache"}
     assert set(read_by("evaluate")) == {*OF_A_POLICY, "data.cache", "policy.dtype", *OF_EVALUATION_ALONE}
 
 
