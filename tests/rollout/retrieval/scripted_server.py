@@ -29,6 +29,13 @@ class Scripted:
     tokens: list[str | None] = field(default_factory=list)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that does not wait for its answer is part of the script."""
+
+
 @contextmanager
 def scripted(*replies: Reply) -> Iterator[Scripted]:
     script, ended = Scripted(replies=list(replies)), threading.Event()
@@ -54,8 +61,7 @@ def scripted(*replies: Reply) -> Iterator[Scripted]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     script.url = f"http://127.0.0.1:{server.server_address[1]}/retrieve"
