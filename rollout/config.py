@@ -18,6 +18,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 QueryPart = Literal["persona", "all", "last_turn", "persona+last_turn"]
 
 OF_A_POLICY = ReadBy("chat", "evaluate", "export")
+OF_SEARCH = ReadBy("chat", "evaluate", "export", "retrieve")
 
 
 def whole_above_one(amount: float) -> float:
@@ -67,7 +68,7 @@ class DataSettings(Section):
     query: Annotated[QueryPart, OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
-    language: Annotated[str, ReadBy("chat", "evaluate", "export", "retrieve"), ModelCard(always=True)] = Field(
+    language: Annotated[str, OF_SEARCH, ModelCard(always=True)] = Field(
         AUTO,
         description="language by which retrieval and metrics tell words: auto is decided once, from the data; otherwise a code "
         "of ISO 639-1, as en, zh, ja, ar, or und for one that has none",

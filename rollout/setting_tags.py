@@ -30,7 +30,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where content lies: a resumed run takes the same content from another place."""
+    """Where content lies, or how it is asked for: a resumed run takes the same content from another place."""
 
 
 @dataclass(frozen=True, slots=True)

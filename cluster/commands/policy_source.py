@@ -12,12 +12,13 @@ from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder
-from rollout.config import Section
+from rollout.config import DataSettings, Section
 from rollout.data.file_settings import Files
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy import adapters
 from rollout.policy.loading import with_family_templates
 from rollout.policy.model_digest import model_digest
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.setting_tags import Reader
 
 EXPORTED_SETTINGS = "lapdog.yaml"
@@ -63,12 +64,24 @@ def open_policy(given: Path, values: Values, config: Path | None = None, passage
     for problem, _ in settings.retriever.without_effect():
         if f"retriever.{problem.partition(':')[0]}" in values:
             raise SettingsError(f"retriever.{problem}; leave it out, or change that")
-    data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
+    data, retriever = _searched(settings, values, passages)
     if adapters.are_in(path):
         _check_model_of_adapters(path, model_of, RunFolder(folder).digests().get("policy"))
     policy = with_family_templates(path, settings.policy.with_values(path=model_of))
-    untrained = settings.model_copy(update={"data": data, "policy": policy})  # passages without training data are no mistake
+    untrained = settings.model_copy(
+        update={"data": data, "policy": policy, "retriever": retriever}
+    )  # passages without training data are no mistake
     return PolicySource(folder, path, state, untrained)
+
+
+def _searched(settings: Settings, values: Values, passages: Files | None) -> tuple[DataSettings, RetrieverSettings]:
+    """The passages or the server that are given now, in place of the run's own."""
+    data, retriever = settings.data, settings.retriever
+    if passages is not None and values.get("retriever.url") is not None:
+        raise SettingsError("passages: has no effect with retriever.url; leave one of them out")
+    if passages is not None:
+        return data.with_values(passages=[*map(absolute, passages)]), retriever.with_values(url=None)
+    return (data if retriever.url is None else data.with_values(passages=None)), retriever
 
 
 def told_by(folder: Path) -> Values:

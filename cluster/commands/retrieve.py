@@ -19,8 +19,8 @@ from rollout.data.file_settings import Files
 from rollout.errors import SettingsError
 from rollout.language import language_of
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.open import open_index
-from rollout.retrieval.source import LocalSource
+from rollout.retrieval.open import open_retriever
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.url_settings import TOKEN_VARIABLE
 from rollout.text import AUTO
 
@@ -36,15 +36,31 @@ def retrieve(argv: Sequence[str]) -> None:
     options, values = split(RetrieveOptions, parse_flags("retrieve", retrieve.__doc__, argv, known))
     options = _with_token(options)
     settings = build(Settings, values)
+    _check(settings.retriever)
     with _bound(options) as listening:  # a port that is taken is told before an index is built
         corpus = Corpus.open(options.passages, settings.data.cache)
-        data = settings.data
+        data = settings.data.with_values(passages=options.passages, query="all")  # a query is searched as it is
         if data.language == AUTO:
             data = data.with_values(language=language_of([], corpus))
             print_err(data.text_rules.told())
-        source = LocalSource(corpus, open_index(corpus, data.text_rules))
-        server = RetrieveServer(source, options, {"passages": len(corpus), "mode": "lexical"})
+        mode = settings.retriever.used_mode
+        source = open_retriever(data, 0, settings.retriever, device="cpu" if mode == "lexical" else _device()).source
+        assert source is not None, "passages are given"
+        server = RetrieveServer(source, options, {"passages": len(corpus), "mode": mode})
         asyncio.run(serve(server, options, listening))
+
+
+def _check(retriever: RetrieverSettings) -> None:
+    for problem, _ in retriever.without_effect():
+        raise SettingsError(f"retriever.{problem}; leave it out, or change that")
+    if retriever.used_mode != "lexical" and retriever.path is None:
+        raise SettingsError(f"retriever.path: is missing, and retriever.mode {retriever.used_mode} needs an encoder; give one")
+
+
+def _device() -> str:
+    import torch  # BM25 does without
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _with_token(options: RetrieveOptions) -> RetrieveOptions:

@@ -15,8 +15,9 @@ RETRIEVED = "retrieved"
 
 
 def wanted_readings(settings: Settings, prompts: Sequence[Prompt], at_the_end: bool) -> tuple[Reading, ...]:
-    """Those that the settings name, or at the end of a run all, if gold passages are known. None where nothing is read."""
-    if settings.policy.n_context == 0 or not (searched := comparable(prompts)):
+    """Those that the settings name, or at the end of a run all, if gold passages are known. None where nothing is read, or a
+    server alone has passages."""
+    if settings.policy.n_context == 0 or settings.retriever.url is not None or not (searched := comparable(prompts)):
         return ()
     if settings.eval_reading is not None:
         return settings.eval_reading

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,14 @@ log = logging.getLogger("lapdog")
 
 ROWS_PER_CHUNK = 10_000
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string())])
+
+
+class Holder(Protocol):
+    """Of passages, here or elsewhere."""
+
+    def absent(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that it knows no passage of its own to have."""
+        ...
 
 
 class Corpus:
@@ -67,7 +76,7 @@ class Corpus:
         return set(wanted.to_pylist()) - set(found.to_pylist())
 
 
-def with_absent_gold(prompts: Sequence[Prompt], corpus: Corpus | None) -> list[Prompt]:
+def with_absent_gold(prompts: Sequence[Prompt], corpus: Holder | None) -> list[Prompt]:
     """The prompts, each marked with its gold ids that no passage has; passages that it brings are the only ones it reads."""
     searched = {id for prompt in prompts if prompt.passages is None for id in prompt.gold}
     absent = searched if corpus is None else corpus.absent(searched) if searched else set()

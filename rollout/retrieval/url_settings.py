@@ -7,28 +7,30 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from rollout.config import Condition, NonNegative, Positive, Section
-from rollout.setting_tags import ReadBy
+from rollout.setting_tags import Place, ReadBy
 
 TOKEN_VARIABLE = "LAPDOG_RETRIEVE_TOKEN"  # what a server asks for; a setting would be written into the run folder
-OF_SEARCH = ReadBy("chat", "evaluate")
+OF_A_SERVER = ReadBy("chat", "evaluate")
 
 
 class UrlSettings(Section):
     """`url` and what is read only with it."""
 
-    url: Annotated[str | None, OF_SEARCH] = Field(
+    url: Annotated[str | None, Place(), OF_A_SERVER] = Field(
         None,
         description="server that passages are asked of in place of data.passages, as http://HOST:8000/retrieve: "
         f"`launch.py retrieve`, or another that speaks Search-R1's format; its token stands in {TOKEN_VARIABLE}",
     )
-    url_batch: Annotated[Positive, OF_SEARCH] = Field(64, description="most queries that one request to the server holds")
-    url_deadline_s: Annotated[float, Field(gt=0), OF_SEARCH] = Field(
+    url_batch: Annotated[Positive, Place(), OF_A_SERVER] = Field(
+        64, description="most queries that one request to the server holds"
+    )
+    url_deadline_s: Annotated[float, Field(gt=0), Place(), OF_A_SERVER] = Field(
         30.0, description="seconds that it may take to answer a request, before that is tried again"
     )
-    url_attempts: Annotated[Positive, OF_SEARCH] = Field(
+    url_attempts: Annotated[Positive, Place(), OF_A_SERVER] = Field(
         8, description="times a request is tried while the server cannot be reached or is busy; pauses between them double"
     )
-    url_cache: Annotated[NonNegative, OF_SEARCH] = Field(
+    url_cache: Annotated[NonNegative, Place(), OF_A_SERVER] = Field(
         4096, description="answers to the newest queries that each sampler remembers; 0: none"
     )
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
@@ -14,7 +14,7 @@ from rollout.data.convert.record import Words
 from rollout.data.rows import Line
 from rollout.errors import RetrievalError
 from rollout.retrieval.query import build_query
-from rollout.retrieval.retriever import RANKING_DEPTH
+from rollout.retrieval.source import RANKING_DEPTH
 from rollout.retrieval.url_client import SHOWN, UrlClient
 from rollout.retrieval.url_settings import UrlSettings
 from rollout.types import Passage, Retrieval
@@ -76,6 +76,10 @@ class UrlSource:
     def check(self) -> None:
         """Raise RetrievalError for a server that does not answer a query now, at the first attempt."""
         self._ask(["who is there ?"], 1, attempts=1)
+
+    def absent(self, ids: Collection[str]) -> set[str]:
+        """Nobody but the server knows what it holds: of a gold passage that it never returns, it is taken to have missed it."""
+        return set()
 
     def find(self, questions: Sequence[str], n_context: int) -> list[Retrieval]:
         """Raises RetrievalError for a server that cannot be reached, is too slow, or answers nonsense."""

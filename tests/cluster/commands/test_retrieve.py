@@ -19,12 +19,11 @@ from aiohttp.test_utils import TestServer
 from cluster.commands.retrieve import serve
 from cluster.commands.retrieve_server import MOST_BYTES, RetrieveServer, ServerOptions
 from launch import main
-from rollout.retrieval.bm25 import Bm25
-from rollout.retrieval.corpus import Corpus
+from rollout.config import DataSettings
+from rollout.retrieval.open import open_source
 from rollout.retrieval.source import LocalSource, PassageSource
 from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings
 from rollout.retrieval.url_source import UrlSource
-from rollout.text import ENGLISH
 from rollout.types import Retrieval
 from tests.cluster.commands.echo import Echo
 from tests.cluster.runs import ROOT
@@ -60,8 +59,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> LocalSource:
     folder = tmp_path_factory.mktemp("corpus")
     file = folder / "passages.jsonl"
     file.write_text("".join(json.dumps({"id": id, "title": title, "text": text}) + "\n" for id, title, text in ROWS))
-    corpus = Corpus.open(file, folder / "cache")
-    return LocalSource(corpus, Bm25(corpus, ENGLISH))
+    source = open_source(DataSettings(passages=file, cache=folder / "cache", query="all", language="en"), 0)
+    assert source is not None
+    return source
 
 
 async def test_a_client_by_the_letter_of_the_format_is_answered(source: LocalSource) -> None:
@@ -219,6 +219,9 @@ async def test_a_signal_ends_it_once_what_is_under_way_is_answered(capsys: pytes
         (["--port", "70000"], "port: '70000' is refused: "),
         (["--token", ""], "token: '' is refused: "),
         (["--data.train", "x"], "--data.train: unknown setting"),
+        (["--retriever.url", "http://host"], "--retriever.url: unknown setting"),
+        (["--retriever.mode", "dense"], "retriever.path: is missing, and retriever.mode dense needs an encoder; give one"),
+        (["--retriever.dtype", "float16"], "retriever.dtype: float16 has no effect with retriever.mode lexical; leave it out"),
         (["--passages", "nowhere.jsonl"], "nowhere.jsonl: "),
     ],
 )
