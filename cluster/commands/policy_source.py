@@ -78,7 +78,7 @@ def _searched(settings: Settings, values: Values, passages: Files | None) -> tup
     """The passages or the server that are given now, in place of the run's own."""
     data, retriever = settings.data, settings.retriever
     if passages is not None and values.get("retriever.url") is not None:
-        raise SettingsError("passages: has no effect with retriever.url; leave one of them out")
+        raise SettingsError("passages: nobody reads them with retriever.url; leave one of them out")
     if passages is not None:
         return data.with_values(passages=[*map(absolute, passages)]), retriever.with_values(url=None)
     return (data if retriever.url is None else data.with_values(passages=None)), retriever

@@ -117,13 +117,12 @@ class Settings(Section):
     def check_changes_have_effect(self) -> None:
         """Raise SettingsError for a setting beyond the learner's own that was changed and that, as `conditions` know, no
         training will read. A stage that `steps 0` switches off may keep its settings."""
-        for name, given in (
-            ("data.valid", self.data.valid),
-            ("data.passages", self.data.passages),
-            ("retriever.url", self.retriever.url),
-        ):
-            if self.data.train is None and given is not None:
-                raise SettingsError(f"data.train: {name} needs training examples beside it; give data.train")
+        if self.data.train is None and (self.data.passages is not None or self.data.valid is not None):
+            raise SettingsError("data.train: data.valid and data.passages need training examples beside them; give data.train")
+        if self.data.train is None and self.retriever.url is not None:
+            raise SettingsError("data.train: retriever.url needs training examples beside it; give data.train")
+        if self.data.passages is not None and self.retriever.url is not None:
+            raise SettingsError("data.passages: nobody reads them with retriever.url; leave one of them out")
         for problem, default in self.without_effect():
             raise SettingsError(f"{problem}; set it to {'null' if default is None else default}, or change that")
 
@@ -146,7 +145,7 @@ class Settings(Section):
             (searched, "data.passages null", retriever),
             (self.policy.n_context > 0, "policy.n_context 0", retriever),
             *of_retriever,
-            (url is None, "retriever.url", ["data.passages", "eval_reading"]),
+            (url is None, "retriever.url", ["eval_reading"]),
             (self.learner.loss != "sft", "learner.loss sft", of_sampling),
             (samplers == "auto", f"cluster.samplers {samplers}", ["cluster.min_samplers", "cluster.max_samplers"]),
             (evaluated, "data.valid null", ["patience", "eval_samples"]),

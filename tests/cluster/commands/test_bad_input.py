@@ -121,6 +121,26 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
     "more passages than the corpus": (lambda c: c.flags(policy__n_context=2), "policy.n_context: 2 passages are asked for"),
     "no passages at all": (lambda c: c.flags(data__passages=None), "data.passages: is missing, and example 'line-1'"),
     "passages without examples": (lambda c: c.flags(data__train=None), "data.train: data.valid and data.passages need"),
+    "passages and a server of passages": (
+        lambda c: c.flags(retriever__url="http://host"),
+        "data.passages: nobody reads them with retriever.url; leave one of them out",
+    ),
+    "a server of passages without examples": (
+        lambda c: c.flags(data__train=None, data__passages=None, retriever__url="http://host"),
+        "data.train: retriever.url needs training examples beside it; give data.train",
+    ),
+    "a mode of search and a server": (
+        lambda c: c.flags(data__passages=None, retriever__url="http://host", retriever__mode="lexical"),
+        "retriever.mode: lexical has no effect with retriever.url; set it to null, or change that",
+    ),
+    "a deadline of no server": (
+        lambda c: c.flags(retriever__url_deadline_s=3),
+        "retriever.url_deadline_s: 3.0 has no effect with retriever.url null; set it to 30.0, or change that",
+    ),
+    "a server that is not there": (
+        lambda c: c.flags(data__passages=None, retriever__url="http://127.0.0.1:1"),
+        "http://127.0.0.1:1/retrieve: gives no answer ([Errno 111] Connection refused); start the server, or correct",
+    ),
     "reward that is no path": (lambda c: c.flags(reward__extra="[{function: length}]"), "must look like module:function"),
     "reward module that is missing": (lambda c: c.flags(reward__extra="[{function: 'nowhere:f'}]"), "nowhere"),
     "reward without brackets": (

@@ -1,17 +1,21 @@
 """`retrieve` answers clients of Search-R1's format, ours too, refuses what it cannot bear, and loses nothing at its end."""
 
 import asyncio
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pyarrow.parquet as pq
 import pytest
 import requests
 from aiohttp.test_utils import TestServer
@@ -21,12 +25,13 @@ from cluster.commands.retrieve_server import MOST_BYTES, RetrieveServer, ServerO
 from launch import main
 from rollout.config import DataSettings
 from rollout.retrieval.open import open_source
+from rollout.retrieval.query import build_query
 from rollout.retrieval.source import LocalSource, PassageSource
 from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings
 from rollout.retrieval.url_source import UrlSource
 from rollout.types import Retrieval
 from tests.cluster.commands.echo import Echo
-from tests.cluster.runs import ROOT
+from tests.cluster.runs import ROOT, rows
 
 ROWS = [("a", "Zebras", "a zebra eats grass"), ("b", "", "grass is green\nand a violin is brown"), ("c", "Violins", "a violin")]
 
@@ -238,6 +243,46 @@ def test_a_port_that_is_taken_is_told_before_passages_are_read(capsys: pytest.Ca
         assert main(["retrieve", "--passages", "nowhere.jsonl", "--port", str(port)]) == 2
     remedy = "give another, or --port 0 for a free one"
     assert capsys.readouterr().err == f"error: port: {port} cannot be had (Address already in use); {remedy}\n"
+
+
+@contextmanager
+def serving(source: PassageSource) -> Iterator[str]:
+    """The address of a server in a thread beside."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    served = TestServer(RetrieveServer(source, ServerOptions(), {}).application())
+    try:
+        asyncio.run_coroutine_threadsafe(served.start_server(), loop).result()
+        yield str(served.make_url("/retrieve"))
+    finally:
+        asyncio.run_coroutine_threadsafe(served.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_a_run_and_a_chat_read_what_a_server_finds(
+    train_locally: Callable[..., Path],
+    data_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    here = DataSettings(passages=data_dir / "passages.jsonl", cache=tmp_path, query="all", language="en")
+    source = open_source(here, 0)
+    assert source is not None
+    with serving(source) as url:
+        run = train_locally("--data.passages", "null", "--retriever.url", url)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("what animal has your friend linda got ?\n"))
+        capsys.readouterr()
+        assert main(["chat", "--checkpoint", str(run), "--questions"]) == 0
+    [sample] = pq.read_table(run / "samples").slice(0, 1).to_pylist()
+    [found] = source.find([build_query(sample["question"], "persona+last_turn")], 2)
+    assert sample["passage_ids"] == [passage.id for passage in found.passages]
+    [asked] = source.find(["what animal has your friend linda got ?"], 2)
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == [each.id for each in asked.passages]
+    assert rows(run / "evaluations.jsonl")[-1]["recall@5"] is not None and "readings" not in rows(run / "evaluations.jsonl")[-1]
 
 
 def test_a_process_serves_passages_until_it_is_told_to_end(data_dir: Path, python: str, tmp_path: Path) -> None:
