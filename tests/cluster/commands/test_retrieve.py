@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,16 @@ from cluster.commands.retrieve import serve
 from cluster.commands.retrieve_server import MOST_BYTES, RetrieveServer, ServerOptions
 from launch import main
 from rollout.config import DataSettings
-from rollout.retrieval.open import open_source
+from rollout.retrieval.open import open_retriever, open_source
 from rollout.retrieval.query import build_query
+from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.source import LocalSource, PassageSource
 from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings
 from rollout.retrieval.url_source import UrlSource
 from rollout.types import Retrieval
 from tests.cluster.commands.echo import Echo
 from tests.cluster.runs import ROOT, rows
+from tests.rollout.retrieval.encoders import sentence_encoder
 
 ROWS = [("a", "Zebras", "a zebra eats grass"), ("b", "", "grass is green\nand a violin is brown"), ("c", "Violins", "a violin")]
 
@@ -104,6 +107,18 @@ async def test_our_client_finds_over_the_wire_what_the_index_finds_here(source: 
     assert [each.passages for each in found] == [each.passages[:2] for each in here]
     assert [each.scores for each in found] == [each.scores[:2] for each in here]
     assert [each.ranking for each in found] == [tuple(passage.id for passage in each.passages) for each in here]
+
+
+async def test_an_index_of_words_and_vectors_is_served_as_it_answers_here(tmp_path: Path) -> None:
+    file = tmp_path / "passages.jsonl"
+    file.write_text("".join(json.dumps({"id": id, "title": title, "text": text}) + "\n" for id, title, text in ROWS))
+    data = DataSettings(passages=file, cache=tmp_path, query="all", language="en")
+    source = open_retriever(data, 0, RetrieverSettings(path=str(sentence_encoder(tmp_path)))).source
+    assert source is not None
+    async with served(source) as (url, _):
+        [found] = await asyncio.to_thread(UrlSource(UrlSettings(url=url), "all").find, ["violin"], 2)
+    [here] = source.find(["violin"], 2)
+    assert found == replace(here, parts={}) and here.parts
 
 
 async def test_health_is_told_to_everybody() -> None:
