@@ -8,6 +8,7 @@
     python launch.py chat --checkpoint DIR [--passages FILE] [--persona TEXT]
     python launch.py export --checkpoint DIR --to DIR
     python launch.py convert --input FILE --output FILE.jsonl [--from FORMAT]
+    python launch.py retrieve --passages FILE [--port 8000]
 
 `python launch.py COMMAND --help` lists every setting.
 """
@@ -85,6 +86,12 @@ def convert_command(argv: Sequence[str]) -> None:
     convert(argv)
 
 
+def retrieve_command(argv: Sequence[str]) -> None:
+    from cluster.commands.retrieve import retrieve
+
+    retrieve(argv)
+
+
 COMMANDS: dict[str, Command] = {  # each imports PyTorch and Ray when it is called: a help text is there at once
     "train": train_command,
     "evaluate": evaluate_command,
@@ -92,6 +99,7 @@ COMMANDS: dict[str, Command] = {  # each imports PyTorch and Ray when it is call
     "chat": chat_command,
     "export": export_command,
     "convert": convert_command,
+    "retrieve": retrieve_command,
 }
 
 

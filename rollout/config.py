@@ -17,6 +17,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 QueryPart = Literal["persona", "all", "last_turn", "persona+last_turn"]
 
 OF_A_POLICY = ReadBy("chat", "evaluate", "export")
+OF_SEARCH = ReadBy("chat", "evaluate", "export", "retrieve")
 
 
 def whole_above_one(amount: float) -> float:
@@ -52,15 +53,15 @@ class DataSettings(Section):
     query: Annotated[QueryPart, OF_A_POLICY, ModelCard(always=True)] = Field(
         "persona+last_turn", description="part of the question that is the search query: persona, last_turn, both, or all"
     )
-    language: Annotated[str, OF_A_POLICY, ModelCard(always=True)] = Field(
+    language: Annotated[str, OF_SEARCH, ModelCard(always=True)] = Field(
         AUTO,
         description="language by which retrieval and metrics tell words: auto is decided once, from the data; otherwise a code "
         "of ISO 639-1, as en, zh, ja, ar, or und for one that has none",
     )
-    cache: Annotated[Path, Place(), ReadBy("chat", "evaluate")] = Field(
+    cache: Annotated[Path, Place(), ReadBy("chat", "evaluate", "retrieve")] = Field(
         Path("~/.cache/lapdog-ray"), description="folder of corpora and indexes, named by their content"
     )
-    shard_passages: Annotated[Positive, ReadBy("chat", "evaluate")] = Field(
+    shard_passages: Annotated[Positive, ReadBy("chat", "evaluate", "retrieve")] = Field(
         SHARD_PASSAGES, description="passages that BM25 indexes at once: memory grows with them, results do not depend on them"
     )
     max_prompt_tokens: Annotated[Positive | None, OF_A_POLICY] = Field(

@@ -6,6 +6,7 @@ LapdogError
 ├── PolicyError        a model folder or its tokenizer
 ├── CheckpointError    a run folder, a checkpoint or another file that cannot be written
 ├── RewardError        a user's own reward function
+├── RetrievalError     a server that passages are asked of
 └── ClusterError       Ray cannot be reached or lacks what was asked for
 
 Each takes its finished message alone, so that it survives pickling between Ray processes.
@@ -41,6 +42,10 @@ class CheckpointError(LapdogError):
 
 
 class RewardError(LapdogError):
+    pass
+
+
+class RetrievalError(LapdogError):
     pass
 
 

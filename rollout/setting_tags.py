@@ -9,13 +9,13 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-Reader = Literal["chat", "chat --sample", "evaluate", "export"]
+Reader = Literal["chat", "chat --sample", "evaluate", "export", "retrieve"]
 Tag = TypeVar("Tag")
 
 
 @dataclass(frozen=True, init=False)
 class ReadBy:
-    """Commands that read the setting of a finished policy; `train` reads all."""
+    """Commands that read the setting beside `train`, which reads all."""
 
     commands: tuple[Reader, ...]
 
@@ -30,7 +30,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where content lies: a resumed run takes the same content from another place."""
+    """Where content lies, or how it is asked for: a resumed run takes the same content from another place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ def test_plain_classes_load_without_ray_in_a_fresh_interpreter() -> None:
 
 
 @pytest.mark.integration
-def test_a_report_and_a_conversion_load_no_torch() -> None:
-    code = "import sys, cluster.commands.report, cluster.commands.convert; print({'torch', 'ray'} & {*sys.modules})"
+def test_a_report_a_conversion_and_a_server_of_passages_load_no_torch() -> None:
+    modules = ", ".join(f"cluster.commands.{name}" for name in ("report", "convert", "retrieve"))
+    code = f"import sys, {modules}; print({{'torch', 'ray'}} & {{*sys.modules}})"
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert told.stdout == "set()\n"

@@ -11,9 +11,10 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy, read_by
+from cluster.commands.policy_source import CHECKPOINT, ITS_OWN, PolicySource, flags_of_a_policy, open_policy
 from cluster.output import print_err, print_out
 from cluster.settings.flags import Flag
+from cluster.settings.tree import read_by
 from cluster.settings.values import split
 from cluster.training.inputs import with_language
 from rollout.config import Positive, Section
@@ -25,6 +26,7 @@ from rollout.policy.loading import DTYPES, load_policy
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.open import open_retriever
 from rollout.retrieval.retriever import Retriever
+from rollout.retrieval.url_source import UrlSource
 from rollout.sampler import Sampler
 from rollout.setting_tags import tagged
 from rollout.types import Group, Prompt, Version
@@ -82,7 +84,7 @@ def _sampler(opened: PolicySource) -> Sampler:
     """One response a prompt."""
     settings = opened.settings
     n_context, files = settings.policy.n_context, settings.data.passages
-    if n_context and files is None:
+    if n_context and files is None and settings.retriever.url is None:
         raise SettingsError(f"passages: none are known, the policy reads {n_context}; give --passages or --policy.n_context 0")
     if n_context and files is not None:
         if (held := len(Corpus.open(files, settings.data.cache))) < n_context:
@@ -93,6 +95,8 @@ def _sampler(opened: PolicySource) -> Sampler:
     policy = load_policy(opened.path, settings.policy, DTYPES[settings.policy.dtype], device)
     asked = (settings.data, n_context, settings.retriever, policy.tokenizer, device)
     retriever = open_retriever(*asked) if n_context else Retriever(0)
+    if isinstance(retriever.source, UrlSource):
+        retriever.source.check()
     one_each = settings.rollout.with_values(group_size=1)
     return Sampler(policy, retriever, one_each, settings.seed, settings.data.cut_prompts_at)
 

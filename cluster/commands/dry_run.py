@@ -13,7 +13,7 @@ from cluster.training.inputs import Inputs
 from rollout.config import DataSettings
 from rollout.policy.base import Policy
 from rollout.policy.loading import PolicySkeleton
-from rollout.retrieval.open import open_retriever
+from rollout.retrieval.open import LEXICAL, open_retriever
 
 PROMPTS_MEASURED = 64
 
@@ -35,7 +35,8 @@ def tokens(settings: Settings, policy: Policy | PolicySkeleton, inputs: Inputs) 
     stage = settings.stages()[-1]
     count = min(PROMPTS_MEASURED, len(inputs.train))
     prompts = [inputs.train[i * len(inputs.train) // count] for i in range(count)]
-    found = open_retriever(settings.data, settings.policy.n_context).retrieve(prompts)
+    retriever = LEXICAL if settings.retriever.url is None else settings.retriever
+    found = open_retriever(settings.data, settings.policy.n_context, retriever).retrieve(prompts)
     passages = [retrieval.passages for retrieval in found]
     contexts = policy.contexts([prompt.question for prompt in prompts], passages, settings.data.cut_prompts_at)
     lengths = [sum(len(row) for row in context) for context in contexts]

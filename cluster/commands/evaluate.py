@@ -32,6 +32,7 @@ from rollout.data.dataset import read_prompts
 from rollout.data.file_settings import Files
 from rollout.data.files import shown
 from rollout.errors import DISK_REMEDY, ClusterError, writing
+from rollout.retrieval.corpus import Corpus
 from rollout.text import AUTO
 from rollout.types import NO_DRAWS, Draws, Prompt, Version
 
@@ -64,9 +65,8 @@ def evaluate(argv: Sequence[str]) -> None:
     corpus = check_retrieval(settings, prompts)
     prompts = tell_absent_gold(shown(options.data), prompts, corpus)
     with ray_actors(settings, "evaluate") as build_actors:
-        evaluation = asyncio.run(
-            _evaluated(settings, build_actors(opened.path, print_err), prompts, len(corpus) if corpus else 0, state)
-        )
+        actors, passages = build_actors(opened.path, print_err), len(corpus) if isinstance(corpus, Corpus) else 0
+        evaluation = asyncio.run(_evaluated(settings, actors, prompts, passages, state))
     if options.predictions is not None:
         with writing(options.predictions, DISK_REMEDY):
             options.predictions.write_text("".join(json.dumps(row) + "\n" for row in evaluation.predictions), encoding="utf-8")

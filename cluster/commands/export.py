@@ -12,16 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from cluster.commands.model_card import model_card
-from cluster.commands.policy_source import (
-    CHECKPOINT,
-    EXPORTED_SETTINGS,
-    PolicySource,
-    flags_of_a_policy,
-    open_policy,
-    read_by,
-)
+from cluster.commands.policy_source import CHECKPOINT, EXPORTED_SETTINGS, PolicySource, flags_of_a_policy, open_policy
 from cluster.output import print_out
-from cluster.settings.tree import Settings, absolute
+from cluster.settings.tree import Settings, absolute, read_by
 from cluster.settings.values import by_name, split
 from rollout.config import LoraSettings, Section
 from rollout.errors import DISK_REMEDY, CheckpointError, SettingsError, writing

@@ -7,19 +7,20 @@ from pathlib import Path
 from cluster.settings.effects import check_effects_of_flags
 from cluster.settings.flags import Flag, flags_of, parse_flags
 from cluster.settings.places import PLACES, check_model_there
-from cluster.settings.tree import Settings, absolute, absolute_model
+from cluster.settings.tree import Settings, absolute, absolute_model, read_by
 from cluster.settings.values import Values, build
 from cluster.settings.yaml_file import read_yaml
 from cluster.store import checkpoint
 from cluster.store.checkpoint import RunState
 from cluster.store.run_folder import RunFolder
-from rollout.config import Section
+from rollout.config import DataSettings, Section
 from rollout.data.file_settings import Files
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy import adapters
 from rollout.policy.loading import with_family_templates
 from rollout.policy.model_digest import model_digest
-from rollout.setting_tags import ReadBy, Reader, tagged
+from rollout.retrieval.settings import RetrieverSettings
+from rollout.setting_tags import Reader
 
 EXPORTED_SETTINGS = "lapdog.yaml"
 CHECKPOINT = "a run folder (its newest checkpoint), checkpoints/step-N, latest, best, or a plain model folder"
@@ -35,12 +36,6 @@ class PolicySource:
     path: str
     state: RunState | None
     settings: Settings
-
-
-def read_by(reader: Reader) -> list[str]:
-    """Dotted names of what a command, with whatever options of its own, reads of a policy's settings."""
-    tags = tagged(Settings, ReadBy)
-    return [name for name, tag in tags if any(reader in (command, command.partition(" ")[0]) for command in tag.commands)]
 
 
 def flags_of_a_policy(
@@ -75,12 +70,24 @@ def open_policy(
         told = read_yaml(folder / EXPORTED_SETTINGS, Settings)
     settings = build(Settings, told | values).as_used()
     check_effects_of_flags(settings, values, surroundings)
-    data = settings.data if passages is None else settings.data.with_values(passages=[*map(absolute, passages)])
+    data, retriever = _searched(settings, values, passages)
     if adapters.are_in(path):
         _check_model_of_adapters(path, model_of, RunFolder(folder).digests().get("policy"))
     policy = with_family_templates(path, settings.policy.with_values(path=model_of))
-    untrained = settings.model_copy(update={"data": data, "policy": policy})  # passages without training data are no mistake
+    untrained = settings.model_copy(
+        update={"data": data, "policy": policy, "retriever": retriever}
+    )  # passages without training data are no mistake
     return PolicySource(folder, path, state, untrained)
+
+
+def _searched(settings: Settings, values: Values, passages: Files | None) -> tuple[DataSettings, RetrieverSettings]:
+    """The passages or the server that are given now, in place of the run's own."""
+    data, retriever = settings.data, settings.retriever
+    if passages is not None and values.get("retriever.url") is not None:
+        raise SettingsError("passages: nobody reads them with retriever.url; leave one of them out")
+    if passages is not None:
+        return data.with_values(passages=[*map(absolute, passages)]), retriever.with_values(url=None)
+    return (data if retriever.url is None else data.with_values(passages=None)), retriever
 
 
 def told_by(folder: Path) -> Values:

@@ -10,6 +10,7 @@ from reward.config import RewardSettings
 from rollout.config import Section, TinySettings
 from rollout.errors import SettingsError
 from rollout.retrieval.settings import RetrieverSettings
+from rollout.retrieval.url_settings import UrlSettings
 
 if TYPE_CHECKING:
     from cluster.settings.tree import Settings
@@ -45,8 +46,12 @@ CLIP = "learner.surrogate learner.eps_low learner.eps_high learner.dual_clip"
 REFERENCE = (
     "learner.kl_estimator learner.kl_weighted learner.kl_in learner.kl_target learner.reference_path learner.reference_every"
 )
-OF_RETRIEVER = f"{_all('retriever', RetrieverSettings, but='mode')} retriever.mode"
-OF_VECTORS = _all("retriever", RetrieverSettings, but="mode candidates lexical scale lexical_weight")
+OF_A_SERVER = _all("retriever", UrlSettings)
+OF_AN_INDEX = f"{_all('retriever', RetrieverSettings, but=' '.join(['mode', *UrlSettings.model_fields]))} retriever.mode"
+OF_VECTORS = (
+    "retriever.path retriever.query retriever.max_tokens retriever.dtype retriever.normalize retriever.query_prompt "
+    "retriever.passage_prompt retriever.slice_passages retriever.batch_size"
+)
 OF_MIXTURE = "retriever.candidates retriever.lexical retriever.scale retriever.lexical_weight"
 SAMPLING = "rollout.group_size rollout.temperature rollout.top_p cluster.max_staleness"
 OF_RAY = (
@@ -61,7 +66,7 @@ def _evaluates(s: "Settings") -> bool:
 
 
 def _searches(s: "Settings") -> bool:
-    return s.data.train is None or s.data.passages is not None
+    return s.data.train is None or s.data.passages is not None or s.retriever.url is not None
 
 
 def _samples(s: "Settings") -> bool:
@@ -72,7 +77,10 @@ OF_A_POLICY = (
     Condition("policy.max_passage_tokens", "policy.n_context 0", lambda s: s.policy.n_context > 0),
     Condition("policy.passage_template", "policy.n_context 0", lambda s: s.policy.n_context > 0, stays_in_files=True),
     Condition("eval_reading", "policy.n_context 0", lambda s: s.policy.n_context > 0 or not s.eval_reading),
-    Condition(OF_RETRIEVER, "policy.n_context 0", lambda s: s.policy.n_context > 0),
+    Condition(f"{OF_AN_INDEX} {OF_A_SERVER}", "policy.n_context 0", lambda s: s.policy.n_context > 0),
+    Condition(_all("retriever", UrlSettings, but="url"), "retriever.url null", lambda s: s.retriever.url is not None),
+    Condition(OF_AN_INDEX, "retriever.url", lambda s: s.retriever.url is None),
+    Condition("eval_reading", "retriever.url", lambda s: s.retriever.url is None or not s.eval_reading),
     Condition(OF_VECTORS, "retriever.mode lexical", lambda s: s.retriever.used_mode != "lexical"),
     Condition(OF_MIXTURE, "a retriever.mode that is no hybrid", lambda s: s.retriever.used_mode == "hybrid"),
     Condition("data.too_long", "data.max_prompt_tokens null", lambda s: s.data.max_prompt_tokens is not None),
@@ -85,10 +93,11 @@ OF_A_POLICY = (
 )
 OF_TRAINING = (
     *OF_A_POLICY,
-    Condition("data.valid data.passages", "data.train null", lambda s: s.data.train is not None),
+    Condition("data.valid data.passages retriever.url", "data.train null", lambda s: s.data.train is not None),
+    Condition("data.passages data.shard_passages", "retriever.url", lambda s: s.retriever.url is None),
     Condition(_all("policy.tiny", TinySettings), "policy.path", lambda s: s.policy.path is None),
     Condition("policy.lora.alpha", "policy.lora.rank 0", lambda s: s.policy.lora.rank > 0),
-    Condition(f"data.query data.shard_passages {OF_RETRIEVER}", "data.passages null", _searches),
+    Condition(f"data.query data.shard_passages {OF_AN_INDEX}", "data.passages null", _searches),
     Condition("eval_reading", "data.passages null", lambda s: _searches(s) or not s.eval_reading),
     Condition("eval_every", "data.valid null", lambda s: _evaluates(s) or s.eval_every == 0),
     Condition("eval_reading", "data.valid null", lambda s: _evaluates(s) or not s.eval_reading),

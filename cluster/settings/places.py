@@ -10,10 +10,12 @@ from cluster.settings.tree import Settings
 from cluster.settings.values import Values
 from rollout.data.files import data_files
 from rollout.errors import DataError, SettingsError
+from rollout.retrieval.url_settings import UrlSettings
 from rollout.setting_tags import Place, tagged
 
 PLACES = dict(tagged(Settings, Place))
 MODELS = ("policy.path", "retriever.path", "learner.reference_path")
+ADDRESSES = [f"retriever.{name}" for name in UrlSettings.model_fields]  # no paths
 FILES = ("data.train", "data.valid", "data.passages")
 
 
@@ -37,7 +39,7 @@ def _moved(value: Any, before: Path, folder: Path) -> Any:
 
 def check_absolute(settings: Settings) -> None:
     """Raise SettingsError for a path that would lead into the copy of a Ray job, which goes away."""
-    for name in PLACES:
+    for name in (place for place in PLACES if place not in ADDRESSES):
         for path in paths_of(attrgetter(name)(settings)):
             is_folder = name not in MODELS or path.is_dir()  # or else the name of a model on the hub
             if is_folder:

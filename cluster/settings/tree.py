@@ -15,7 +15,7 @@ from rollout.config import DataSettings, NonNegative, PolicySettings, Positive, 
 from rollout.policy.templates import DEFAULT_TEMPLATES, FUSED
 from rollout.retrieval.reading import Reading
 from rollout.retrieval.settings import RetrieverSettings
-from rollout.setting_tags import Fixed, ModelCard
+from rollout.setting_tags import Fixed, ModelCard, ReadBy, Reader, tagged
 from rollout.types import Draws
 
 STEPS_FROM_SCRATCH = 1000
@@ -55,7 +55,7 @@ class Settings(Section):
     eval_reading: Annotated[tuple[Reading, ...] | None, BeforeValidator(names), EVALUATION] = Field(
         None,
         description="none, gold, random, lexical: held-out figures with such passages in place of those found, at every "
-        "evaluation, [] at none; default: all four at the end of a run, where gold passages are known",
+        "evaluation, [] at none; default: at the end of a run, where gold passages are known",
     )
     checkpoint_every: NonNegative = Field(100, description="steps between checkpoints; 0: only after the stages")
     keep_checkpoints: Positive = Field(2, description="newest checkpoints to keep, beside the best one")
@@ -148,6 +148,12 @@ class Settings(Section):
             **_rates(self.learner),
         )
         return [stage for stage in (supervised, rl) if stage.steps]
+
+
+def read_by(reader: Reader) -> list[str]:
+    """Dotted names of what a command, with whatever options of its own, reads of the settings."""
+    tags = tagged(Settings, ReadBy)
+    return [name for name, tag in tags if any(reader in (command, command.partition(" ")[0]) for command in tag.commands)]
 
 
 def changed(settings: Settings) -> list[str]:

@@ -23,6 +23,7 @@ from rollout.policy.tiny import build_tiny_policy
 from rollout.retrieval.corpus import Corpus, with_absent_gold
 from rollout.retrieval.encoder import check_encoder, encoder_digest
 from rollout.retrieval.open import open_corpus, open_index
+from rollout.retrieval.url_source import UrlSource
 from rollout.text import AUTO
 from rollout.types import Prompt
 
@@ -79,7 +80,7 @@ def load_inputs(settings: Settings) -> Inputs:
     digests = {
         "train": _digest(train),
         "valid": _digest(held_out if len(valid) < 2 else valid.items()),
-        "passages": corpus.folder.name if corpus else "",
+        "passages": corpus.folder.name if isinstance(corpus, Corpus) else "",
     }
     if keep_extra:
         digests |= {
@@ -88,7 +89,7 @@ def load_inputs(settings: Settings) -> Inputs:
     tell_absent_gold(shown(data.train), train, corpus)
     for name, prompts in valid.items():
         valid[name] = tell_absent_gold(shown((data.valid or {})[name]), prompts[: settings.eval_limit], corpus)
-    return Inputs(train, valid, digests, settings.data.language, passages=len(corpus) if corpus else 0)
+    return Inputs(train, valid, digests, settings.data.language, passages=len(corpus) if isinstance(corpus, Corpus) else 0)
 
 
 def _digest(told: Iterable[object]) -> str:
@@ -130,12 +131,17 @@ def of_language(settings: Settings, language: str) -> Settings:
     return settings.model_copy(update={"data": settings.data.with_values(language=language)})
 
 
-def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
+def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | UrlSource | None:
     """The passages that are searched, if any are.
 
-    Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds.
+    Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds, RetrievalError for a server
+    that does not answer.
     """
     n_context = settings.policy.n_context
+    if settings.retriever.url is not None:
+        source = UrlSource(settings.retriever, settings.data.query)
+        source.check()
+        return source
     corpus = open_corpus(settings.data, n_context)
     if corpus is not None and settings.retriever.used_mode != "dense":
         open_index(corpus, settings.data)
@@ -147,7 +153,7 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | None:
     return corpus
 
 
-def tell_absent_gold(name: str, prompts: list[Prompt], corpus: Corpus | None) -> list[Prompt]:
+def tell_absent_gold(name: str, prompts: list[Prompt], corpus: Corpus | UrlSource | None) -> list[Prompt]:
     """The prompts, marked with the gold ids that no passage has. They are told of, unless there is no passage to search.
 
     name: of the prompts' files.

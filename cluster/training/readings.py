@@ -15,12 +15,15 @@ RETRIEVED = "retrieved"
 
 
 def wanted_readings(settings: Settings, prompts: Sequence[Prompt], at_the_end: bool) -> tuple[Reading, ...]:
-    """Those that the settings name, or at the end of a run all, if gold passages are known. None where nothing is read."""
-    if settings.policy.n_context == 0 or not (searched := comparable(prompts)):
+    """Those that the settings name, or at the end of a run all that differ from its own, if gold passages are known. None where
+    nothing is read, or a server alone has passages."""
+    if settings.policy.n_context == 0 or settings.retriever.url is not None or not (searched := comparable(prompts)):
         return ()
     if settings.eval_reading is not None:
         return settings.eval_reading
-    return ALL if at_the_end and known_gold(searched[0]) else ()
+    if not at_the_end or not known_gold(searched[0]):
+        return ()
+    return ALL if settings.retriever.used_mode != "lexical" else tuple(reading for reading in ALL if reading != "lexical")
 
 
 def open_readings(settings: Settings) -> Readings:

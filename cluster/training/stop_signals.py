@@ -8,12 +8,14 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.actors.tasks import cancel_quietly
 from cluster.settings.tree import Settings
 from rollout.errors import ClusterError
-from rollout.policy.loading import PolicySkeleton
+
+if TYPE_CHECKING:
+    from rollout.policy.loading import PolicySkeleton  # and PyTorch, which a server of passages does without
 
 Made = TypeVar("Made")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -43,7 +45,7 @@ def job_grace_s() -> float:
     return float(os.environ.get(JOB_GRACE, RAYS_GRACE_S))
 
 
-def short_grace(policy: PolicySkeleton, settings: Settings) -> list[str]:
+def short_grace(policy: "PolicySkeleton", settings: Settings) -> list[str]:
     """A line if a job that is stopped would be killed before its checkpoint can be written."""
     trained = sum(parameter.numel() for parameter in policy.trained_parameters().values())
     copies = 4 if settings.learner.needs_reference() else 3  # weights, AdamW's two moments, the reference

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,14 @@ from rollout.types import Passage, Prompt
 ROWS_PER_BATCH = 10_000
 CHARACTERS_PER_BATCH = 16_000_000
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string()), ("line", pa.int64())])
+
+
+class Holder(Protocol):
+    """Of passages, here or elsewhere."""
+
+    def absent(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that it knows no passage of its own to have."""
+        ...
 
 
 class Corpus:
@@ -75,7 +84,7 @@ class Corpus:
         return set(wanted.to_pylist()) - set(found.to_pylist())
 
 
-def with_absent_gold(prompts: Sequence[Prompt], corpus: Corpus | None) -> list[Prompt]:
+def with_absent_gold(prompts: Sequence[Prompt], corpus: Holder | None) -> list[Prompt]:
     """The prompts, each marked with its gold ids that no passage has; passages that it brings are the only ones it reads."""
     searched = {id for prompt in prompts if prompt.passages is None for id in prompt.gold}
     absent = searched if corpus is None else corpus.absent(searched) if searched else set()

@@ -10,6 +10,7 @@ from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.retriever import Retriever
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.source import LocalSource
+from rollout.retrieval.url_source import UrlSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,11 +71,14 @@ def open_retriever(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     device: str = "cpu",
 ) -> Retriever:
-    """One that finds nothing where the settings name no passages; indexes and vectors are built on first use.
+    """One that asks the server that the settings name, or finds nothing where they name no passages either; indexes and vectors
+    are built on first use.
 
     tokenizer: of the policy, where vectors are made of its tokens. Raises DataError for passages that cannot be searched, or
     that are fewer than `n_context`, PolicyError for a path that leads to no encoder.
     """
+    if settings.url is not None:
+        return Retriever(n_context, UrlSource(settings, data.query))
     source = open_source(data, n_context, settings, tokenizer, device)
     if source is not None and source.dense is not None:
         from rollout.retrieval.dense import kept_slices, vectors_folder

@@ -137,10 +137,10 @@ class Shell:
             path.write_text(script)
             path.chmod(0o755)
         (folder / "small").touch()
-        gcs, dashboard, prometheus = free_ports(3)
+        gcs, dashboard, prometheus, retrieve = free_ports(4)
         shared = str(folder / "shared")
         self._places = {"/shared": shared, r"\bHEAD": "127.0.0.1", ":8265": f":{dashboard}", ":9090": f":{prometheus}"}
-        self._places |= {":6379": f":{gcs}", "=6379": f"={gcs}"}
+        self._places |= {":6379": f":{gcs}", "=6379": f"={gcs}", ":8000": f":{retrieve}", "port 8000": f"port {retrieve}"}
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self._environment |= {"RAY_PORT": str(gcs), "RAY_DASHBOARD_PORT": str(dashboard), "HF_HUB_OFFLINE": "1"}
         places = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"

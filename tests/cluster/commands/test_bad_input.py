@@ -124,6 +124,26 @@ CASES: dict[str, tuple[Callable[[Case], list[str]], str]] = {
         lambda c: c.flags(data__train=None),
         "passages.jsonl has no effect with data.train null; set it to null, or change that",
     ),
+    "passages and a server of passages": (
+        lambda c: c.flags(retriever__url="http://host"),
+        "passages.jsonl has no effect with retriever.url; set it to null, or change that",
+    ),
+    "a server of passages without examples": (
+        lambda c: c.flags(data__train=None, data__passages=None, retriever__url="http://host"),
+        "retriever.url: http://host/retrieve has no effect with data.train null; set it to null, or change that",
+    ),
+    "a mode of search and a server": (
+        lambda c: c.flags(data__passages=None, retriever__url="http://host", retriever__mode="lexical"),
+        "retriever.mode: lexical has no effect with retriever.url; set it to null, or change that",
+    ),
+    "a deadline of no server": (
+        lambda c: c.flags(retriever__url_deadline_s=3),
+        "retriever.url_deadline_s: 3.0 has no effect with retriever.url null; set it to 30.0, or change that",
+    ),
+    "a server that is not there": (
+        lambda c: c.flags(data__passages=None, retriever__url="http://127.0.0.1:1"),
+        "http://127.0.0.1:1/retrieve: gives no answer ([Errno 111] Connection refused); start the server, or correct",
+    ),
     "reward that is no path": (lambda c: c.flags(reward__extra="[{function: length}]"), "must look like module:function"),
     "reward module that is missing": (lambda c: c.flags(reward__extra="[{function: 'nowhere:f'}]"), "nowhere"),
     "reward without brackets": (

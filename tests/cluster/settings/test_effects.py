@@ -15,14 +15,20 @@ from cluster.settings.values import build, fields
 from launch import main
 from learner.algorithm import PRESETS
 from rollout.errors import SettingsError
+from rollout.retrieval.settings import RetrieverSettings
+from rollout.retrieval.url_settings import UrlSettings
 
 FIELDS = dict(fields(Settings))
 DATA = {"data.train": "train.jsonl", "data.valid": "valid.jsonl", "data.passages": "passages.jsonl"}
 PRETRAINED = {"policy.path": "t5", "supervised.steps": 4}
+SERVED = {"retriever.url": "http://host", "data.passages": None}
+OF_AN_INDEX = [name for name in RetrieverSettings.model_fields if name not in UrlSettings.model_fields]
 CORRECTED = {"learner.correction": "mask"}
 # by what a condition says: settings under which it is not met, and under which it is, beside DATA
 UNMET_AND_MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "policy.n_context 0": ({"policy.n_context": 0}, {}),
+    "retriever.url": (SERVED, {}),
+    "retriever.url null": ({}, SERVED),
     "retriever.mode lexical": ({"retriever.mode": "lexical"}, {"retriever.mode": "dense"}),
     "a retriever.mode that is no hybrid": ({"retriever.mode": "dense"}, {"retriever.mode": "hybrid"}),
     "data.max_prompt_tokens null": ({}, {"data.max_prompt_tokens": 64}),
@@ -54,7 +60,9 @@ UNMET_AND_MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 NEEDED = {
     "eval_temperature": {"eval_samples": 4},
-    **{name: {"retriever.mode": "hybrid"} for name in FIELDS if name.startswith("retriever.") and name != "retriever.mode"},
+    "retriever.url": {"data.passages": None},
+    **{f"retriever.{name}": SERVED for name in UrlSettings.model_fields if name != "url"},
+    **{f"retriever.{name}": {"retriever.mode": "hybrid"} for name in OF_AN_INDEX if name != "mode"},
     "data.too_long": {"data.max_prompt_tokens": 64},
     **dict.fromkeys(("cluster.min_samplers", "cluster.max_samplers"), {"cluster.samplers": "auto"}),
     **dict.fromkeys(("learner.correction_level", "learner.correction_cap"), CORRECTED),
@@ -64,6 +72,7 @@ OTHER = {
     "data.query": "all",
     "eval_reading": ["gold"],
     "retriever.mode": "hybrid",
+    "retriever.url": "http://host",
     "retriever.normalize": "true",
     "retriever.scale": 3.0,
     "retriever.query": "all",

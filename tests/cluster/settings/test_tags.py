@@ -3,20 +3,22 @@ from typing import Annotated
 import pytest
 from pydantic import Field, ValidationError
 
-from cluster.commands.policy_source import read_by
-from cluster.settings.tree import Settings
+from cluster.settings.tree import Settings, read_by
 from cluster.training.resume_checks import FIXED
 from launch import COMMANDS
 from rollout.config import RolloutSettings, Section
 from rollout.retrieval.settings import RetrieverSettings
+from rollout.retrieval.url_settings import UrlSettings
 from rollout.setting_tags import ModelCard, ReadBy, tagged
 
+OF_AN_INDEX = [name for name in RetrieverSettings.model_fields if name not in UrlSettings.model_fields]
+OF_A_SERVER = [f"retriever.{name}" for name in UrlSettings.model_fields]
 OF_A_POLICY = [
     *("data.query", "data.language", "data.max_prompt_tokens", "data.too_long"),
     *("policy.path", "policy.n_context", "policy.max_passage_tokens"),
     *("policy.system_prompt", "policy.prompt_template", "policy.passage_template", "policy.chat_template_args"),
     *("policy.template_date", "policy.thinking"),
-    *(f"retriever.{name}" for name in RetrieverSettings.model_fields),
+    *(f"retriever.{name}" for name in OF_AN_INDEX),
     "rollout.max_new_tokens",
 ]
 OF_SEARCH = ["data.cache", "data.shard_passages"]
@@ -31,14 +33,17 @@ OF_EVALUATION_ALONE = [
 
 def test_every_reader_of_a_setting_is_a_command() -> None:
     readers = {command.partition(" ")[0] for _, tag in tagged(Settings, ReadBy) for command in tag.commands}
-    assert readers == {"chat", "evaluate", "export"} and readers < set(COMMANDS)
+    assert readers == {"chat", "evaluate", "export", "retrieve"} and readers < set(COMMANDS)
 
 
 def test_commands_read_what_changes_a_finished_policys_replies() -> None:
     assert read_by("export") == OF_A_POLICY
     assert set(read_by("chat --sample")) == {"rollout.temperature", "rollout.top_p"}
-    assert set(read_by("chat")) == {*OF_A_POLICY, *OF_SEARCH, "policy.dtype", *read_by("chat --sample")}
-    assert set(read_by("evaluate")) == {*OF_A_POLICY, *OF_SEARCH, "policy.dtype", *OF_EVALUATION_ALONE}
+    server = OF_A_SERVER
+    assert set(read_by("chat")) == {*OF_A_POLICY, *server, *OF_SEARCH, "policy.dtype", *read_by("chat --sample")}
+    of_an_index = {f"retriever.{name}" for name in OF_AN_INDEX if name != "query"}
+    assert set(read_by("retrieve")) == {"data.language", *OF_SEARCH, *of_an_index}
+    assert set(read_by("evaluate")) == {*OF_A_POLICY, *server, *OF_SEARCH, "policy.dtype", *OF_EVALUATION_ALONE}
 
 
 def test_a_resumed_run_keeps_where_and_what_it_began_with() -> None:

@@ -33,8 +33,9 @@ def test_no_gap_is_told_where_gold_is_unknown_earns_no_more_or_is_not_rewarded(r
 
 
 def test_all_readings_are_taken_at_the_end_where_gold_is_known_and_those_that_are_named_always():
-    silent, named = Settings(), Settings(eval_reading=("none",))
+    silent, named = Settings.model_validate({"retriever": {"mode": "dense"}}), Settings(eval_reading=("none",))
     assert wanted_readings(silent, [GOLD], at_the_end=True) == ALL
+    assert wanted_readings(Settings(), [GOLD], at_the_end=True) == ("none", "gold", "random")  # it reads what BM25 finds
     assert wanted_readings(silent, [GOLD], at_the_end=False) == wanted_readings(silent, [BARE], at_the_end=True) == ()
     assert wanted_readings(named, [BARE], at_the_end=False) == ("none",) and wanted_readings(named, [OWN], True) == ()
     blind = silent.with_values(policy=silent.policy.with_values(n_context=0))
@@ -44,9 +45,8 @@ def test_all_readings_are_taken_at_the_end_where_gold_is_known_and_those_that_ar
 def test_a_run_ends_with_what_reading_is_worth_in_its_row_table_and_series(train_locally: Callable[..., Path]) -> None:
     run = train_locally("--learner.steps", "2", "--patience", "5")
     *before, last = rows(run / "evaluations.jsonl")
-    assert not any("readings" in row for row in before) and list(last["readings"]) == ["none", "gold", "random", "lexical"]
+    assert not any("readings" in row for row in before) and list(last["readings"]) == ["none", "gold", "random"]
     assert last["readings"]["gold"]["recall@1"] == 100 and last["readings"]["none"]["recall@20"] == 0
-    assert last["readings"]["lexical"]["reward"] == last["reward"]  # it is what the run's own retriever finds
     assert "reads gold" in evaluation_table([last])
     shown = {(name, labels.get("reading")) for name, labels, _ in of_evaluation(last)}
-    assert {("reading_reward", reading) for reading in ALL} <= shown
+    assert {("reading_reward", reading) for reading in last["readings"]} <= shown
