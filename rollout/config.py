@@ -211,7 +211,7 @@ class RolloutSettings(Section):
 def check_template(template: str, required: set[str], optional: frozenset[str] | set[str] = frozenset()) -> str:
     """Return `template` if it names all of `required` and nothing beyond `optional`; raise ValueError otherwise."""
     try:
-        named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        named = set(template_fields(template))
     except ValueError as error:
         raise ValueError(f"is no template: {error}; double braces that are meant as text") from error
     if missing := required - named:
@@ -223,3 +223,8 @@ def check_template(template: str, required: set[str], optional: frozenset[str] |
     except (ValueError, LookupError) as error:
         raise ValueError(f"cannot be filled with text: {error}; name the fields alone") from error
     return template
+
+
+def template_fields(template: str) -> list[str]:
+    """The names that are filled in, as often as they are."""
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]

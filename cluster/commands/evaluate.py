@@ -21,6 +21,7 @@ from cluster.store.checkpoint import RunState
 from cluster.store.rows import Row
 from cluster.store.run_folder import check_writable
 from cluster.training import held_out
+from cluster.training.data_fit import fitted_prompts
 from cluster.training.inputs import check_retrieval, tell_absent_gold, with_language
 from cluster.training.readings import open_readings, wanted_readings, with_readings
 from cluster.training.rollout_client import RolloutClient
@@ -31,6 +32,7 @@ from rollout.data.dataset import read_prompts
 from rollout.data.file_settings import Files
 from rollout.data.files import shown
 from rollout.errors import DISK_REMEDY, ClusterError, SettingsError, writing
+from rollout.policy.loading import skeleton
 from rollout.text import AUTO
 from rollout.types import NO_DRAWS, Draws, Prompt, Version
 
@@ -63,6 +65,9 @@ def evaluate(argv: Sequence[str]) -> None:
         settings = with_language(settings, prompts)
         print_err(settings.data.text_rules.told())
     prompts = tell_absent_gold(shown(options.data), prompts, check_retrieval(settings, prompts))
+    prompts, told = fitted_prompts(settings, shown(options.data), prompts, skeleton(opened.path, settings.policy), 1.0)
+    for text in told:
+        print_err(text)
     with session(settings, "evaluate") as roles:
         evaluation = asyncio.run(_evaluated(settings, roles, opened.path, prompts, state))
     if options.predictions is not None:
