@@ -12,7 +12,8 @@ from pydantic import Field
 from cluster.actors.actor_handles import ActorHandles
 from cluster.actors.factories import RayFactory
 from cluster.actors.in_process import check_in_process, in_process_actors
-from cluster.actors.session import in_job, session
+from cluster.actors.job import in_job
+from cluster.actors.session import session
 from cluster.commands.dry_run import plan
 from cluster.output import print_err, stdout_kept
 from cluster.settings import lapdog_flags

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from cluster.actors.actor_handles import ActorHandles
+from cluster.actors.job import in_job
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.session import in_job
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.rows import Row
