@@ -159,7 +159,7 @@ class PolicySettings(Section):
         None, description="the day that a chat template writes which asks for today's; default: that of the run's start"
     )
     thinking: Annotated[Literal["strip", "keep"], OF_A_POLICY] = Field(
-        "strip", description="whether <think>...</think> is cut from replies before they are scored and shown"
+        "strip", description="whether thoughts, as <think>...</think>, are cut from replies before they are scored and shown"
     )
 
     @property

@@ -69,8 +69,8 @@ class Renderer(ABC):
 
     def answer(self, answer: str) -> list[int]:
         """Token ids of a response, without an end."""
-        text = self.form.before_answer(self._thoughts_kept) + (self._response_template or "{answer}").format(answer=answer)
-        return self._reply_tokens(text)
+        text = (self._response_template or "{answer}").format(answer=answer)
+        return self._reply_tokens(self.form.before_answer(text, self._thoughts_kept) + text)
 
     def _reply_tokens(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -35,9 +35,9 @@ class ReplyForm:
     thoughts: ThoughtTags = ThoughtTags()
     closing: str = ""
 
-    def before_answer(self, thoughts_kept: bool) -> str:
-        """What a gold answer follows. Where thoughts are kept, they are the answer's own."""
-        if thoughts_kept:
+    def before_answer(self, answer: str, thoughts_kept: bool) -> str:
+        """What a gold answer follows. Where thoughts are kept, or the answer holds some, they are the answer's own."""
+        if thoughts_kept or self.thoughts.are_in(answer):
             return "" if self.thoughts.are_in(self.before) else self.before
         closed = not self.closing or self.closing in self.before
         return self.before if closed else f"{self.closing}\n\n{self.before}"

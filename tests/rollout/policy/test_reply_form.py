@@ -108,6 +108,12 @@ def test_a_thought_is_switched_off_where_the_prompt_has_an_empty_one():
     assert Reader(QWEN3, tiny_chat.OWN_TOKENS, chat_template_args={"enable_thinking": False}).gold("yes") == "yes"
 
 
+def test_a_gold_answer_that_thinks_is_given_no_thought():
+    for template in (QWEN3, tiny_chat.CHATML):
+        assert Reader(template).gold("<think>hm</think>yes") == "<think>hm</think>yes"
+    assert Reader(tiny_chat.REASONER).gold("hm</think>yes") == "hm</think>yes"
+
+
 def test_where_thoughts_are_kept_a_gold_answer_has_its_own_but_begins_as_a_reply():
     assert Reader(QWEN3, thinking="keep").gold("yes") == "yes"
     assert Reader(GPT_OSS, HARMONY, thinking="keep").gold("yes") == "<|channel|>final<|message|>yes"
