@@ -1,6 +1,7 @@
 """What surrounds the text of a reply, asked of a chat template: what it writes before one, what ends it, what are thoughts."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from os.path import commonprefix
 
@@ -49,10 +50,11 @@ def form_of(template: ChatTemplate, named: ThoughtTags) -> ReplyForm:
         before, after = _round_a_reply(template, {})
     except REFUSALS as error:
         raise PolicyError(f"policy: its chat template refuses a reply ({first_line(error)}); correct it") from error
-    thoughts = named | _pair_of(template, before)
+    marks = (*template.own_tokens, *named.all)
+    thoughts = named | _pair_of(template, before, marks)
     return ReplyForm(
         ending=_ending_in(template, after, True) if after.strip() else _ending_between(template),
-        before=_beyond(template.prompt_end, before, (*template.own_tokens, *thoughts.all)),
+        before=_beyond(template.prompt_end, before, marks),
         thoughts=thoughts,
         closing=thoughts.closing_after(template.prompt_end),
     )
@@ -71,15 +73,20 @@ def _round_a_reply(template: ChatTemplate, of_reply: dict[str, str]) -> tuple[st
     return before.rpartition(ASKED)[2], after
 
 
-def _beyond(prompt_end: str, before: str, marks: Iterable[str]) -> str:
+def _beyond(prompt_end: str, before: str, marks: Collection[str]) -> str:
     """What `before` a reply is not in the prompt already. Where a prompt ends otherwise than a turn begins, only what a mark
     begins is meant to be said."""
-    shared = len(commonprefix([prompt_end, before]))
+    parting, shared = re.compile(f"({'|'.join(map(re.escape, sorted(marks, key=len, reverse=True)))})"), 0
+    for i, (ours, theirs) in enumerate(zip(parting.split(prompt_end), parting.split(before), strict=False)):
+        if ours != theirs:
+            shared += 0 if i % 2 else len(commonprefix([ours, theirs]))  # every second part is a mark, which is not cut
+            break
+        shared += len(ours)
     beyond = before[shared:]
     return beyond if shared == len(prompt_end) or beyond.lstrip().startswith(tuple(marks)) else ""
 
 
-def _pair_of(template: ChatTemplate, before: str) -> list[tuple[str, str]]:
+def _pair_of(template: ChatTemplate, before: str, marks: Collection[str]) -> list[tuple[str, str]]:
     """What the template writes round a thought, if it writes thoughts and these are marked by more than words. before: what it
     writes before a reply without one."""
     try:
@@ -87,9 +94,9 @@ def _pair_of(template: ChatTemplate, before: str) -> list[tuple[str, str]]:
     except (*REFUSALS, PolicyError):
         return []
     begun, found, closing = (part.strip() for part in thinking.partition(THOUGHT))
-    if not found or THOUGHT in closing or not (CLOSING.search(closing) or any(mark in closing for mark in template.own_tokens)):
+    if not found or THOUGHT in closing or not (CLOSING.search(closing) or any(mark in closing for mark in marks)):
         return []
-    openings = (_beyond(start, begun, template.own_tokens).strip() for start in (template.prompt_end, before))
+    openings = (_beyond(start, begun, marks).strip() for start in (template.prompt_end, before))
     opening = next(filter(None, openings), None)
     return [(opening, closing)] if opening else pairs_of(closing)
 

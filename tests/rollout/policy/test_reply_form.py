@@ -58,6 +58,10 @@ COMMAND = TURN + (
     "{% endif %}<|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|><|END|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|BOT|>{% endif %}"
 )
+DEEPSEEK = TURN + (
+    "<User>{{ m.content }}{% else %}<Assistant></think>{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<Assistant>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
 NO_PROMPT = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
 
 
@@ -102,6 +106,12 @@ def test_a_gold_answer_begins_as_the_template_begins_a_reply_and_reads_as_itself
     reader = Reader(template, own)
     assert reader.gold("yes") == gold
     assert reader.read(gold, f" {gold} ") == ["yes", "yes"]
+
+
+def test_a_thought_that_the_prompt_opens_is_closed_as_the_template_closes_it():
+    for own in ((), ("<think>", "</think>")):
+        assert Reader(DEEPSEEK, own, chat_template_args={"thinking": True}).gold("yes") == "</think>yes"
+        assert Reader(DEEPSEEK, own).gold("yes") == "yes"
 
 
 def test_a_thought_is_switched_off_where_the_prompt_has_an_empty_one():
