@@ -17,9 +17,10 @@ class ReplyReader:
         self._tokenizer, self._form, self._keep, self._endings = tokenizer, form, keep, form.ending.texts
         self._shown_ends = set(end_tokens) - set(tokenizer.all_special_ids)  # decoding leaves the others out by itself
         self._before = form.thoughts.outside(form.before).strip()
-        added = tokenizer.added_tokens_decoder.values()
+        added = [token for token in tokenizer.added_tokens_decoder.values() if token.content]
         self._mark = next((token.content for token in added if self._before.startswith(token.content)), None)
-        special, marks = [token.content for token in added if token.special], (*form.thoughts.all, self._before)
+        special = sorted((token.content for token in added if token.special), key=len, reverse=True)
+        marks = (*form.thoughts.all, self._before)
         in_marks = [token for token in special if any(token in mark for mark in marks)]
         left_out = [token for token in special if token not in in_marks] if keep else special
         self._left_out = re.compile("|".join(map(re.escape, left_out))) if in_marks else None
