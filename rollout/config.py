@@ -148,7 +148,7 @@ class PolicySettings(Section):
         None, description="the day that a chat template writes which asks for today's; default: that of the run's start"
     )
     thinking: Annotated[Literal["strip", "keep"], OF_A_POLICY] = Field(
-        "strip", description="whether <think>...</think> is cut from replies before they are scored and shown"
+        "strip", description="whether thoughts, as <think>...</think>, are cut from replies before they are scored and shown"
     )
 
     @property
@@ -193,7 +193,7 @@ class RolloutSettings(Section):
 def check_template(template: str, required: set[str], optional: frozenset[str] | set[str] = frozenset()) -> str:
     """Return `template` if it names all of `required` and nothing beyond `optional`; raise ValueError otherwise."""
     try:
-        named = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        named = set(template_fields(template))
     except ValueError as error:
         raise ValueError(f"is no template: {error}; double braces that are meant as text") from error
     if missing := required - named:
@@ -205,3 +205,8 @@ def check_template(template: str, required: set[str], optional: frozenset[str] |
     except (ValueError, LookupError) as error:
         raise ValueError(f"cannot be filled with text: {error}; name the fields alone") from error
     return template
+
+
+def template_fields(template: str) -> list[str]:
+    """The names that are filled in, as often as they are."""
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]

@@ -7,7 +7,7 @@ from typing import Any
 
 import ray
 
-from cluster.actors.session import JOB_CONFIG
+from cluster.actors.job import JOB_CONFIG
 
 
 class JobInfo:

@@ -15,6 +15,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.exceptions import RayError, RpcError
 from ray.job_config import JobConfig
 
+from cluster.actors.job import STOP_SIGNALS, in_job
 from cluster.actors.roles import RoleKind, Roles, roles_of
 from cluster.output import print_err
 from cluster.settings.actor_settings import ClusterSettings
@@ -26,13 +27,7 @@ LOCAL = "a local Ray"
 OF_ITS_OWN = (None, "", "local")  # RAY_ADDRESS of a run that starts a Ray
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty settings (RFC 9113, 3.4)
 HTTP2_SETTINGS = 4
-STOP_SIGNALS = {signal.SIGTERM, signal.SIGHUP}
-JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 NOT_SHIPPED = [".git", ".venv", "runs", "tests", "**/__pycache__"]
-
-
-def in_job() -> bool:
-    return JOB_CONFIG in os.environ
 
 
 def surroundings() -> tuple[str, ...]:
@@ -103,7 +98,7 @@ class OwnCodeFirst(JobConfig):
 def _shielded() -> Iterator[None]:
     """Processes that are started inside never meet a stop signal that is sent to the whole process group or control group, as
     systemd and Slurm do: the run needs them to save itself. Ray does the same for SIGINT."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS} - {signal.SIGINT})
     try:
         yield
     finally:

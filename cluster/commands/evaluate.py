@@ -22,6 +22,7 @@ from cluster.store.checkpoint import RunState
 from cluster.store.rows import Row
 from cluster.store.run_folder import check_writable
 from cluster.training import held_out
+from cluster.training.data_fit import fitted_prompts
 from cluster.training.inputs import check_retrieval, tell_absent_gold, with_language
 from cluster.training.readings import open_readings, wanted_readings, with_readings
 from cluster.training.rollout_client import RolloutClient
@@ -32,6 +33,7 @@ from rollout.data.dataset import read_prompts
 from rollout.data.file_settings import Files
 from rollout.data.files import shown
 from rollout.errors import DISK_REMEDY, ClusterError, writing
+from rollout.policy.loading import skeleton
 from rollout.retrieval.corpus import Corpus
 from rollout.text import AUTO
 from rollout.types import NO_DRAWS, Draws, Prompt, Version
@@ -64,6 +66,9 @@ def evaluate(argv: Sequence[str]) -> None:
         print_err(settings.data.text_rules.told())
     corpus = check_retrieval(settings, prompts)
     prompts = tell_absent_gold(shown(options.data), prompts, corpus)
+    prompts, told = fitted_prompts(settings, shown(options.data), prompts, skeleton(opened.path, settings.policy), 1.0)
+    for text in told:
+        print_err(text)
     with ray_actors(settings, "evaluate") as build_actors:
         actors, passages = build_actors(opened.path, print_err), len(corpus) if isinstance(corpus, Corpus) else 0
         evaluation = asyncio.run(_evaluated(settings, actors, prompts, passages, state))

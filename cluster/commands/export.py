@@ -2,7 +2,9 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from cluster.commands.policy_source import CHECKPOINT, EXPORTED_SETTINGS, Policy
 from cluster.output import print_out
 from cluster.settings.tree import Settings, absolute, read_by
 from cluster.settings.values import by_name, split
-from rollout.config import LoraSettings, Section
+from cluster.training.data_fit import longest_prompt
+from rollout.config import LoraSettings, PolicySettings, Section
 from rollout.errors import DISK_REMEDY, CheckpointError, SettingsError, writing
 from rollout.policy import adapters
 from rollout.policy.base import Policy
@@ -25,7 +28,7 @@ from rollout.policy.interface import Context
 from rollout.policy.loading import load_policy, merge_adapters
 from rollout.types import Passage, Response
 
-# questions, and passages to them, that each export must answer as its checkpoint does
+# questions, and passages to them, that an export must answer as its checkpoint does
 TRIED = (
     "what do you do in your free time ?",
     "who wrote the first book of the series ?",
@@ -34,6 +37,15 @@ TRIED = (
 TRIED_TOKENS = 16
 DRAFT = "draft"
 TOLERANCE = 1e-3  # nats a token: adding adapters to the weights rounds anew
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the checkpoint reads of the questions of `TRIED`, its greedy replies, and what ends these."""
+
+    contexts: Sequence[Context]
+    replies: Sequence[Response]
+    end_tokens: set[int]
 
 
 class ExportOptions(Section):
@@ -65,36 +77,68 @@ def export(argv: Sequence[str]) -> None:
 def _write_checked(opened: PolicySource, keep_adapters: bool, place: Path, target: Path) -> None:
     """Write the draft of `target` and load it again. Raises CheckpointError unless it answers as the checkpoint does."""
     policy = load_policy(opened.path, opened.settings.policy, torch.float32, "cpu")
-    contexts, replies = _replies(policy, opened.settings)
-    without = opened.settings.policy.with_values(lora=LoraSettings())  # those in the folder are enough
+    tried = _tried(policy, opened.settings)
     if adapters.are_in(opened.path) and not keep_adapters:
         merge_adapters(Path(opened.path), place / "merged", opened.settings.policy.path)
-        policy = load_policy(place / "merged", without, torch.float32, "cpu")
+        policy = load_policy(place / "merged", _without_new_adapters(opened.settings), torch.float32, "cpu")
     _write(policy, opened, place / DRAFT)
     del policy  # its memory is the next one's
-    _check_replies(load_policy(place / DRAFT, without, torch.float32, "cpu"), contexts, replies, target)
+    if (problem := _problem(place / DRAFT, opened, tried)) is not None:
+        raise CheckpointError(
+            f"{target}: is not written, for what was loaded back {problem}; give another checkpoint, or --keep-adapters"
+        )
 
 
-def _replies(policy: Policy, settings: Settings) -> tuple[list[Context], list[Response]]:
-    """What a policy reads of the questions that an export is tried with, and its greedy replies."""
-    passages = [Passage(id="", title="", text=text) for text in TRIED * settings.policy.n_context]
-    contexts = policy.contexts(TRIED, [passages[: settings.policy.n_context]] * len(TRIED))
+def _tried(policy: Policy, settings: Settings) -> Tried:
+    contexts = _contexts(policy, settings)
     groups = policy.sample(contexts, 1, Decoding(min(TRIED_TOKENS, settings.rollout.max_new_tokens))).responses
-    return contexts, [reply for [reply] in groups]
+    return Tried(contexts, [reply for [reply] in groups], set(policy.end_tokens))
+
+
+def _contexts(policy: Policy, settings: Settings) -> list[Context]:
+    """What a policy reads of the questions that an export is tried with."""
+    passages = [Passage(id="", title="", text=text) for text in TRIED * settings.policy.n_context]
+    of_each = [passages[: settings.policy.n_context]] * len(TRIED)
+    return policy.contexts(TRIED, of_each, longest_prompt(settings, policy))
+
+
+def _problem(draft: Path, opened: PolicySource, tried: Tried) -> str | None:
+    """In what the draft, opened as an export is, is not the checkpoint."""
+    base = opened.settings.policy.path
+    back = open_policy(draft, {"policy.path": base} if base is not None and adapters.are_in(draft) else {})
+    for name, value in _read(opened.settings).items():
+        if (other := _read(back.settings)[name]) != value:
+            return f"has {name} {other!r} where the checkpoint has {value!r}"
+    policy = load_policy(back.path, _without_new_adapters(back.settings), torch.float32, "cpu")
+    for ours, theirs in zip(_contexts(policy, back.settings), tried.contexts, strict=True):
+        if len(ours) != len(theirs) or not all(map(np.array_equal, ours, theirs)):
+            return "reads questions as other tokens than the checkpoint"
+    if set(policy.end_tokens) != tried.end_tokens:
+        return "ends replies with other tokens than the checkpoint"
+    if policy.texts([reply.token_ids for reply in tried.replies]) != [reply.text for reply in tried.replies]:
+        return "writes the checkpoint's replies as other text"
+    off = _off(policy, tried)
+    return None if off < TOLERANCE else f"gives the checkpoint's replies other log-probs (by {off:.2g})"
 
 
 @torch.inference_mode()
-def _check_replies(policy: Policy, contexts: Sequence[Context], replies: Sequence[Response], target: Path) -> None:
-    """Raise CheckpointError unless what was written gives the checkpoint's replies the log-probs that the checkpoint gave."""
-    ids = pad_sequence([torch.from_numpy(reply.token_ids).long() for reply in replies], batch_first=True)[:, None]
-    logprobs = policy.token_logprobs(contexts, ids, temperature=1.0).logprobs[:, 0].numpy()
-    for own, reply in zip(logprobs, replies, strict=True):
-        off = np.abs(own[: len(reply.token_ids)] - reply.sampler_logprobs).max()
-        if not off < TOLERANCE:
-            raise CheckpointError(
-                f"{target}: is not written, for what was loaded back gives the checkpoint's replies other log-probs "
-                f"(by {off:.2g}); give another checkpoint, or --keep-adapters"
-            )
+def _off(policy: Policy, tried: Tried) -> float:
+    """The largest difference of a log-prob from the checkpoint's."""
+    ids = pad_sequence([torch.from_numpy(reply.token_ids).long() for reply in tried.replies], batch_first=True)[:, None]
+    logprobs = policy.token_logprobs(tried.contexts, ids, temperature=1.0).logprobs[:, 0].numpy()
+    of_each = [own[: len(reply.token_ids)] - reply.sampler_logprobs for own, reply in zip(logprobs, tried.replies, strict=True)]
+    return float(np.abs(np.concatenate(of_each)).max())
+
+
+def _without_new_adapters(settings: Settings) -> PolicySettings:
+    """Those in a folder are enough."""
+    return settings.policy.with_values(lora=LoraSettings())
+
+
+def _read(settings: Settings) -> dict[str, Any]:
+    """What is read of a policy's settings, by name, without the policy, which is what is written."""
+    of_policy = set(read_by("export")) - {"policy.path"}
+    return {name: value for name, value in by_name(settings).items() if name in of_policy}
 
 
 def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:
@@ -110,7 +154,6 @@ def _write(policy: Policy, opened: PolicySource, folder: Path) -> None:
     )
     policy.save(folder)
     policy.model.generation_config.save_pretrained(folder)  # a folder of adapters comes without
-    of_policy = set(read_by("export")) - {"policy.path"}  # what is written is the policy
-    read = {name: value for name, value in by_name(opened.settings).items() if name in of_policy}
-    (folder / EXPORTED_SETTINGS).write_text(yaml.safe_dump(read, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    read = yaml.safe_dump(_read(opened.settings), sort_keys=False, allow_unicode=True)
+    (folder / EXPORTED_SETTINGS).write_text(read, encoding="utf-8")
     (folder / "README.md").write_text(model_card(policy, opened), encoding="utf-8")

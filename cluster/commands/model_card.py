@@ -11,7 +11,7 @@ from cluster.commands.policy_source import PolicySource, told_by
 from cluster.settings.tree import Settings, changed
 from cluster.settings.values import build, by_name
 from cluster.store.metrics import EVALUATION_COLUMNS
-from cluster.store.rows import Row, held_out_figures
+from cluster.store.rows import Row, held_out_figures, measured_alike
 from cluster.store.run_folder import RunFolder
 from cluster.training.inputs import is_demo
 from rollout.policy.base import Policy
@@ -93,8 +93,9 @@ def _code(text: str) -> str:
 
 
 def _evaluation(opened: PolicySource) -> Row | None:
-    """That of the checkpoint's own step."""
+    """The newest one of the checkpoint's own step, of the run's newest measure if there is one."""
     if opened.state is None:
         return None
     rows = RunFolder(opened.folder.parent.parent).evaluation_rows()
-    return next((row for row in rows if row["step"] == opened.state.step), None)
+    newest = reversed([*rows, *measured_alike(rows)])
+    return next((row for row in newest if row["step"] == opened.state.step), None)

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from cluster.actors.factories import BuildActors, ray_actors
 from cluster.actors.in_process import in_process_actors
-from cluster.actors.session import in_job, surroundings
+from cluster.actors.job import in_job
+from cluster.actors.session import surroundings
 from cluster.commands.dry_run import plan
 from cluster.output import print_err, stdout_kept
 from cluster.settings import lapdog_flags

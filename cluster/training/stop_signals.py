@@ -3,13 +3,13 @@
 import asyncio
 import json
 import math
-import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.actors.job import JOB_GRACE, STOP_SIGNALS, job_grace_s
 from cluster.actors.tasks import cancel_quietly
 from cluster.settings.tree import Settings
 from rollout.errors import ClusterError
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from rollout.policy.loading import PolicySkeleton  # and PyTorch, which a server of passages does without
 
 Made = TypeVar("Made")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-JOB_GRACE = "RAY_JOB_STOP_WAIT_TIME_S"
 BYTES, DISK_GB_PER_S = 4, 0.2  # of float32; a network's disk
-RAYS_GRACE_S = 3.0  # of a job that names none
 
 
 def install_stop_handlers(stop: Callable[[str], None]) -> None:
@@ -38,11 +35,6 @@ def install_stop_handlers(stop: Callable[[str], None]) -> None:
     if threading.current_thread() is threading.main_thread():  # elsewhere, as in a notebook's thread, Python allows none
         for each in heeded:
             loop.add_signal_handler(each, handle, each)
-
-
-def job_grace_s() -> float:
-    """Seconds that Ray leaves a job between its stop and its end."""
-    return float(os.environ.get(JOB_GRACE, RAYS_GRACE_S))
 
 
 def short_grace(policy: "PolicySkeleton", settings: Settings) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.corpus_vectors import corpus_vectors
 from cluster.actors.errors import InputsLost, LearnerLost
+from cluster.actors.job import in_job, job_grace_s
 from cluster.actors.learner_port import LearnerLosses
-from cluster.actors.session import in_job
 from cluster.actors.snapshots import SnapshotStore
 from cluster.actors.tasks import Event
 from cluster.settings.tree import Settings
@@ -23,7 +23,7 @@ from cluster.training.inputs import Inputs
 from cluster.training.pipeline import Batch, Pipeline
 from cluster.training.rollout_client import RolloutClient
 from cluster.training.step_record import metrics_row
-from cluster.training.stop_signals import Grace, install_stop_handlers, job_grace_s
+from cluster.training.stop_signals import Grace, install_stop_handlers
 from cluster.watch.monitor import Stop
 from cluster.watch.run_log import RunLog
 from cluster.watch.terminal import OutputMode

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from cluster.actors.actor_ports import ActorPorts
-from cluster.actors.session import in_job
+from cluster.actors.job import in_job
 from cluster.settings.tree import Settings
 from cluster.store.failed_prompts import FailedPrompts
 from cluster.store.rows import Row

@@ -18,6 +18,7 @@ from rollout.policy.interface import Context, Generator, Samples, TokenLogprobs,
 from rollout.policy.ragged import distinct_responses
 from rollout.policy.rendering import Renderer
 from rollout.policy.reply import ReplyReader
+from rollout.policy.reply_form import NO_ENDING, Ending
 from rollout.policy.small_batch_linear import small_batch_linear
 from rollout.policy.weights import flatten, load_flat
 from rollout.types import Passage, Response
@@ -38,11 +39,10 @@ class Policy(Generator, Trainable, ABC):
         """settings: with their templates."""
         self.model, self.tokenizer = model.eval(), tokenizer  # dropout stays off: sampler and learner must agree
         self._renderer = self.renderer(tokenizer, settings)
-        ending = self._renderer.ending
-        self.end_tokens = end_tokens(model, tokenizer, ending.heeded)
-        self._taught = ending.taught or (self.end_tokens[0],)
-        thoughts = settings.thinking == "keep"
-        self._reader = ReplyReader(tokenizer, self.end_tokens, ending, self._renderer.opens_a_thought, thoughts)
+        form = self._renderer.form
+        self.end_tokens = end_tokens(model, tokenizer, form.ending)
+        self._taught = form.ending.taught or (self.end_tokens[0],)
+        self._reader = ReplyReader(tokenizer, self.end_tokens, form, settings.thinking == "keep")
         self.trained = tuple(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
     @property
@@ -65,6 +65,10 @@ class Policy(Generator, Trainable, ABC):
 
     def target(self, answer: str) -> np.ndarray:
         return np.append(self._renderer.answer(answer), self._taught).astype(np.int32)
+
+    def texts(self, replies: Sequence[np.ndarray]) -> list[str]:
+        """Of token ids int32 [T] of responses, what they say."""
+        return self._reader.texts(replies)
 
     @torch.inference_mode()
     def sample(self, contexts: Sequence[Context], group_size: int, decoding: Decoding) -> Samples:
@@ -136,7 +140,7 @@ class Policy(Generator, Trainable, ABC):
         token_ids = decoded.token_ids.flatten(0, 1).int().cpu().numpy()
         logprobs = decoded.logprobs.flatten(0, 1).cpu().numpy()
         kept = [ids[:length].copy() for ids, length in zip(token_ids, lengths, strict=True)]
-        texts = self._reader.texts(kept)
+        texts = self.texts(kept)
         responses = [
             Response(
                 text=text,
@@ -151,16 +155,13 @@ class Policy(Generator, Trainable, ABC):
         return [responses[i : i + size] for i in range(0, len(responses), size)]
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, of_template: Sequence[int] = ()) -> list[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ending: Ending = NO_ENDING) -> list[int]:
     """The one that training teaches first: what the chat template, else the tokenizer calls the end, then those that generation
-    also heeds."""
-    named = [
-        list(of_template),
-        tokenizer.eos_token_id,
-        getattr(model.generation_config, "eos_token_id", None),
-        model.config.eos_token_id,
-    ]
-    ends = [end for of_one in named for end in (of_one if isinstance(of_one, list) else [of_one]) if end is not None]
+    also heeds. What begins the next turn comes first where the model's own config calls it an end, else last."""
+    named = [tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None), model.config.eos_token_id]
+    own = [end for of_one in named for end in (of_one if isinstance(of_one, list) else [of_one]) if end is not None]
+    taught = [end for end in ending.next_turn if end in own and end != tokenizer.bos_token_id]
+    ends = (*ending.heeded, *taught, *own, *ending.next_turn)
     known = list(dict.fromkeys(end for end in ends if end < model.get_output_embeddings().weight.shape[0]))
     if not known:
         raise PolicyError(

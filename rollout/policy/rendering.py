@@ -11,21 +11,16 @@ from transformers import PreTrainedTokenizerBase
 
 from rollout.config import PolicySettings
 from rollout.errors import PolicyError, SettingsError
-from rollout.policy.chat_template import CLOSING, ChatTemplate, Ending
+from rollout.policy.chat_template import ChatTemplate
+from rollout.policy.reply_form import ReplyForm, form_of
+from rollout.policy.thoughts import ThoughtTags
 from rollout.types import Passage
 
 Rows = tuple[np.ndarray, ...]
 
 
 class Renderer(ABC):
-    """settings: with templates, as `loading.with_family_templates` fills them in.
-
-    ending: how replies end beside the model's end tokens. opens_a_thought: whether replies begin inside of a thought.
-    """
-
-    ending = Ending()
-    opens_a_thought = False
-    _before_answer = ""
+    """settings: with templates, as `loading.with_family_templates` fills them in. form: what surrounds the text of replies."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PolicySettings):
         assert settings.prompt_template is not None and settings.passage_template is not None
@@ -35,6 +30,10 @@ class Renderer(ABC):
             settings.response_template,
         )
         self._prompt_template, self._passage_template = settings.prompt_template, settings.passage_template
+        self._thoughts_kept = settings.thinking == "keep"
+        tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        worded = (settings.prompt_template, settings.system_prompt or "", str(tokenizer.chat_template))
+        self.form = ReplyForm(thoughts=ThoughtTags.named_in([*worded, *tokens]))
 
     def contexts(
         self, questions: Sequence[str], passages: Sequence[Sequence[Passage]], longest: int | None = None
@@ -70,7 +69,10 @@ class Renderer(ABC):
 
     def answer(self, answer: str) -> list[int]:
         """Token ids of a response, without an end."""
-        text = self._before_answer + (self._response_template or "{answer}").format(answer=answer)
+        text = (self._response_template or "{answer}").format(answer=answer)
+        return self._reply_tokens(self.form.before_answer(text, self._thoughts_kept) + text)
+
+    def _reply_tokens(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def unsayable(self, answers: Sequence[str]) -> list[bool]:
@@ -144,9 +146,16 @@ class CausalRenderer(Renderer):
         super().__init__(tokenizer, settings)
         self._chat = None if tokenizer.chat_template is None else ChatTemplate(tokenizer, settings)
         if self._chat is not None:
-            self.ending, self.opens_a_thought = self._chat.ending(), self._chat.opens_a_thought()
-        if self.opens_a_thought and settings.thinking == "strip":  # or the answer were a part of the thought
-            self._before_answer = f"{CLOSING}\n\n"
+            self.form = form_of(self._chat, self.form.thoughts)
+
+    def _reply_tokens(self, text: str) -> list[int]:
+        """As they go on from a prompt: some tokenizers write the beginning of a text otherwise than its middle."""
+        if self._chat is not None:
+            prompt_end = self._chat.prompt_end
+            prompt, both = self._tokenizer([prompt_end, prompt_end + text], add_special_tokens=False)["input_ids"]
+            if both[: len(prompt)] == prompt:
+                return both[len(prompt) :]
+        return super()._reply_tokens(text)
 
     def _rows(self, questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[Rows]:
         cut = self._cut_texts(passages)

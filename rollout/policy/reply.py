@@ -1,29 +1,29 @@
 """Token ids of a response -> the text that is scored and shown: without its end, without its thoughts."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from rollout.policy.chat_template import CLOSING, OPENING, Ending
-
-Part = TypeVar("Part", str, int)
+from rollout.policy.reply_form import ReplyForm
 
 
 class ReplyReader:
-    """end_tokens: each ends a reply. opened: replies begin inside of a thought. thoughts: whether they are kept."""
+    """end_tokens: each ends a reply. keep: whether its thoughts are a part of its text."""
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, end_tokens: Collection[int], ending: Ending, opened: bool, thoughts: bool
-    ):
-        self._tokenizer, self._opened, self._thoughts, self._endings = tokenizer, opened, thoughts, ending.texts
-        special = set(tokenizer.all_special_ids)
-        self._shown_ends = set(end_tokens) - special  # decoding leaves the others out by itself
-        tags = [tokenizer.added_tokens_encoder.get(tag) for tag in (OPENING, CLOSING)]
-        self._tags = tags if special.issuperset(tags) else None  # decoding would leave them out
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: Collection[int], form: ReplyForm, keep: bool):
+        self._tokenizer, self._form, self._keep, self._endings = tokenizer, form, keep, form.ending.texts
+        self._shown_ends = set(end_tokens) - set(tokenizer.all_special_ids)  # decoding leaves the others out by itself
+        self._before = form.thoughts.outside(form.before).strip()
+        added = [token for token in tokenizer.added_tokens_decoder.values() if token.content]
+        self._mark = next((token.content for token in added if self._before.startswith(token.content)), None)
+        special = sorted((token.content for token in added if token.special), key=len, reverse=True)
+        marks = (*form.thoughts.all, self._before)
+        in_marks = [token for token in special if any(token in mark for mark in marks)]
+        left_out = [token for token in special if token not in in_marks] if keep else special
+        self._left_out = re.compile("|".join(map(re.escape, left_out))) if in_marks else None
         self._tail = max((len(text.encode()) for text in self._endings), default=0) + 1
 
     @property
@@ -38,10 +38,7 @@ class ReplyReader:
 
     def texts(self, replies: Sequence[np.ndarray]) -> list[str]:
         shown = [self._without_end(ids) for ids in replies]
-        if not self._thoughts and self._tags is not None:
-            opening, closing = self._tags
-            shown = [np.array(_outside(ids.tolist(), opening, closing, self._opened), np.int32) for ids in shown]
-        texts = self._tokenizer.batch_decode(shown, skip_special_tokens=True)
+        texts = self._tokenizer.batch_decode(shown, skip_special_tokens=self._left_out is None)  # or no tag is found
         return [self._read(text) for text in texts]
 
     def _without_end(self, ids: np.ndarray) -> np.ndarray:
@@ -50,26 +47,16 @@ class ReplyReader:
     def _read(self, text: str) -> str:
         places = [place for end in self._endings if (place := text.find(end)) >= 0]
         text = text[: min(places)] if places else text
-        if self._thoughts or self._tags is not None:
-            return text.strip()
-        return without_thoughts(text, self._opened).strip()
+        if self._keep:
+            text = text.lstrip().removeprefix(self._before)
+        else:
+            text = self._begun(self._form.thoughts.outside(text, bool(self._form.closing)).lstrip())
+        return (text if self._left_out is None else self._left_out.sub("", text)).strip()
 
-
-def without_thoughts(text: str, opened: bool = False) -> str:
-    """The text without `<think>...</think>`; of a thought that is never closed nothing is left. opened: it begins in one."""
-    if not opened and OPENING not in text and CLOSING not in text:
-        return text
-    return "".join(_outside(re.split(f"({OPENING}|{CLOSING})", text), OPENING, CLOSING, opened))
-
-
-def _outside(parts: Iterable[Part], opening: Part, closing: Part, inside: bool) -> list[Part]:
-    """The parts that stand between no two tags; one that only closes ends a thought that the prompt began."""
-    kept: list[Part] = []
-    for part in parts:
-        if part == opening:
-            inside = True
-        elif part == closing:
-            kept, inside = kept if inside else [], False
-        elif not inside:
-            kept.append(part)
-    return kept
+    def _begun(self, text: str) -> str:
+        """Without what the template writes before a reply. Where that begins with a token of its own, so do other parts of a
+        response, which come before the reply."""
+        if self._mark is None:
+            return text.removeprefix(self._before)
+        _, begun, reply = text.partition(self._before)
+        return reply if begun or text.startswith(self._mark) else text

@@ -18,9 +18,12 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from cluster.commands.export import export
-from cluster.commands.model_card import _code, _stages, _told
+from cluster.commands.model_card import _code, _evaluation, _stages, _told
+from cluster.commands.policy_source import PolicySource
 from cluster.settings.tree import Settings
 from cluster.settings.values import build
+from cluster.store.checkpoint import RunState
+from cluster.store.run_folder import RunFolder
 from launch import main
 from rollout.config import LoraSettings
 from rollout.policy.base import Policy
@@ -200,21 +203,100 @@ def test_a_run_with_adapters_is_exported_as_a_model_that_needs_none(
     assert (merged - base).abs().max() > 1e-2
 
 
+def damage_weights(policy: Policy, folder: Path) -> None:
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[5] += 1.0
+    policy.model.save_pretrained(folder)
+
+
+def rotate_vocabulary(policy: Policy, folder: Path) -> None:
+    change_json(folder / "tokenizer.json", lambda file: file["model"].update(vocab=rotated(file["model"]["vocab"])))
+
+
+def rotated(vocabulary: dict[str, int]) -> dict[str, int]:
+    first, *ids = vocabulary.values()
+    return dict(zip(vocabulary, [*ids, first], strict=True))
+
+
+def join_words(policy: Policy, folder: Path) -> None:
+    change_json(folder / "tokenizer.json", lambda file: file.update(decoder={"type": "Fuse"}))
+
+
+def word_turns_otherwise(policy: Policy, folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(tiny_causal.CHAT.replace("<assistant>", "<system>"))
+
+
+def name_another_end(policy: Policy, folder: Path) -> None:
+    change_json(folder / "tokenizer_config.json", lambda file: file.update(eos_token="<user>"))
+
+
+def change_json(path: Path, change: Callable[[Any], object]) -> None:
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (damage_weights, "gives the checkpoint's replies other log-probs (by "),
+        (rotate_vocabulary, "reads questions as other tokens than the checkpoint"),
+        (word_turns_otherwise, "reads questions as other tokens than the checkpoint"),
+        (join_words, "writes the checkpoint's replies as other text"),
+        (name_another_end, "ends replies with other tokens than the checkpoint"),
+    ],
+)
 def test_an_export_that_answers_otherwise_than_its_checkpoint_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Policy, Path], None],
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_causal(tmp_path / "model", "llama")
     save = Policy.save
 
     def damaged(policy: Policy, folder: Path) -> None:
-        with torch.no_grad():
-            policy.model.get_output_embeddings().weight[5] += 1.0
         save(policy, folder)
+        damage(policy, folder)
 
     monkeypatch.setattr(Policy, "save", damaged)
     assert main(["export", "--checkpoint", str(tmp_path / "model"), "--to", str(tmp_path / "taken")]) == 2
-    assert "taken: is not written, for what was loaded back gives the checkpoint's replies other" in capsys.readouterr().err
+    assert f"taken: is not written, for what was loaded back {problem}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_an_export_whose_settings_are_read_back_otherwise_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_causal(tmp_path / "model", "llama")
+    monkeypatch.setattr("cluster.commands.export.EXPORTED_SETTINGS", "other.yaml")
+    flags = ["--policy.prompt_template", "{question} now"]
+    assert main(["export", "--checkpoint", str(tmp_path / "model"), "--to", str(tmp_path / "taken"), *flags]) == 2
+    assert "has policy.prompt_template '{question}' where the checkpoint has '{question} now'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bound", [[], ["--data.max_prompt_tokens", "96", "--data.too_long", "cut"]])
+def test_questions_that_an_export_is_tried_with_are_cut_to_what_the_model_reads(bound: list[str], tmp_path: Path) -> None:
+    save_causal(tmp_path / "model", "gpt2", chat=False)  # of 128 positions
+    export(["--checkpoint", str(tmp_path / "model"), "--to", str(tmp_path / "taken"), "--policy.n_context", "12", *bound])
+    assert (tmp_path / "taken" / "lapdog.yaml").is_file()
+
+
+def test_the_card_tells_the_newest_evaluation_of_a_step_that_was_measured_twice(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for row in (
+        {"step": 2, "measure": "b", "f1": 1.0},
+        {"step": 3, "measure": "a", "f1": 2.0},
+        {"step": 4, "measure": "a", "f1": 3.0},
+        {"step": 4, "measure": "b", "f1": 4.0},
+    ):
+        folder.append(folder.evaluations, row)
+    told = {}
+    for step in (2, 3, 4, 5):
+        source = PolicySource(folder.checkpoints / f"step-{step}", "", RunState(step=step), Settings())
+        told[step] = (_evaluation(source) or {}).get("f1")
+    assert told == {2: 1.0, 3: 2.0, 4: 4.0, 5: None}
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,19 @@ def test_a_prompt_beyond_the_positions_is_named_in_a_dry_run_and_a_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_evaluate_holds_its_examples_against_the_model_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = save_causal(tmp_path / "gpt2", "gpt2", chat=False), tmp_path / "valid.jsonl"
+    data.write_text(json.dumps({"id": "b", "question": " ".join(["which pet ?"] * 40), "answers": ["a parrot"]}) + "\n")
+    flags = "evaluate", "--checkpoint", str(model), "--data", str(data), "--policy.n_context", "0", "--data.language", "en"
+    named = f"error: {data}: the prompt of example 'b' has 121 tokens, and the model reads 96 beside a response of 32; "
+    assert error_of(capsys, *flags).startswith(named)
+    bounded = error_of(capsys, *flags, "--data.max_prompt_tokens", "50")
+    assert f"error: {data}: 1 of 1 examples are left out, whose prompts exceed data.max_prompt_tokens 50" in bounded
+    assert "exceed the model's 128 positions; give 96 or fewer" in error_of(capsys, *flags, "--data.max_prompt_tokens", "97")
+
+
 def test_what_is_left_out_and_what_cannot_be_said_is_told_at_start_in_a_dry_run_and_in_the_report(
     tmp_path: Path, tiny_flags: list[str], data_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import yaml
 
-from cluster.actors.session import JOB_CONFIG
+from cluster.actors.job import JOB_CONFIG
 from cluster.settings.effects import OF_A_POLICY, OF_TRAINING, Condition, check_effects, check_effects_of_flags
 from cluster.settings.tree import Settings
 from cluster.settings.values import build, fields

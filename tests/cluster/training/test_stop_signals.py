@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.training.stop_signals import Grace, install_stop_handlers, job_grace_s
+from cluster.actors.job import job_grace_s
+from cluster.training.stop_signals import Grace, install_stop_handlers
 from rollout.errors import ClusterError
 
 pytestmark = pytest.mark.simulated_time
@@ -47,6 +48,15 @@ async def test_a_timeout_of_the_training_itself_stays_what_it_is() -> None:
         await Grace(10, Path("run")).bound(asyncio.wait_for(asyncio.sleep(9), 1))
 
 
+@pytest.mark.parametrize("told", ["abc", "", "3.5", "-1", "nan", "１２"])
+def test_a_grace_that_ray_itself_cannot_read_is_refused_in_one_line(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", told)
+    expected = f"RAY_JOB_STOP_WAIT_TIME_S={told}: is no whole number of seconds; submit the job with one, such as 120"
+    with pytest.raises(ClusterError) as refusal:
+        job_grace_s()
+    assert str(refusal.value) == expected
+
+
 def test_a_job_has_the_grace_that_it_was_submitted_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_STOP_WAIT_TIME_S", raising=False)
     assert job_grace_s() == 3
@@ -54,18 +64,30 @@ def test_a_job_has_the_grace_that_it_was_submitted_with(monkeypatch: pytest.Monk
     assert job_grace_s() == 120
 
 
-def test_the_first_of_three_signals_is_heeded_but_not_what_nohup_ignores() -> None:
-    async def told(sent: signal.Signals) -> list[str]:
-        names: list[str] = []
-        install_stop_handlers(names.append)
-        os.kill(os.getpid(), sent)
-        await asyncio.sleep(0.01)
-        return names
+async def first_stop(*sent: signal.Signals) -> str:
+    """Of these signals, the name of the one that asks for a checkpoint."""
+    told = asyncio.get_running_loop().create_future()
+    install_stop_handlers(told.set_result)  # which takes one result
+    for each in sent:
+        os.kill(os.getpid(), each)
+    return str(await told)
 
-    for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        assert asyncio.run(told(sent)) == [sent.name]
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_first_of_three_signals_asks_for_a_checkpoint_and_the_second_leaves_at_once(first: signal.Signals) -> None:
+    async def two() -> None:
+        assert await first_stop(first) == first.name
+        assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(two())
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert asyncio.run(told(signal.SIGHUP)) == []
+        assert asyncio.run(first_stop(signal.SIGHUP, signal.SIGTERM)) == "SIGTERM"
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

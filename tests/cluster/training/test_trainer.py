@@ -292,14 +292,20 @@ def test_evaluate_gives_the_figures_of_the_run_at_each_checkpoint(
     assert len(rows(predictions)) == 6 and len(rows(predictions)[0]["passages"]) == 2
 
 
-def test_a_plain_model_folder_is_evaluated_without_constant_reply(
-    finished_run: Path, data_dir: Path, tmp_path: Path, tiny_flags: list[str]
+def test_a_plain_model_folder_is_evaluated_on_what_it_reads_without_constant_reply(
+    finished_run: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(finished_run / "checkpoints" / "latest" / "policy", tmp_path / "model")
-    output = tmp_path / "out.json"
-    flags = ["--data", data_dir / "valid.jsonl", "--passages", data_dir / "passages.jsonl", "--output", output]
+    output, data = tmp_path / "out.json", tmp_path / "valid.jsonl"
+    fits, *_ = rows(data_dir / "valid.jsonl")
+    examples = [fits, {"id": "long", "question": "? " * 500, "answers": ["."]}, {**fits, "id": "x", "answers": ["日本"]}]
+    data.write_text("".join(json.dumps(example) + "\n" for example in examples))
+    flags = ["--data", data, "--passages", data_dir / "passages.jsonl", "--output", output, "--data.max_prompt_tokens", 400]
     assert main(["evaluate", "--checkpoint", str(folder), *map(str, flags), "--policy.n_context", "2"]) == 0
-    assert json.loads(output.read_text())["constant_reply"] is None
+    figures, told = json.loads(output.read_text()), capsys.readouterr().err
+    assert figures["constant_reply"] is None and figures["examples"] == 2
+    assert f"{data}: 1 of 3 examples are left out, whose prompts exceed data.max_prompt_tokens 400; the first, 'long'" in told
+    assert f"1 of 2 gold answers of {data} (50.0%) have characters that the model cannot say; the first is '日本'" in told
 
 
 def test_evaluate_names_the_first_prompt_that_cannot_be_rewarded(

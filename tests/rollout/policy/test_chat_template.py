@@ -13,7 +13,8 @@ from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import PolicyError, SettingsError
 from rollout.policy.chat_template import ChatTemplate
 from rollout.policy.loading import load_policy, skeleton, with_family_templates
-from rollout.policy.reply import ReplyReader, without_thoughts
+from rollout.policy.reply_form import form_of
+from rollout.policy.thoughts import ThoughtTags
 from rollout.retrieval.retriever import Retriever
 from rollout.sampler import Sampler
 from rollout.types import Prompt, Version
@@ -26,7 +27,7 @@ from tests.rollout.tiny_chat import EOS, byte_tokenizer, chat_policy, save_chat
 def ending(template, own_tokens=tiny_chat.OWN_TOKENS):
     """In words."""
     tokenizer = byte_tokenizer(template, own_tokens)
-    found = ChatTemplate(tokenizer, PolicySettings()).ending()
+    found = form_of(ChatTemplate(tokenizer, PolicySettings()), ThoughtTags()).ending
     return tokenizer.decode(found.taught), tokenizer.convert_ids_to_tokens(found.heeded), found.texts
 
 
@@ -38,7 +39,6 @@ def ending(template, own_tokens=tiny_chat.OWN_TOKENS):
         (tiny_chat.LLAMA3, "<|eot_id|>"),
         (tiny_chat.GEMMA, "<end_of_turn>"),
         (tiny_chat.PHI3, "<|end|>"),  # and not the end of text that follows it
-        (tiny_chat.GLM4, "<|user|>"),  # nothing but the next turn ends one
         (tiny_chat.CHATML.replace("<|im_end|>\n", " {{ eos_token }}"), EOS),
     ],
 )
@@ -55,7 +55,7 @@ def test_an_ending_of_several_tokens_is_taught_whole_and_heeded_as_text():
 def test_where_a_template_writes_no_ending_the_next_turn_is_heeded_and_the_end_token_taught(tmp_path):
     assert ending(tiny_chat.TURNS) == ("", [], ("\nUSER:",))
     policy = chat_policy(tmp_path, tiny_chat.TURNS)
-    assert policy.target("ok").tolist() == policy.tokenizer("ok" + EOS)["input_ids"]
+    assert policy.target("ok").tolist() == policy.tokenizer(" ok" + EOS)["input_ids"]
 
 
 def test_the_templates_ending_comes_before_the_end_token_which_is_heeded_too(tmp_path):
@@ -106,27 +106,6 @@ def test_a_model_without_a_template_ends_as_its_tokenizer_says(tmp_path):
     assert not policy._reader.stops_at_text and tiny_policy().end_tokens == [1]
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [
-        ("<think>hm</think>\n\nyes", "yes"),
-        ("so <think>a</think>and<think>b</think> so", "so and so"),
-        ("<think>cut in the mid", ""),
-        ("yes <think>but", "yes"),
-        ("begun before</think> yes", "yes"),
-        ("1 < 2 > 0", "1 < 2 > 0"),
-        ("<thinking>no tag</thinking>", "<thinking>no tag</thinking>"),
-    ],
-)
-def test_thoughts_are_cut_from_the_text(said, shown):
-    assert without_thoughts(said).strip() == shown
-
-
-def test_a_prompt_that_opens_a_thought_leaves_nothing_of_one_that_is_not_closed():
-    assert without_thoughts("still at it", opened=True) == ""
-    assert without_thoughts("done</think>yes", opened=True) == "yes"
-
-
 def replies(policy, *texts):
     return policy._reader.texts([np.array(policy.tokenizer(text)["input_ids"], np.int32) for text in texts])
 
@@ -145,15 +124,6 @@ def test_a_gold_answer_first_closes_the_thought_that_its_prompt_opens(tmp_path):
     assert policy._reader.texts([policy.target("yes")]) == ["yes"]
     kept = chat_policy(tmp_path / "b", tiny_chat.REASONER, thinking="keep")
     assert kept.tokenizer.decode(kept.target("yes")) == "yes<|im_end|>"
-
-
-def test_tags_that_are_special_tokens_are_found_all_the_same():
-    tokenizer = byte_tokenizer(tiny_chat.CHATML)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
-    ids = [np.array(tokenizer(text)["input_ids"], np.int32) for text in ("<think>hm</think>yes", "<think>hm", "yes")]
-    none = ChatTemplate(tokenizer, PolicySettings()).ending()
-    assert ReplyReader(tokenizer, [], none, opened=False, thoughts=False).texts(ids) == ["yes", "", "yes"]
-    assert ReplyReader(tokenizer, [], none, opened=True, thoughts=False).texts(ids) == ["yes", "", ""]
 
 
 def prompt_of(policy):
