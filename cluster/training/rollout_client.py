@@ -15,6 +15,7 @@ from cluster.actors.ports import GroupRef, RewardPort, SamplerPort, Snapshot
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.store.failed_prompts import FailedPrompt
+from rollout.errors import RetrievalError
 from rollout.types import Mode, Prompt, SampleReport, ScoreReport, Version
 
 
@@ -101,6 +102,8 @@ class RolloutClient:
                 if call.snapshot is not None:
                     await self.snapshots.restore(call.snapshot)
             except BY_THE_PROMPT as error:
+                if isinstance(getattr(error, "cause", None), RetrievalError):
+                    raise  # the server of passages is gone, for all prompts
                 trial.errors, trial.losses = [*trial.errors, error], 0
                 if len(trial.prompts) > 1:
                     trials.extend(Trial((prompt,)) for prompt in trial.prompts)

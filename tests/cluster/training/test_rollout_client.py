@@ -16,11 +16,13 @@ from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.training.pipeline import Pipeline
-from cluster.training.rollout_client import RolloutClient
+from cluster.training.rollout_client import InflightCall, RolloutClient
 from learner.config import Stage
 from rollout.data.dataset import PromptOrder
+from rollout.errors import RetrievalError
 from rollout.identity import Identity, code_digest
 from rollout.types import Prompt, SampleReport, Version
+from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task
 
 pytestmark = pytest.mark.simulated_time
 
@@ -101,3 +103,23 @@ async def test_four_frames_lie_between_the_next_prompt_and_the_remote_call() -> 
     assert batch is not None and batch.prompts == [prompt]
     between = ["RolloutClient.outcome", "SamplerPort.sample", "Pool.call", "RayHandle.call"]
     assert calls == [["Pipeline.admit", *between]]
+
+
+async def test_a_server_of_passages_that_is_gone_ends_the_run_and_is_no_prompts_fault() -> None:
+    asked: list[int] = []
+
+    def prepare(handle: FakeHandle) -> None:
+        def sample(prompts: list[Prompt], *_: object) -> Exception:
+            asked.append(len(prompts))
+            return raised_by_the_task(RetrievalError("http://host/retrieve: gives no answer; start the server"))
+
+        handle.answers["sample"] = sample
+
+    samplers = SamplerPort(Pool("sampler", FakeCluster(prepare).spawn, 1, RetryPolicy(), print))
+    samplers.start()
+    rewards = RewardPort(Pool("reward actor", FakeCluster().spawn, 1, RetryPolicy(), print))
+    client = RolloutClient(samplers, rewards, SnapshotStore(None, FIRST), "gold", RetryPolicy())
+    prompts = tuple(Prompt(id=str(n), question="q", answers=("a",)) for n in range(3))
+    with pytest.raises(RetrievalError):
+        await client.outcome(InflightCall(prompts))
+    assert asked == [3]
