@@ -43,23 +43,22 @@ def packages(path: str) -> set[str]:
     return {name.partition(".")[0] for name in imported(path)}
 
 
-@pytest.mark.parametrize("path", of(*MAY_USE))
-def test_a_module_imports_its_own_package_and_lower_ones(path: str) -> None:
-    package = path.partition("/")[0]
-    may_use = MAY_USE[package] | ({"benchmarks"} if path.startswith("tests/benchmarks/") else set())
-    assert packages(path) & {*MAY_USE, "launch"} <= may_use
+def test_a_module_imports_its_own_package_and_lower_ones() -> None:
+    for path in of(*MAY_USE):
+        may_use = MAY_USE[path.partition("/")[0]] | ({"benchmarks"} if path.startswith("tests/benchmarks/") else set())
+        assert packages(path) & {*MAY_USE, "launch"} <= may_use, path
 
 
-@pytest.mark.parametrize("path", ["launch.py", *of("rollout", "reward", "learner", "cluster")])
-def test_ray_is_imported_where_actors_are_made_and_metrics_exported(path: str) -> None:
-    assert "ray" not in packages(path) or path in ON_RAY or path.startswith("cluster/actors/")
+def test_ray_is_imported_where_actors_are_made_and_metrics_exported() -> None:
+    on_ray = {path for path in ("launch.py", *of("rollout", "reward", "learner", "cluster")) if "ray" in packages(path)}
+    assert {path for path in on_ray if not path.startswith("cluster/actors/")} <= ON_RAY
 
 
-@pytest.mark.parametrize("path", of("cluster"))
-def test_a_room_of_cluster_imports_lower_ones(path: str) -> None:
-    room = Path(path).parts[1]
-    above = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else ROOMS
-    assert {name.split(".")[1] for name in imported(path) if name.startswith("cluster.")}.isdisjoint(above)
+def test_a_room_of_cluster_imports_lower_ones() -> None:
+    for path in of("cluster"):
+        room = Path(path).parts[1]
+        above = ROOMS[ROOMS.index(room) + 1 :] if room in ROOMS else ROOMS
+        assert {name.split(".")[1] for name in imported(path) if name.startswith("cluster.")}.isdisjoint(above), path
 
 
 def test_cluster_has_no_other_rooms() -> None:
@@ -67,9 +66,9 @@ def test_cluster_has_no_other_rooms() -> None:
     assert names - {"__init__", "__pycache__"} == {*ROOMS, "output"}
 
 
-@pytest.mark.parametrize("path", of("tests", "benchmarks"))
-def test_no_test_is_imported(path: str) -> None:
-    assert not [name for name in imported(path) if name.startswith("tests.") and ".test_" in name]
+def test_no_test_is_imported() -> None:
+    for path in of("tests", "benchmarks"):
+        assert not [name for name in imported(path) if name.startswith("tests.") and ".test_" in name], path
 
 
 def test_advantage_and_loss_use_torch_and_nothing_else() -> None:

@@ -119,32 +119,35 @@ def test_the_order_of_groups_of_equal_length_is_kept():
     assert [numbers(micro) for micro in micros] == [[5, 2, 9]]
 
 
-EXTRAS = {
-    "plain": {},
-    "kl in the loss": {"kl_coef": 0.1, "mask_truncated": True, "entropy_coef": 0.05},
-    "kl in the reward": {"kl_coef": 0.1, "kl_in": "reward", "overlong_buffer": 3},
-    "corrected": {"correction": "truncate", "correction_level": "sequence", "correction_cap": 1.5},
-}
+@pytest.fixture(scope="module")
+def sampled():
+    return groups_of(new_learner(RL))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    tiny_policy(1).save(folder)
+    return folder
+
+
+IN_LOSS = {"kl_coef": 0.1, "mask_truncated": True, "entropy_coef": 0.05}
+IN_REWARD = {"kl_coef": 0.1, "kl_in": "reward", "overlong_buffer": 3}
+CORRECTED = {"correction": "truncate", "correction_level": "sequence", "correction_cap": 1.5}
+EXTRAS = {"plain": {}, "kl in the loss, corrected": IN_LOSS | CORRECTED, "kl in the reward": IN_REWARD}
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
 @pytest.mark.parametrize("loss", [name for name in PRESETS if name != "sft"])
-def test_the_gradient_does_not_depend_on_the_token_budget(loss, extra, tmp_path):
-    tiny_policy(1).save(tmp_path)
-    groups = groups_of(new_learner(RL))
-    gradients, losses = [], []
-    for token_budget in (1, 120, 100_000):
-        changed = {"token_budget": token_budget, "max_grad_norm": 1e9, "loss": loss} | EXTRAS[extra]
-        reference = {"reference_path": str(tmp_path)} if "kl_coef" in changed else {}
-        learner = Learner(tiny_policy(2), LearnerSettings(**changed, **reference), ROLLOUT, SETTINGS, {})  # not the sampler's
-        learner.begin(RL)
-        metrics, _ = learner.update(groups, 1)
-        gradients.append({name: p.grad for name, p in learner.policy.model.named_parameters()})
-        losses.append(metrics.loss)
-    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5, abs=1e-7)
-    for other in gradients[1:]:
-        for name, gradient in gradients[0].items():
-            assert (gradient - other[name]).abs().max() <= 1e-5 * gradient.abs().max(), name
+def test_the_gradient_does_not_depend_on_the_token_budget(loss, extra, sampled, reference):
+    (first, expected, _), *others = (
+        trained_on(sampled, reference, token_budget=token_budget, loss=loss, **EXTRAS[extra])
+        for token_budget in (1, 120, 100_000)
+    )
+    for parameters, metrics, _ in others:
+        assert metrics.loss == pytest.approx(expected.loss, rel=1e-5, abs=1e-7)
+        for name, parameter in first.items():
+            assert (parameter.grad - parameters[name].grad).abs().max() <= 1e-5 * parameter.grad.abs().max(), name
 
 
 def trained_on(groups, folder, **changed):
@@ -157,22 +160,16 @@ def trained_on(groups, folder, **changed):
     return learner.policy.trained_parameters(), metrics, advantages
 
 
-@pytest.fixture
-def reference(tmp_path):
-    tiny_policy(1).save(tmp_path)
-    return tmp_path
-
-
-MASKED = EXTRAS["kl in the loss"], EXTRAS["kl in the reward"] | {"kl_estimator": "k1"}, EXTRAS["corrected"] | {"kl_coef": 0.1}
+MASKED = IN_LOSS, IN_REWARD | {"kl_estimator": "k1"}, CORRECTED | {"kl_coef": 0.1}
 OF_TOKENS = ("loss", "kl", "kl_to_sampler", "clip_fraction", "corrected", "entropy", "ratios", "grad_norm")
 
 
 @pytest.mark.parametrize("extra", MASKED)
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "gspo"])
-def test_a_masked_last_token_counts_as_if_it_were_not_there(loss, extra, reference):
+def test_a_masked_last_token_counts_as_if_it_were_not_there(loss, extra, sampled, reference):
     """In loss, gradient, advantages and statistics: the same response without it says the same."""
     last_masked, without = [], []
-    for each in groups_of(new_learner(RL)):
+    for each in sampled:
         masks = [[True] * (len(r.token_ids) - 1) + [len(r.token_ids) == 1] for r in each.responses]
         last_masked.append(masked(each, *masks))
         cut = [(r, np.count_nonzero(mask)) for r, mask in zip(each.responses, masks, strict=True)]
@@ -191,10 +188,10 @@ def test_a_masked_last_token_counts_as_if_it_were_not_there(loss, extra, referen
 
 
 @pytest.mark.parametrize("extra", MASKED)
-def test_what_a_sampler_said_of_a_masked_token_changes_nothing(extra, reference):
+def test_what_a_sampler_said_of_a_masked_token_changes_nothing(extra, sampled, reference):
     groups = [
         masked(each, *([i % 3 != 1 for i in range(len(r.token_ids))] for r in each.responses))
-        for each in groups_of(new_learner(RL))
+        for each in sampled
     ]
     absurd = [
         replace(

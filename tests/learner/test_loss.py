@@ -319,10 +319,12 @@ CORRECTIONS = [("none", "token", False), *itertools.product(("truncate", "mask")
 @pytest.mark.parametrize("surrogate", ["clip", "cispo"])
 @pytest.mark.parametrize("importance", ["token", "sequence", "none"])
 def test_loss_gradient_and_statistics_equal_their_slow_ground_truth(importance, surrogate, correction, level, decoupled):
-    rng = np.random.default_rng(0)
-    rest = itertools.product(("sequence", "token", "constant"), (None, 1.4), ("k1", "k2", "k3"), (False, True), (0.0, 0.3))
+    rng = np.random.default_rng([*f"{importance} {surrogate} {correction} {level} {decoupled}".encode()])
+    terms = ("sequence", "token", "constant"), (None, 1.4), ("k1", "k2", "k3"), (False, True), (0.0, 0.3)
+    every = list(itertools.product(*terms))
     clipped, bound = 0.0, 0.0
-    for aggregation, dual_clip, estimator, kl_weighted, entropy_coef in rest:
+    for n in rng.permutation(len(every))[:18]:
+        aggregation, dual_clip, estimator, kl_weighted, entropy_coef = every[n]
         lengths = [int(length) for length in rng.integers(0, 5, size=4)] + [1, 4]
         mask, advantages = np.arange(4) < np.array(lengths)[:, None], rng.normal(size=6)
         sampler, entropy, direction = -rng.exponential(1.0, (6, 4)), rng.random((6, 4)), rng.normal(size=(6, 4))
