@@ -17,7 +17,7 @@ from urllib3.util import Retry
 FAST_HEALTH = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
+    "health_check_timeout_ms": 10_000,  # a node that is gone refuses at once; one that is busy may take its time
     "health_check_failure_threshold": 3,
 }
 STORE_BYTES = 150 << 20

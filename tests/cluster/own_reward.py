@@ -1,10 +1,14 @@
 import asyncio
 import os
 import threading
+import time
+from pathlib import Path
 
 import ray
 
 from rollout.types import Passage, Prompt
+
+HELD = "TESTS_HELD"  # an environment's variable: steps, and a run's folder
 
 
 def one_each(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
@@ -59,6 +63,17 @@ def that_raises_at_a_held_out_prompt(prompt: Prompt, passages: tuple[Passage, ..
 
 def that_hangs(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
     threading.Event().wait()
+    return [0.0] * len(responses)
+
+
+def that_holds(prompt: Prompt, passages: tuple[Passage, ...], responses: list[str]) -> list[float]:
+    """Of the run that HELD names, once it has so many steps: not before the file `.go` is beside its folder."""
+    held = os.environ.get(HELD)
+    if held is not None:
+        steps, run = held.split(" ", 1)
+        metrics, go = Path(run) / "metrics.jsonl", Path(run + ".go")
+        while not go.exists() and len(metrics.read_text().splitlines() if metrics.exists() else ()) >= int(steps):
+            time.sleep(0.05)
     return [0.0] * len(responses)
 
 

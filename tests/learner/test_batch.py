@@ -189,10 +189,7 @@ def test_a_masked_last_token_counts_as_if_it_were_not_there(loss, extra, sampled
 
 @pytest.mark.parametrize("extra", MASKED)
 def test_what_a_sampler_said_of_a_masked_token_changes_nothing(extra, sampled, reference):
-    groups = [
-        masked(each, *([i % 3 != 1 for i in range(len(r.token_ids))] for r in each.responses))
-        for each in sampled
-    ]
+    groups = [masked(each, *([i % 3 != 1 for i in range(len(r.token_ids))] for r in each.responses)) for each in sampled]
     absurd = [
         replace(
             each,

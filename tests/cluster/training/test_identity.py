@@ -45,7 +45,7 @@ def adapters_of(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def whole(train_locally: Callable[..., Path]) -> Path:
-    return train_locally("--keep_checkpoints", 9)
+    return train_locally("--keep_checkpoints", 9, "--supervised.steps", 1, "--learner.steps", 3)
 
 
 def other_weights(model: Path, target: Path) -> Path:
@@ -79,7 +79,7 @@ def with_own_base(adapted: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_a_run_that_was_moved_with_all_it_reads_inside_goes_on_as_if_it_had_stayed(
     whole: Path, data_dir: Path, tmp_path: Path
 ) -> None:
-    begun = copy_as_of(whole, tmp_path / "begun", 4)
+    begun = copy_as_of(whole, tmp_path / "begun", 2)
     shutil.copytree(data_dir, begun / "data")
     config = begun / "config.yaml"
     named = config.read_text().replace(f"valid: {data_dir}/valid.jsonl", f"valid: {{dialog: [{data_dir}/valid.jsonl]}}")
@@ -93,29 +93,25 @@ def test_a_run_that_was_moved_with_all_it_reads_inside_goes_on_as_if_it_had_stay
     assert reported["settings"]["data.train"] == str(moved / "data" / "train.jsonl")
 
 
-def test_a_demo_run_can_be_moved_before_and_after_its_files_are_made(
-    tiny_flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_demo_run_can_be_moved_before_and_after_its_files_are_made(tiny_flags: list[str], tmp_path: Path) -> None:
     start = next(place for place, flag in enumerate(tiny_flags) if flag == "--data.cache")
-    flags = [*tiny_flags[start:], *map(str, SHORT), "--eval_limit", "2"]
-    assert main(["train", "--local", *flags, "--run_dir", str(tmp_path / "one")]) == 0
+    flags, one = [*tiny_flags[start:], *map(str, SHORT), "--eval_limit", "2"], tmp_path / "one"
+    assert main(["train", "--local", *flags, "--run_dir", str(one)]) == 0
     begun = tmp_path / "begun"
     begun.mkdir()
-    shutil.copy(tmp_path / "one" / "config.yaml", begun)  # as a kill before all else leaves it
-    assert main(resume(begun)) == 0
-    moved = (tmp_path / "one").rename(tmp_path / "two")
-    assert_same_run(begun, moved)
-    capsys.readouterr()
-    assert main(resume(moved, "--learner.steps", 3)) == 0 and main(resume(begun, "--learner.steps", 3)) == 0
-    assert_same_run(begun, moved)
-    assert_same_weights(begun, moved)
-    assert "one" not in {part for line in (moved / "config.yaml").read_text().splitlines() for part in line.split("/")}
+    shutil.copy(one / "config.yaml", begun)  # as a kill before all else leaves it
+    moved = copy_as_of(one, tmp_path / "before", 2).rename(tmp_path / "moved")
+    for run, place in ((begun, "one"), (moved, "before")):
+        assert main(resume(run)) == 0
+        assert_same_run(run, one)
+        assert_same_weights(run, one)
+        assert place not in {part for line in (run / "config.yaml").read_text().splitlines() for part in line.split("/")}
 
 
 def test_moved_data_and_cache_are_found_by_their_content(
     whole: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, own = copy_as_of(whole, tmp_path / "run", 4), shutil.copytree(data_dir, tmp_path / "own")
+    run, own = copy_as_of(whole, tmp_path / "run", 2), shutil.copytree(data_dir, tmp_path / "own")
     lines = (own / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "other.jsonl").write_text("".join(lines[1:]))
     refused = error_of(capsys, *resume(run, "--data.train", tmp_path / "other.jsonl"))

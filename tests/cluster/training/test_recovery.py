@@ -16,9 +16,11 @@ from cluster.store.checkpoint import Checkpoints, verify
 from launch import main
 from rollout.data.group_file import read_groups
 from tests.cluster.head import FAST_HEALTH, STORE_BYTES, actor_processes
-from tests.cluster.runs import Process, assert_same_weights, rows, without_clock
+from tests.cluster.own_reward import HELD
+from tests.cluster.runs import DEADLINE_S, Process, assert_same_weights, rows, without_clock
 
-LONGER = ("--learner.steps", 12, "--cluster.samplers", 2, "--cluster.rewards", 2, "--cluster.call_deadline_s", 10)
+HOLDING = ("--reward.extra", '[{function: "tests.cluster.own_reward:that_holds", weight: 0}]')
+LONGER = ("--learner.steps", 12, "--cluster.samplers", 2, "--cluster.rewards", 2, *HOLDING)
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +28,35 @@ def undisturbed(train: Callable[..., Path]) -> Path:
     return train(*LONGER)
 
 
+@pytest.fixture
+def held(tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Process]:
+    """Begins a run of LONGER in a process, in the folder `run`. Once it has so many steps, it gets to no other step and to the
+    end of no evaluation before `let_go`: what happens to it in between happens then, however long that takes."""
+
+    def begin(steps: int, *flags: object) -> Process:
+        run = tmp_path / "run"
+        monkeypatch.setenv(HELD, f"{steps} {run}")
+        return Process("train", *tiny_flags, *LONGER, *flags, "--run_dir", run)
+
+    return begin
+
+
+def let_go(run: Path) -> None:
+    Path(f"{run}.go").touch()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("actor", ["SamplerActor", "RewardActor", "LearnerActor"])
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_actor_that_is_lost_changes_nothing_but_clock_and_counts(
-    actor: str, sent: signal.Signals, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+    actor: str, sent: signal.Signals, undisturbed: Path, held: Callable[..., Process], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    process = held(9, *(("--cluster.call_deadline_s", 20) if sent == signal.SIGSTOP else ()))
     process.until("rl      9")
     victim = actor_processes(psutil.Process(process.pid), actor)[0]
     os.kill(victim.pid, sent)
+    let_go(run)
     process.succeed()
     assert not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE  # Ray leaves a frozen one behind
     assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
@@ -50,13 +70,16 @@ def test_an_actor_that_is_lost_changes_nothing_but_clock_and_counts(
 
 @pytest.mark.slow
 def test_a_learner_lost_before_the_first_checkpoint_starts_over(
-    undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+    undisturbed: Path, held: Callable[..., Process], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
-    process.until("held-out      0")
+    process = held(3, "--checkpoint_every", 100)
+    process.until("supervised      3")
+    assert not list((run / "checkpoints").glob("step-*"))
     os.kill(actor_processes(psutil.Process(process.pid), "LearnerActor")[0].pid, signal.SIGKILL)
+    let_go(run)
     process.succeed()
+    assert {row["incarnation"] for row in rows(run / "metrics.jsonl")} == {1}
     assert without_clock(run / "metrics.jsonl") == without_clock(undisturbed / "metrics.jsonl")
     assert_same_weights(run, undisturbed)
 
@@ -73,15 +96,17 @@ def test_a_learner_lost_before_the_first_checkpoint_starts_over(
     ],
 )
 def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
-    sent: signal.Signals, line: str, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+    sent: signal.Signals, line: str, undisturbed: Path, held: Callable[..., Process], tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    run, process = tmp_path / "run", held(int(line.split()[-1]))
     process.until(line)
     process.send_signal(sent)
     if sent == signal.SIGKILL:
         assert process.wait() == -signal.SIGKILL
+        let_go(run)
     else:
+        process.until("once more leaves at once")
+        let_go(run)
         assert f"--resume {run}" in process.succeed()
         last = rows(run / "metrics.jsonl")[-1]["step"]
         assert os.readlink(run / "checkpoints" / "latest") == f"step-{last}"
@@ -94,13 +119,14 @@ def test_a_driver_that_is_stopped_or_killed_is_resumed_to_the_same_end(
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_whole_process_group_ends_in_a_checkpoint_too(
-    sent: signal.Signals, undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+    sent: signal.Signals, undisturbed: Path, held: Callable[..., Process], tmp_path: Path
 ) -> None:
     """As systemd, Slurm and a closed terminal send it: Ray's own processes must outlive it until all is saved."""
-    run = tmp_path / "run"
-    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    run, process = tmp_path / "run", held(7)
     process.until("rl      7")
     os.killpg(process.pid, sent)
+    process.until("once more leaves at once")
+    let_go(run)
     assert f"--resume {run}" in process.succeed()
     last = rows(run / "metrics.jsonl")[-1]
     assert os.readlink(run / "checkpoints" / "latest") == f"step-{last['step']}" and last["incarnation"] == 0
@@ -117,29 +143,33 @@ def test_with_staleness_a_killed_run_loses_no_prompt_and_keeps_what_was_sampled(
     """Also where the groups that were kept were sampled under other settings: their prompts come again."""
     run = tmp_path / "run"
     ahead = "--cluster.samplers", 3, "--cluster.max_staleness", 3, "--supervised.steps", 0, "--learner.correction", "mask"
-    often = "--learner.steps", 200, "--checkpoint_every", 1, "--keep_checkpoints", 30, "--eval_every", 0
+    often = "--learner.steps", 100_000, "--checkpoint_every", 1, "--keep_checkpoints", 1000, "--eval_every", 0
     process = Process("train", *tiny_flags, *ahead, *often, "--run_dir", run)
     process.until("rl     30")
+    while not json.loads((run / "checkpoints" / "latest" / "state.json").read_text())["ready"]:
+        process.until("rl ")
     process.kill()
     process.wait()
     states = [(path, verify(path)) for path in (run / "checkpoints").glob("step-*")]
     path, state = max(((path, state) for path, state in states if state.ready), key=lambda each: each[1].step)
-    Checkpoints(run / "checkpoints", keep=30).discard_after(state.step)
+    Checkpoints(run / "checkpoints", keep=1000).discard_after(state.step)
     kept = read_groups(path / "groups.parquet")
     assert [group.prompt.id for group in kept] == [saved.prompt.id for saved in state.ready]
-    assert main(["train", "--resume", str(run), "--learner.steps", "40", *now]) == 0
-    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, 41))
+    last = state.step + 10
+    assert main(["train", "--resume", str(run), "--learner.steps", str(last), *now]) == 0
+    assert [row["step"] for row in rows(run / "metrics.jsonl")] == list(range(1, last + 1))
     assert_trained_once(run, prompts=40)
 
 
 @pytest.mark.slow
 def test_a_stop_during_start_up_leaves_a_run_that_can_be_resumed(
-    undisturbed: Path, tiny_flags: list[str], tmp_path: Path
+    undisturbed: Path, held: Callable[..., Process], tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    process = Process("train", *tiny_flags, *LONGER, "--run_dir", run)
+    run, process = tmp_path / "run", held(0)
     process.until("run folder:")
     process.send_signal(signal.SIGTERM)
+    process.until("once more leaves at once")
+    let_go(run)
     assert f"--resume {run}" in process.succeed()
     assert not (run / "metrics.jsonl").exists()
     assert main(["train", "--resume", str(run)]) == 0
@@ -156,7 +186,7 @@ def test_a_second_signal_leaves_at_once(sent: signal.Signals, code: int, tiny_fl
     process.send_signal(sent)
     process.until("once more leaves at once")
     process.send_signal(sent)
-    assert process.wait(timeout=60) == code
+    assert process.wait(timeout=DEADLINE_S) == code
 
 
 @pytest.fixture

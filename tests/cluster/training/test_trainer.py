@@ -27,6 +27,7 @@ SAMPLES = """id question answers passages passage_titles passage_ids retrieval_s
 tokens finished version""".split()
 
 Train = Callable[..., Path]
+OF_RL = ("--supervised.steps", 0, "--eval_every", 0)  # what a run that shows something of its steps can do without
 
 
 def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
@@ -118,8 +119,8 @@ OWN_REWARD = '[{function: "tests.cluster.own_reward:of_every_second_response"}]'
 @pytest.mark.parametrize("flags", EVERYTHING.values(), ids=EVERYTHING)
 def test_a_run_of_many_switches_is_resumed_bit_for_bit(flags: tuple[object, ...], train_locally: Train, tmp_path: Path) -> None:
     rewards = ("--reward.f1", 0, "--reward.rouge", 0, "--reward.bleu", 0, "--reward.extra", OWN_REWARD)
-    whole = train_locally(*flags, *rewards, "--keep_checkpoints", 9)
-    run = copy_as_of(whole, tmp_path / "run", 6)
+    whole = train_locally(*flags, *rewards, *OF_RL, "--keep_checkpoints", 9)
+    run = copy_as_of(whole, tmp_path / "run", 2)
     state = json.loads((run / "checkpoints" / "latest" / "state.json").read_text())
     assert bool(state["filtered"]) == ("--rollout.dynamic_sampling" in flags)
     assert main(["train", "--local", "--resume", str(run)]) == 0
@@ -147,19 +148,20 @@ def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, 
 
 
 def test_the_adaptive_coefficient_follows_the_kl(train_locally: Train) -> None:
-    metrics = rows(train_locally("--learner.kl_target", 1e-9, "--learner.steps", 3) / "metrics.jsonl")[4:]
+    metrics = rows(train_locally("--learner.kl_target", 1e-9, "--learner.steps", 3, "--eval_every", 0) / "metrics.jsonl")[4:]
     # the first update has no KL, the later ones far more than the target
     assert [row["kl_coef"] for row in metrics] == pytest.approx([0.04, 0.04 * 0.98, 0.04 * 0.98 * 1.02])
 
 
 def test_a_second_stage_on_gold_answers_needs_no_rewards(train_locally: Train) -> None:
-    metrics = rows(train_locally("--learner.loss", "sft", "--rollout.group_size", 8) / "metrics.jsonl")
-    assert [row["stage"] for row in metrics[4:]] == ["rl"] * 4
+    run = train_locally("--learner.loss", "sft", "--rollout.group_size", 8, "--supervised.steps", 1, "--learner.steps", 2)
+    metrics = rows(run / "metrics.jsonl")
+    assert [row["stage"] for row in metrics] == ["supervised", "rl", "rl"]
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
 
 
 def test_a_resumed_run_may_change_its_loss(train_locally: Train) -> None:
-    run = train_locally("--learner.steps", 2, "--learner.eps_low", 0.3)
+    run = train_locally("--learner.steps", 2, "--learner.eps_low", 0.3, *OF_RL)
     assert main(["train", "--local", "--resume", str(run), "--learner.loss", "dapo", "--learner.steps", "3"]) == 0
     used = read_settings(run / "config.yaml").learner
     assert (used.loss, used.aggregation, used.eps_high, used.eps_low, used.kl_coef) == ("dapo", "token", 0.28, 0.3, 0.0)
@@ -168,14 +170,14 @@ def test_a_resumed_run_may_change_its_loss(train_locally: Train) -> None:
 
 def test_the_seeds_flags_choose_our_settings(train_locally: Train) -> None:
     seed = ("--use_grpo", "--grpo_group_size", 3, "--grpo_kl_coeff", 0.1, "--grpo_top_k_ratio", 0.5)
-    run = train_locally(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1)
+    run = train_locally(*seed, "--gold_score_mode", "f1rougebleudist", "--learner.steps", 1, *OF_RL)
     used = read_settings(run / "config.yaml")
     assert (used.learner.loss, used.learner.kl_coef, used.learner.top_k_ratio) == ("grpo", 0.1, 0.5)
     assert (used.rollout.group_size, used.reward.mode) == (4, "lapdog")  # --rollout.group_size 4 was given too, and wins
 
 
 def test_a_finished_run_goes_on_to_more_steps(train_locally: Train) -> None:
-    warming_up = ("--learner.lr_warmup_steps", 100)  # before the decay begins, the rate does not depend on the last step
+    warming_up = ("--learner.lr_warmup_steps", 100, *OF_RL)  # before the decay begins, no rate depends on the last step
     run, whole = train_locally("--learner.steps", 2, *warming_up), train_locally(*warming_up)
     assert main(["train", "--local", "--resume", str(run), "--learner.steps", "4"]) == 0
     assert without_clock(run / "metrics.jsonl") == without_clock(whole / "metrics.jsonl")
@@ -200,19 +202,19 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
 
 
 def test_in_bfloat16_the_ratio_is_near_one_and_logged(train_locally: Train) -> None:
-    run = train_locally("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2)
+    run = train_locally("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2, "--eval_every", 0)
     assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl")[1:])
     assert policy_weights(run)["shared.weight"].dtype == torch.float32
 
 
 def test_old_checkpoints_go_and_the_best_stays(train_locally: Train) -> None:
-    learns = ("--supervised.steps", 40, "--supervised.lr", 0.05, "--supervised.lr_warmup_steps", 0, "--learner.steps", 0)
+    learns = ("--supervised.steps", 20, "--supervised.lr", 0.05, "--supervised.lr_warmup_steps", 0, "--learner.steps", 0)
     run = train_locally(*learns, "--eval_every", 5, "--checkpoint_every", 5, "--keep_checkpoints", 1)
     rewards = {row["step"]: row["reward"] for row in rows(run / "evaluations.jsonl") if row["step"] > 0}
     best = max(rewards, key=lambda step: (rewards[step], -step))  # of equal ones the first
     assert os.readlink(run / "checkpoints" / "best") == f"step-{best}"
-    assert os.readlink(run / "checkpoints" / "latest") == "step-40"
-    assert {path.name for path in (run / "checkpoints").glob("step-*")} == {f"step-{best}", "step-40"}
+    assert os.readlink(run / "checkpoints" / "latest") == "step-20"
+    assert {path.name for path in (run / "checkpoints").glob("step-*")} == {f"step-{best}", "step-20"}
 
 
 def test_training_stops_when_held_out_reward_does_not_rise(train_locally: Train) -> None:
@@ -224,7 +226,7 @@ def test_training_stops_when_held_out_reward_does_not_rise(train_locally: Train)
 
 
 def test_a_run_that_patience_ended_goes_on_where_it_is_told_to(train_locally: Train) -> None:
-    nothing = ("--eval_every", 1, "--learner.lr", 1e-12, "--learner.steps", 9, "--supervised.steps", 0)
+    nothing = ("--eval_every", 1, "--eval_limit", 2, "--learner.lr", 1e-12, "--learner.steps", 9, "--supervised.steps", 0)
     run = train_locally("--patience", 2, *nothing)
     assert len(rows(run / "metrics.jsonl")) == 3  # the first is the best
     for steps in (5, 7):
@@ -314,8 +316,7 @@ def test_evaluate_names_the_first_prompt_that_cannot_be_rewarded(
 
 
 def test_a_users_reward_is_summed_in(train_locally: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = train_locally(
-        "--reward.extra", '[{function: "tests.cluster.own_reward:one_each", weight: 5}]', "--supervised.steps", 0
-    )
+    extra = '[{function: "tests.cluster.own_reward:one_each", weight: 5}]'
+    run = train_locally("--reward.extra", extra, "--learner.steps", 2, *OF_RL)
     for row in rows(run / "metrics.jsonl"):
         assert row["reward"] == pytest.approx(row["f1"] + row["rougeL"] + row["bleu"] + 5, abs=1e-5)

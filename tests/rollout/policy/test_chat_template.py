@@ -77,9 +77,9 @@ def test_a_policy_that_learnt_an_answer_says_it_and_stops(template, own_tokens, 
     policy = chat_policy(tmp_path, template, own_tokens, n_context=0)
     rollout = RolloutSettings(max_new_tokens=48, prompts_per_step=1)
     learner = Learner(policy, LearnerSettings(lr=1e-2), rollout, PolicySettings(), {})
-    learner.begin(replace(SUPERVISED, steps=120, lr=1e-2))
+    learner.begin(replace(SUPERVISED, steps=80, lr=1e-2))
     prompts, sampler = [Prompt(id="q", question="where ?", answers=(answer,))], Sampler(policy, Retriever("all", 0), rollout, 0)
-    for step in range(1, 121):
+    for step in range(1, 81):
         learner.update(sampler.sample(prompts, "gold", Version(0, 0)).groups, step)
     [reply] = sampler.sample(prompts, "greedy", Version(0, 1)).groups[0].responses
     assert reply.text == answer and reply.finished
