@@ -31,12 +31,7 @@ import pyarrow.parquet as pq
 from cluster.store.checkpoint import newest
 
 ROOT = Path(__file__).parent.parent
-FAST_HEALTH = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
-}
+FAST_HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}  # a node that is gone refuses at once
 STORE_BYTES = 150 << 20
 MOST_NODES, FEWEST_NODES = 3, 1  # beside the head
 SUPERVISED_STEPS = 200
