@@ -51,6 +51,7 @@ class FakeHandle(InProcessHandle):
         self.code = code_digest()
         self.asked: list[tuple[str, tuple[Any, ...]]] = []  # but pings and loading
         self.under_way: dict[asyncio.Future[Any], Any] = {}  # what is awaited and the answers to come
+        self.askers: dict[asyncio.Future[Any], asyncio.Task[Any]] = {}  # in which task it was asked for what is awaited
         self.kills = self.process_kills = 0
 
     async def lacks_a_place(self) -> bool:
@@ -82,6 +83,8 @@ class FakeHandle(InProcessHandle):
         loop = asyncio.get_running_loop()
         whole: asyncio.Future[Any] = loop.create_future()
         self.under_way[whole] = answer
+        if (task := asyncio.current_task()) is not None:
+            self.askers[whole] = task
         whole.add_done_callback(lambda ended: self.under_way.pop(ended, None))
         if self.is_dead or not (waits or self.is_frozen):
             loop.call_soon(_settle, whole, ActorDiedError() if self.is_dead else answer)
