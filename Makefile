@@ -11,6 +11,8 @@ train: $(VENV)/.run
 bench: $(VENV)/.test
 	for name in learner sampler causal rewards weights retrieval pipeline learning; do $(BIN)/python -m benchmarks.$$name || exit; done
 
+test quick chaos: export PYTHONDONTWRITEBYTECODE =  # compiled tests are kept, which pytest would compile anew each time
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ON_CORES)
 
