@@ -17,6 +17,7 @@ from rollout.retrieval.dense import kept_slice, vectors_folder
 from rollout.retrieval.open import open_source
 from rollout.retrieval.retriever import Retriever
 from rollout.retrieval.settings import RetrieverSettings
+from rollout.retrieval.source import LocalSource
 from rollout.sampler import Sampler
 from rollout.types import Draws, Group, Mode, Prompt, SampleReport, Version
 
@@ -63,7 +64,7 @@ class SamplerActor:
     def embed(self, number: int) -> tuple[int, np.ndarray]:
         """How many passages a slice of the corpus has, and their vectors [n, D], which are kept beside it."""
         source = self._source
-        assert source is not None and source.dense is not None, "passages are searched by vectors"
+        assert isinstance(source, LocalSource) and source.dense is not None, "passages are searched by vectors"
         made_of = source.corpus, source.dense.encoder, self._retriever.slice_passages, self._retriever.dtype
         vectors = kept_slice(vectors_folder(*made_of) / f"{number:06}", *made_of[:2], number, *made_of[2:])
         return len(vectors), vectors
@@ -104,8 +105,9 @@ class SamplerActor:
     def _search(self, vectors: list["ray.ObjectRef[Any]"]) -> None:
         """The vectors that come, which are a reference to references."""
         if vectors and vectors != self._searched:
-            assert self._source is not None and self._source.dense is not None, "passages are searched by vectors"
-            self._source.dense.load([self.fetch(each) for each in self.fetch(vectors[0])], str(vectors[0]))
+            source = self._source
+            assert isinstance(source, LocalSource) and source.dense is not None, "passages are searched by vectors"
+            source.dense.load([self.fetch(each) for each in self.fetch(vectors[0])], str(vectors[0]))
             self._searched = vectors
 
     def _is_there(self, reference: "ray.ObjectRef[Any]") -> bool:

@@ -53,8 +53,11 @@ def open_source(
     settings: RetrieverSettings = LEXICAL,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     device: str = "cpu",
-) -> LocalSource | None:
-    """One whose vectors are yet to be loaded, where it searches any; None where the settings name no passages."""
+) -> LocalSource | UrlSource | None:
+    """One whose vectors are yet to be loaded, where it searches any; a server that the settings name; None where they name no
+    passages either."""
+    if settings.url is not None:
+        return UrlSource(settings, data.query)
     corpus = open_corpus(data, n_context)
     if corpus is None:
         return None
@@ -77,10 +80,8 @@ def open_retriever(
     tokenizer: of the policy, where vectors are made of its tokens. Raises DataError for passages that cannot be searched, or
     that are fewer than `n_context`, PolicyError for a path that leads to no encoder.
     """
-    if settings.url is not None:
-        return Retriever(n_context, UrlSource(settings, data.query))
     source = open_source(data, n_context, settings, tokenizer, device)
-    if source is not None and source.dense is not None:
+    if isinstance(source, LocalSource) and source.dense is not None:
         from rollout.retrieval.dense import kept_slices, vectors_folder
 
         wanted = source.corpus, source.dense.encoder, settings.slice_passages, settings.dtype

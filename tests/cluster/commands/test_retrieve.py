@@ -241,7 +241,10 @@ async def test_a_signal_ends_it_once_what_is_under_way_is_answered(capsys: pytes
         (["--data.train", "x"], "--data.train: unknown setting"),
         (["--retriever.url", "http://host"], "--retriever.url: unknown setting"),
         (["--retriever.mode", "dense"], "retriever.path: is missing, and retriever.mode dense needs an encoder; give one"),
-        (["--retriever.dtype", "float16"], "retriever.dtype: float16 has no effect with retriever.mode lexical; leave it out"),
+        (
+            ["--retriever.dtype", "float16"],
+            "retriever.dtype: float16 has no effect with retriever.mode lexical; set it to float32",
+        ),
         (["--passages", "nowhere.jsonl"], "nowhere.jsonl: "),
     ],
 )

@@ -1,6 +1,5 @@
 """Figures of held-out prompts whose replies and draws are known."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,13 +24,9 @@ class Said:
     mode: Mode = "greedy"
     calls: list[tuple[Mode, list[str]]] = field(default_factory=list)
 
-    def submit(self, prompts: Sequence[Prompt]) -> InflightCall:
+    async def outcome(self, call: InflightCall) -> Outcome:
+        prompts, said = call.prompts, self.replies[self.mode]
         self.calls.append((self.mode, [prompt.id for prompt in prompts]))
-        call = InflightCall(tuple(prompts))
-        call.task = asyncio.create_task(self._outcome(prompts, self.replies[self.mode]))
-        return call
-
-    async def _outcome(self, prompts: Sequence[Prompt], said: dict[str, list[str]]) -> Outcome:
         failed = [FailedPrompt(prompt, ValueError("no")) for prompt in prompts if prompt.id not in said]
         answered = [replace(make_group(said[each.id], each.answers), prompt=each) for each in prompts if each.id in said]
         groups = tuple(GroupRef(group.prompt, group, group.version) for group in Scorer(RewardSettings()).score_all(answered))

@@ -65,7 +65,10 @@ def test_a_run_that_goes_on_keeps_its_retriever(run: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--retriever.scale", "3"], "retriever.scale: 3.0 has no effect with retriever.mode lexical; set it to null"),
+        (
+            ["--retriever.scale", "3"],
+            "retriever.scale: 3.0 has no effect with a retriever.mode that is no hybrid",
+        ),
         ([*HYBRID, "--policy.n_context", "0"], "retriever.mode: hybrid has no effect with policy.n_context 0"),
         (["--retriever.mode", "words"], "retriever.mode: 'words' is refused"),
         (["--retriever.path", "T5"], "is a t5 without modules.json, no encoder of sentences"),

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from cluster.actors.job import JOB_CONFIG
 from cluster.actors.job_info import JobInfo
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import PooledPort, RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.session import JOB_CONFIG
 from cluster.commands.train import train_request, training
 from cluster.settings.tree import Settings
 from cluster.store.run_folder import RunFolder
