@@ -13,9 +13,10 @@ from cluster.training.inputs import Inputs
 from rollout.config import DataSettings
 from rollout.policy.base import Policy
 from rollout.policy.loading import PolicySkeleton
-from rollout.retrieval.open import LEXICAL, open_retriever
+from rollout.retrieval.open import LEXICAL, open_encoder, open_retriever
 
 PROMPTS_MEASURED = 64
+VECTOR_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ def plan(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton, da
     """data: where the inputs lie now, which need not be where the run will have them. local: without Ray."""
     measured = tokens(settings.with_values(data=data), policy, inputs)
     actors = ["one sampler, one reward actor and the learner in one process, without Ray"] if local else _actors(settings)
-    parts = actors, _memory(settings, policy, measured), _tokens(settings, inputs, measured)
+    memory_of = *_memory(settings, policy, measured), *_vectors(settings, inputs.passages, policy)
+    parts = actors, memory_of, _tokens(settings, inputs, measured)
     return "\n\n".join([dump(settings).strip(), *("\n".join(part) for part in parts)])
 
 
@@ -75,6 +77,17 @@ def _memory(settings: Settings, policy: Policy | PolicySkeleton, measured: Token
     for name, parts in (("learner", of_learner), ("sampler, each", of_sampler)):
         yield f"{name:<28}{_size(sum(parts.values()))}: " + ", ".join(f"{part} {_size(size)}" for part, size in parts.items())
     yield f"{'object store':<28}{_size(2 * needed.published)}: two versions of the weights that travel"
+
+
+def _vectors(settings: Settings, passages: int, policy: Policy | PolicySkeleton) -> Iterator[str]:
+    """Where passages are searched by them; the encoder is loaded to know their width."""
+    retriever = settings.retriever
+    if not passages or retriever.used_mode == "lexical" or not settings.policy.n_context:
+        return
+    encoder = open_encoder(retriever, policy.tokenizer, "cpu")
+    size, each = _size(passages * encoder.width * VECTOR_BYTES[retriever.dtype]), f"{encoder.width} {retriever.dtype}"
+    yield f"{'vectors':<28}{size} in each node's object store and once more on disk: {passages:,} of {each}"
+    yield f"{'encoder, each sampler':<28}{_size(encoder.bytes)}"
 
 
 def _tokens(settings: Settings, inputs: Inputs, measured: Tokens) -> Iterator[str]:

@@ -47,6 +47,11 @@ class Encoder:
         told = [content, settings.max_tokens, settings.normalize, prompt, settings.batch_size]
         self.digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
+    @property
+    def bytes(self) -> int:
+        """Of its weights."""
+        return sum(weight.numel() * weight.element_size() for weight in self.model.parameters())
+
     def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, D]. One text at a time: its bits must not depend on which others stand beside it."""
         return self._checked(self.model.encode_query(list(texts), batch_size=1, show_progress_bar=False), len(texts))

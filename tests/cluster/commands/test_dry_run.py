@@ -222,3 +222,14 @@ def test_a_switch_takes_no_value(flags: list[str], capsys: pytest.CaptureFixture
 def test_a_dry_run_refuses_what_the_run_would(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--dry-run", "--rollout.group_size", "1"]) == 2
     assert "rollout.group_size" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_the_vectors_of_the_corpus_and_their_encoder(
+    tiny_flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = planned(capsys, *tiny_flags, "--retriever.mode", "dense", "--retriever.dtype", "float16")
+    [line] = [line for line in out.splitlines() if line.startswith("vectors ")]
+    passages = int(line.split(": ")[1].split()[0].replace(",", ""))
+    assert line.endswith(f"{passages:,} of 128 float16") and f" {passages * 128 * 2 / 1000:.3g} KB in each node's" in line
+    assert "encoder, each sampler" in out
+    assert "vectors " not in planned(capsys, *tiny_flags)
