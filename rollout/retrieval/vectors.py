@@ -50,19 +50,18 @@ class Vectors:
         # twice the error of a product of D terms (Higham 2002, section 3.1), and that of rounding the score
         slack = 2 * (self.width + 2) * UNIT * self._longest * asked.norm(dim=1)
         best = torch.full((len(queries), count), -torch.inf, device=asked.device)
-        near: list[
-            tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-        ] = []  # query, position and score of what may be among the best
+        floor = best[:, -1]
+        near: list[tuple[torch.Tensor, torch.Tensor]] = []  # positions of what may be among the best, and their scores
         for start, block in self._blocks():
-            found = asked @ block.T
-            if (found.amax(1) >= best[:, -1] - slack).any():
-                best = torch.cat([best, found.topk(min(count, len(block))).values], 1).topk(count).values
-                rows, places = torch.nonzero(found >= (best[:, -1] - slack)[:, None], as_tuple=True)
-                near.append((rows, places + start, found[rows, places]))
-        rows, places, found = (torch.cat(each) for each in zip(*near, strict=True))
-        kept = found >= (best[:, -1] - slack)[rows]
-        of_query, positions = rows[kept].cpu().numpy(), places[kept].cpu().numpy()
-        return [self._ranked(query, positions[of_query == i], count) for i, query in enumerate(queries)]
+            found = block @ asked.T  # [n, Q]: of the two ways round the faster one
+            places = (found >= floor).any(1).nonzero()[:, 0]
+            if len(places):
+                near.append((places + start, found[places]))
+                best = torch.cat([best, found[places].T], 1).topk(count).values
+                floor = best[:, -1] - slack
+        positions, found = (torch.cat(each) for each in zip(*near, strict=True))
+        kept = (positions[own].cpu().numpy() for own in (found >= floor).unbind(1))
+        return [self._ranked(query, own, count) for query, own in zip(queries, kept, strict=True)]
 
     def _ranked(self, query: np.ndarray, positions: np.ndarray, count: int) -> list[Hit]:
         scores = self.scores(query, positions)
