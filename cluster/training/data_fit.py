@@ -10,7 +10,7 @@ from rollout.config import PolicySettings, template_fields
 from rollout.errors import DataError, PolicyError, SettingsError
 from rollout.policy.base import Policy
 from rollout.policy.loading import PolicySkeleton
-from rollout.retrieval.open import open_retriever
+from rollout.retrieval.open import LEXICAL, open_retriever
 from rollout.types import Prompt
 
 MOST_UNSAYABLE = 0.2
@@ -68,12 +68,13 @@ def _too_long(
     settings: Settings, policy: Policy | PolicySkeleton, prompts: Sequence[Prompt], longest: int
 ) -> Iterator[tuple[int, int]]:
     """(place, tokens) of each prompt that is longer. No token is less than a byte, so most are known to fit unread; a retrieved
-    passage is taken to have no longer a title than a text."""
+    passage is taken to have no longer a title than a text. Corpora are searched by words alone: nothing is embedded here."""
     wording = max(map(len, policy.contexts(["?"], [()])[0]))
     suspects = [i for i, prompt in enumerate(prompts) if wording + _most_tokens(settings.policy, prompt) > longest]
     if not suspects:
         return
-    retriever = open_retriever(settings.data, settings.policy.n_context, settings.retriever, policy.tokenizer)
+    by_words = LEXICAL if settings.retriever.url is None else settings.retriever
+    retriever = open_retriever(settings.data, settings.policy.n_context, by_words)
     for begin in range(0, len(suspects), MEASURED_AT_ONCE):
         places = suspects[begin : begin + MEASURED_AT_ONCE]
         some = [prompts[i] for i in places]
