@@ -150,14 +150,14 @@ METRICS = (
 @dataclass(frozen=True, slots=True)
 class HeldOutFigure:
     """A column of evaluations.jsonl. series: of Prometheus, after held_out_ or constant_reply_. column: of the tables that a
-    terminal, the report and a model card show. of_hybrid: told only where passages are found by two scores."""
+    terminal, the report and a model card show. of_vectors: told only where passages are found by these."""
 
     name: str
     meaning: str
     series: str = "score_ratio"
     is_percentage: bool = True
     column: bool = False
-    of_hybrid: bool = False
+    of_vectors: bool = False
 
 
 HELD_OUT = (
@@ -180,7 +180,7 @@ HELD_OUT = (
     HeldOutFigure("recall@5", "the same among the first five", column=True),
     HeldOutFigure("recall@20", "the same among the first twenty"),
     *(
-        HeldOutFigure(f"recall_{part}@{depth}", f"of a hybrid: among the first {depth} by {score} alone", of_hybrid=True)
+        HeldOutFigure(f"recall_{part}@{depth}", f"of a hybrid: among the first {depth} by {score} alone", of_vectors=True)
         for part, score in (("lexical", "BM25"), ("dense", "vectors"))
         for depth in (1, 5, 20)
     ),
@@ -188,6 +188,7 @@ HELD_OUT = (
         "gap_closed",
         "what the retriever's passages earn beyond BM25's, over what gold ones earn beyond them; where `readings` tell both",
         column=True,
+        of_vectors=True,
     ),
 )
 EVALUATION_COLUMNS = tuple(each.name for each in HELD_OUT if each.column)

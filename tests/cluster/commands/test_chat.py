@@ -131,7 +131,7 @@ def _until(terminal: int, text: bytes) -> bytes:
         (["--checkpoint", "RUN", "--learner.lr", "1"], "--learner.lr: unknown setting"),
         (["--checkpoint", "RUN/policy"], "passages: none are known, the policy reads 4; give --passages"),
         (["--checkpoint", "RUN", "--policy.path", "x"], "holds no adapters, which alone need another model; leave it out"),
-        (["--checkpoint", "RUN", "--retriever.scale", "3"], "retriever.scale: 3.0 has no effect with retriever.mode lexical"),
+        (["--checkpoint", "RUN", "--retriever.scale", "3"], "retriever.scale: 3.0 has no effect with a retriever.mode"),
         (["--checkpoint", "RUN", "--seed", "1"], "seed: changes nothing about the most probable reply; add --sample"),
         (["--checkpoint", "RUN", "--questions", "--persona", "i ski."], "persona: is not read with --questions"),
     ],

@@ -25,7 +25,9 @@ def test_a_report_holds_what_the_run_wrote(run: Path) -> None:
     assert data["curves"]["values"]["reward"][4:] == [pytest.approx(row["reward"], rel=1e-4) for row in metrics[4:]]
     assert data["curves"]["values"]["zero_variance"][:4] == [None] * 4  # nothing is drawn in stage 1
     assert data["curves"]["values"]["truncated"] == [row["truncated"] for row in metrics]  # but gold answers may be cut
-    assert data["evaluations"] == rows(run / "evaluations.jsonl")
+    *before, last = rows(run / "evaluations.jsonl")
+    readings = [[f"reads {name}", figures] for name, figures in last.pop("readings").items()]
+    assert data["evaluations"] == [*before, last | {"further": readings}]
     assert data["stages"] == {"supervised": [1, 4], "rl": [5, 8]} and data["settings"]["rollout.group_size"] == 4
     assert len(data["groups"]) == 4 * 4 and {len(group["responses"]) for group in data["groups"]} == {4}
     texts = {tuple(data["passages"][passage["text"]]) for group in data["groups"] for passage in group["passages"]}

@@ -22,7 +22,7 @@ from launch import main
 from rollout.data.dataset import PromptOrder, read_prompts
 from tests.cluster.runs import assert_same_weights, copy_as_of, policy_weights, rows, without_clock
 
-EVALUATION = ["examples", *(each.name for each in HELD_OUT if not each.of_hybrid), "intervals", "constant_reply"]
+EVALUATION = ["examples", *(each.name for each in HELD_OUT if not each.of_vectors), "intervals", "constant_reply"]
 SAMPLES = """id question answers passages passage_titles passage_ids retrieval_scores response reward f1 rougeL bleu advantage
 tokens finished version""".split()
 

@@ -152,7 +152,7 @@ def test_every_query_of_dashboard_and_page_finds_series_of_a_run(
     asked = expressions("watched") + [each.replace("[5m]", "[30s]") for each in documented]
     run = tmp_path / "watched"
     with ended_after(lambda: prometheus.await_series(asked), run):
-        train("--run_dir", run, "--learner.steps", 1_000_000, "--eval_samples", 2)
+        train("--run_dir", run, "--learner.steps", 1_000_000, "--eval_samples", 2, "--eval_reading", "none")
     lost, resumed, ended = annotations("watched")
     prometheus.await_series([ended])
     assert prometheus.query(lost) == prometheus.query(resumed) == []
