@@ -38,31 +38,36 @@ def group_advantages(rewards: torch.Tensor, baseline: str = "group", scale: str 
     within_group = baseline in ("group", "leave_one_out") or scale == "group"
     if within_group and rewards.shape[-1] < 2:
         raise ValueError(f"group_advantages: rewards of shape {tuple(rewards.shape)} need two or more responses a group")
-    match baseline:
-        case "group":
-            advantages = rewards - rewards.nanmean(-1, keepdim=True)
-        case "leave_one_out":
-            n = _present(rewards)
-            advantages = (rewards - rewards.nanmean(-1, keepdim=True)) * n / (n - 1).clamp(min=1)
-        case "batch":
-            advantages = rewards - rewards.nanmean()
-        case "none":
-            advantages = rewards
-        case _:
-            raise ValueError(f"group_advantages: no baseline {baseline!r}: group, leave_one_out, batch, none")
-    match scale:
-        case "group":
-            advantages = advantages / (reward_std(rewards) + EPSILON)
-        case "batch":
-            spread = ~zero_variance(rewards.flatten()[None])
-            advantages = spread * advantages / (reward_std(rewards.flatten()) + EPSILON)
-        case "none":
-            pass
-        case _:
-            raise ValueError(f"group_advantages: no scale {scale!r}: group, batch, none")
+    advantages = _scaled(_beyond(baseline, rewards), scale, rewards)
     if within_group:
         advantages = advantages.masked_fill(zero_variance(rewards)[:, None], 0.0)
     return advantages.masked_fill(rewards.isnan(), 0.0)
+
+
+def _beyond(baseline: str, rewards: torch.Tensor) -> torch.Tensor:
+    match baseline:
+        case "group":
+            return rewards - rewards.nanmean(-1, keepdim=True)
+        case "leave_one_out":
+            n = _present(rewards)
+            return (rewards - rewards.nanmean(-1, keepdim=True)) * n / (n - 1).clamp(min=1)
+        case "batch":
+            return rewards - rewards.nanmean()
+        case "none":
+            return rewards
+    raise ValueError(f"group_advantages: no baseline {baseline!r}: group, leave_one_out, batch, none")
+
+
+def _scaled(advantages: torch.Tensor, scale: str, rewards: torch.Tensor) -> torch.Tensor:
+    match scale:
+        case "group":
+            return advantages / (reward_std(rewards) + EPSILON)
+        case "batch":
+            spread = ~zero_variance(rewards.flatten()[None])
+            return spread * advantages / (reward_std(rewards.flatten()) + EPSILON)
+        case "none":
+            return advantages
+    raise ValueError(f"group_advantages: no scale {scale!r}: group, batch, none")
 
 
 def decoupled_advantages(parts: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

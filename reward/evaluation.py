@@ -36,9 +36,9 @@ def evaluate(
     over examples; bleu is corpus BLEU with all answers as references, None where no reply has four tokens. recall@n: examples
     with gold passages of which one is among the first n retrieved; None where no example has gold; recall_lexical@n and
     recall_dense@n: by each score of a hybrid alone. intervals: of all that can be drawn again by examples; what counts
-    distinct texts cannot, examples that come twice would lower it. draws: of scored groups of n replies drawn at a
-    temperature, their figures avg@n and best@n. constant_reply: what that text would reach as the reply to every example, the
-    floor below which a policy has learnt nothing; its reward is what `scorer` pays, None with extra rewards.
+    distinct texts cannot. draws: of scored groups of n replies drawn at a temperature, their figures avg@n and best@n.
+    constant_reply: what that text would reach as the reply to every example, the floor; its reward is what `scorer` pays,
+    None with extra rewards.
     """
     texts = [group.responses[0].text for group in groups]
     answers = [group.prompt.answers for group in groups]
@@ -54,17 +54,20 @@ def evaluate(
         **{name: 100 * float(np.mean(shares[name])) for name in ("f1", "rouge1", "rouge2", "rougeL")},
         "bleu": _percentage(bleu_of_counts(counts.sum(0))),
         "exact_match": 100 * float(np.mean(shares["exact_match"])),
-        "distinct1": _distinct(words, 1),
-        "distinct2": _distinct(words, 2),
-        "unique_replies": 100 * len(set(texts)) / len(texts),
+        **_variety(texts, words),
         "mean_words": float(np.mean(lengths)),
         **{name: _percentage(_mean_of_known(own)) for name, own in recalls.items()},
         "intervals": intervals({"reward": rewards, **percentages, "mean_words": lengths}, counts),
         **({"draws": _draws(drawn, scorer, temperature)} if drawn else {}),
         "constant_reply": None if constant_reply is None else _floor(constant_reply, groups, scorer),
     }
-    replies = {group.prompt.id: [response.text for response in group.responses] for group in drawn}
-    return Evaluation(figures=figures, predictions=[_prediction(group, replies) for group in groups])
+    draws = {group.prompt.id: [response.text for response in group.responses] for group in drawn}
+    return Evaluation(figures=figures, predictions=[_prediction(group, draws) for group in groups])
+
+
+def _variety(texts: Sequence[str], words: Sequence[Sequence[str]]) -> dict[str, float]:
+    unique = 100 * len(set(texts)) / len(texts)
+    return {"distinct1": _distinct(words, 1), "distinct2": _distinct(words, 2), "unique_replies": unique}
 
 
 def _shares(texts: Sequence[str], answers: Sequence[Sequence[str]], scorer: MetricScorer) -> dict[str, np.ndarray]:

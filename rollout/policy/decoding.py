@@ -76,22 +76,28 @@ def decode(
         if ended is not None:
             over |= ended(token_ids[rows.flatten(), : t + 1]).view(rows.shape)
         finished[rows] |= growing & over
-        active = ~finished[rows]
-        widths = active.sum(1).tolist()
-        if not any(widths):
+        rows, tokens = _unfinished(decode_state, ~finished[rows], rows, tokens)
+        if not rows.numel():
             break
-        if sum(width > 0 for width in widths) * max(widths) < SHRINK_BELOW * active.numel():
-            groups = torch.tensor([i for i, width in enumerate(widths) if width], device=device)
-            columns = active[groups].int().argsort(dim=1, descending=True, stable=True)[:, : max(widths)]
-            decode_state.select(groups, (groups[:, None] * active.shape[1] + columns).flatten())
-            rows, tokens = rows[groups].gather(1, columns), tokens[groups].gather(1, columns)
-    return Decoded(
-        token_ids=token_ids[:, : t + 1].view(*start.shape, -1),
-        logprobs=logprobs[:, : t + 1].view(*start.shape, -1),
-        lengths=lengths.view(start.shape),
-        finished=finished.view(start.shape),
-        top_p_mass=float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0,
-    )
+    token_ids, logprobs = (each[:, : t + 1].view(*start.shape, -1) for each in (token_ids, logprobs))
+    mass = float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0
+    return Decoded(token_ids, logprobs, lengths.view(start.shape), finished.view(start.shape), top_p_mass=mass)
+
+
+def _unfinished(
+    decode_state: DecodeState, active: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Go on with the groups that have an active response, of each as many as the widest has, the active ones first, once that
+    makes the batch enough smaller. Empty where nothing is active."""
+    widths = active.sum(1).tolist()
+    if not any(widths):
+        return rows[:0], tokens[:0]
+    if sum(width > 0 for width in widths) * max(widths) >= SHRINK_BELOW * active.numel():
+        return rows, tokens
+    groups = torch.tensor([i for i, width in enumerate(widths) if width], device=active.device)
+    columns = active[groups].int().argsort(dim=1, descending=True, stable=True)[:, : max(widths)]
+    decode_state.select(groups, (groups[:, None] * active.shape[1] + columns).flatten())
+    return rows[groups].gather(1, columns), tokens[groups].gather(1, columns)
 
 
 def draw(probabilities: torch.Tensor, uniforms: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
