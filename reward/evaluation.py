@@ -40,8 +40,7 @@ def evaluate(
     constant_reply: what that text would reach as the reply to every example, the floor; its reward is what `scorer` pays,
     None with extra rewards.
     """
-    texts = [group.responses[0].text for group in groups]
-    answers = [group.prompt.answers for group in groups]
+    texts, answers = [group.responses[0].text for group in groups], [group.prompt.answers for group in groups]
     words = [scorer.text.rules.raw_tokens(text) for text in texts]
     counts = scorer.text.bleu_counts(texts, answers)
     shares, recalls = _shares(texts, answers, scorer), _recalls(groups)

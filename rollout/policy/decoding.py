@@ -80,8 +80,8 @@ def decode(
         if not rows.numel():
             break
     token_ids, logprobs = (each[:, : t + 1].view(*start.shape, -1) for each in (token_ids, logprobs))
-    mass = float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0
-    return Decoded(token_ids, logprobs, lengths.view(start.shape), finished.view(start.shape), top_p_mass=mass)
+    in_nucleus = float(torch.stack(kept).mean()) if kept and decoding.top_p < 1 else 1.0
+    return Decoded(token_ids, logprobs, lengths.view(start.shape), finished.view(start.shape), in_nucleus)
 
 
 def _unfinished(
