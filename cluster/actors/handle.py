@@ -16,7 +16,7 @@ from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.roles import Resources
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 
 
 class Handle(Protocol):
@@ -183,7 +183,7 @@ class InProcessHandle:
 
     def _run(self, method: str, arguments: Sequence[Any]) -> Any:
         if method == "ping":  # an actor's own asks Ray
-            return Identity("", os.getpid(), code_digest(), str(FOLDER))
+            return Identity("", os.getpid(), code_digest(), str(PROJECT))
         torch.set_num_threads(self._torch_threads)
         try:
             return getattr(self._made, method)(*arguments)

@@ -10,7 +10,7 @@ from cluster.actors.handle import Handle, Spawn, answer
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, log_failure
 from rollout.errors import ClusterError, LapdogError, SettingsError
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 
 
 @dataclass(eq=False)
@@ -144,7 +144,7 @@ class Launcher:
     def _check_code(self, identity: Identity) -> None:
         if identity.code != code_digest():
             raise SettingsError(
-                f"{self.kind}: runs other code ({identity.folder}) than this process ({FOLDER}); "
+                f"{self.kind}: runs other code ({identity.folder}) than this process ({PROJECT}); "
                 "bring all nodes to one version, and start again"
             )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
-from rollout.data.rows import Line
+from rollout.data.rows import Line, listed
 
 Kind = Literal["examples", "passages"]
 Row = dict[str, Any]  # id, question, answers, passages, gold of an example; id, title, text of a passage
@@ -17,10 +17,6 @@ def _text(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
-
-
-def listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
 
 
 Words = Annotated[str, BeforeValidator(_text)]
