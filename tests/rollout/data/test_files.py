@@ -194,6 +194,27 @@ def test_a_corpus_of_several_files_is_their_content_in_order(tmp_path):
     assert len({corpus.folder, *(Corpus.open(other, tmp_path / "cache").folder for other in others)}) == 3
 
 
+def test_passages_are_known_by_their_rows_however_they_are_spread_and_packed(tmp_path, monkeypatch):
+    whole = passages(tmp_path / "p.jsonl", 1, "b", "c")
+    first, rest = whole.read_text().splitlines()[:1], whole.read_text().splitlines()[1:]
+    (tmp_path / "1.jsonl").write_text("\n".join([*first, ""]))
+    (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress("\n\n".join(rest).encode()))
+    rows = [{**json.loads(line), "id": str(json.loads(line)["id"]), "title": None} for line in whole.read_text().splitlines()]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    monkeypatch.setattr("rollout.retrieval.corpus.ROWS_PER_BATCH", 2)
+    same = [[whole], [tmp_path / "1.jsonl", tmp_path / "2.jsonl.gz"], [tmp_path / "p.parquet"]]
+    opened = [Corpus.open(files, tmp_path / "cache") for files in same]
+    assert len({corpus.digest for corpus in opened}) == 1 and len({corpus.folder for corpus in opened}) == 3
+    others = [[("1", "", "ab")], [("1", "a", "b")], [("1a", "", "b")], [("1", "", "ab"), ("2", "", "x")]]
+    digests = set()
+    for number, rows in enumerate(others):
+        file = jsonl(
+            tmp_path / f"other-{number}.jsonl", *({"id": id, "title": title, "text": text} for id, title, text in rows)
+        )
+        digests.add(Corpus.open(file, tmp_path / "cache").digest)
+    assert len(digests) == 4
+
+
 def test_a_corpus_knows_which_ids_it_lacks(tmp_path):
     corpus = Corpus.open(passages(tmp_path / "p.jsonl", "a", 2), tmp_path / "cache")
     assert corpus.absent({"a", "2", "x"}) == {"x"} and corpus.absent({"a"}) == set()
