@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict
@@ -13,10 +14,10 @@ Row = dict[str, Any]  # id, question, answers, passages, gold of an example; id,
 
 
 def _text(value: Any) -> Any:
-    """Numbers and truth values as JSON writes them."""
+    """Numbers as they are written, truth values as JSON writes them."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value
+    return str(value) if isinstance(value, int | float | Decimal) else value
 
 
 Words = Annotated[str, BeforeValidator(_text)]
