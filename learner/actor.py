@@ -13,7 +13,7 @@ from learner.samples import write_samples
 from learner.update_metrics import UpdateMetrics
 from rollout.config import PolicySettings, RolloutSettings
 from rollout.errors import writing
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.policy.loading import load_policy
 from rollout.policy.weights import FlatWeights
@@ -49,7 +49,7 @@ class LearnerActor:
 
     def ping(self) -> Identity:
         """Who it is, if alive."""
-        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(FOLDER))
+        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(PROJECT))
 
     def begin(self, stage: Stage) -> None:
         self._learner.begin(stage)

@@ -14,7 +14,7 @@ from reward.evaluation import Evaluation, evaluate
 from reward.extra import LoadedReward
 from reward.scorer import Measured, MetricScorer, Scorer, reward_range
 from rollout.data.group_file import read_groups, write_groups
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.text import TextRules
 from rollout.types import Group, Prompt, ScoreReport
@@ -23,7 +23,7 @@ from rollout.types import Group, Prompt, ScoreReport
 class _Alive:
     def ping(self) -> Identity:
         """Who it is, if alive."""
-        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(FOLDER))
+        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(PROJECT))
 
 
 class RewardActor(_Alive):

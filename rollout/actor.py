@@ -9,7 +9,7 @@ import ray
 import torch
 
 from rollout.config import DataSettings, PolicySettings, RolloutSettings
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy
@@ -47,7 +47,7 @@ class SamplerActor:
 
     def ping(self) -> Identity:
         """Who it is, if alive."""
-        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(FOLDER))
+        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(PROJECT))
 
     def ready(self) -> None:
         """Load the model and open the index. An error here reaches the driver as itself, not so in __init__."""

@@ -1,11 +1,11 @@
 """Which process an actor is, and which code it runs."""
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[1]
 RUN_BY_ACTORS = ("rollout", "reward", "learner")
 
 
@@ -18,9 +18,9 @@ class Identity(NamedTuple):
     folder: str
 
 
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """Of all modules that actors run, as they were when this process asked first."""
-    files = sorted(file.relative_to(FOLDER) for package in RUN_BY_ACTORS for file in (FOLDER / package).rglob("*.py"))
-    parts = (f"{file.as_posix()}\n".encode() + (FOLDER / file).read_bytes() for file in files)
+@cache
+def code_digest(packages: tuple[str, ...] = RUN_BY_ACTORS) -> str:
+    """Of all modules of these packages, by default of those that actors run, as they were when this process asked first."""
+    files = sorted(file.relative_to(PROJECT) for package in packages for file in (PROJECT / package).rglob("*.py"))
+    parts = (f"{file.as_posix()}\n".encode() + (PROJECT / file).read_bytes() for file in files)
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]

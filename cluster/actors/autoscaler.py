@@ -7,7 +7,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actors.handle import demands_without_a_place, without_zeros
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
@@ -44,10 +43,11 @@ class Autoscaler:
         if self._watching is not None:
             cancel_quietly(self._watching)
 
-    def follow(self, nodes: Sequence[Mapping[str, Any]], demands: Sequence[Resources]) -> None:
-        """Act on nodes as `ray.nodes()` lists them, and on what Ray finds no room for."""
+    async def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Act on nodes as `ray.nodes()` lists them, and on a learner or reward actors that Ray finds no room for."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        in_the_way = int(self._without_a_place_s(demands) // self._retry.make_room_s)
+        waiting_s = max(await self._learner.without_a_place_s(), await self._rewards.without_a_place_s())
+        in_the_way = int(waiting_s // self._retry.make_room_s)
         size = max(1, samplers_that_fit(nodes, self._settings, self._roles) - in_the_way)
         self._samplers.drop_nodes(alive)
         self._rewards.drop_nodes(alive)
@@ -56,17 +56,10 @@ class Autoscaler:
             self._event(f"samplers: {self._samplers.size} -> {size}, {why}")
             self._samplers.resize(size)
 
-    def _without_a_place_s(self, demands: Sequence[Resources]) -> float:
-        """How long the learner or a reward actor has waited for one; those whose worker is starting have theirs."""
-        waiting = {RoleKind.LEARNER: self._learner.pending_s, RoleKind.REWARD: self._rewards.pending_s}
-        lacking = {role.kind for role in self._roles.values() if without_zeros(role.resources) in demands}
-        return max(seconds if kind in lacking else 0.0 for kind, seconds in waiting.items())
-
     async def _watch(self) -> None:
         while True:
             try:
-                nodes, pending = await asyncio.to_thread(ray.nodes), self._learner.pending_s or self._rewards.pending_s
-                self.follow(nodes, await asyncio.to_thread(demands_without_a_place) if pending else [])
+                await self.follow(await asyncio.to_thread(ray.nodes))
             except (RayError, OSError) as error:
                 self._event(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")
             await asyncio.sleep(self._retry.look_s)

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import ray
 import torch
+from ray._private.state import actors
 from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.actors.roles import Resources
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 
 
 class Handle(Protocol):
@@ -32,7 +33,7 @@ class Handle(Protocol):
         ...
 
     async def lacks_a_place(self) -> bool:
-        """Whether Ray finds no room for it; one whose worker is starting has its place."""
+        """Whether Ray finds no room for it; one whose process is there, if not ready, has its place."""
         ...
 
     def kill(self) -> None: ...
@@ -74,7 +75,15 @@ class RayHandle:
         return
 
     async def lacks_a_place(self) -> bool:
-        return without_zeros(self._share) in await asyncio.to_thread(demands_without_a_place)
+        return await asyncio.to_thread(self._lacks_a_place)
+
+    def _lacks_a_place(self) -> bool:
+        """Raises RayError where Ray does not answer."""
+        about = actors(self._actor._actor_id.hex())
+        if about.get("State") != "PENDING_CREATION" or about["Pid"]:  # a process is its own from where room was found
+            return False
+        share = {resource: amount for resource, amount in self._share.items() if amount}
+        return share in _demands_without_a_place()  # or else its process is being started
 
     def kill(self) -> None:
         ray.kill(self._actor)
@@ -88,14 +97,10 @@ class RayHandle:
             ray.remote(_kill_actor_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(process)
 
 
-def demands_without_a_place() -> list[Resources]:
-    """What Ray would have to set aside for actors that it finds no room for. Raises RayError where it does not answer."""
+def _demands_without_a_place() -> list[Resources]:
+    """What Ray would have to set aside for tasks and actors, of any job, that it finds no room for."""
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
     return [each.bundle for demand in status.resource_demands.ray_task_actor_demand for each in demand.bundles_by_count]
-
-
-def without_zeros(share: Resources) -> Resources:
-    return {resource: amount for resource, amount in share.items() if amount}
 
 
 def _kill_actor_process(process: int) -> None:
@@ -183,7 +188,7 @@ class InProcessHandle:
 
     def _run(self, method: str, arguments: Sequence[Any]) -> Any:
         if method == "ping":  # an actor's own asks Ray
-            return Identity("", os.getpid(), code_digest(), str(FOLDER))
+            return Identity("", os.getpid(), code_digest(), str(PROJECT))
         torch.set_num_threads(self._torch_threads)
         try:
             return getattr(self._made, method)(*arguments)

@@ -53,10 +53,9 @@ class LearnerPort:
         up, busy = self._replica is not None, self._calls > 0
         return {"starting": int(not up), "idle": int(up and not busy), "busy": int(up and busy)}
 
-    @property
-    def pending_s(self) -> float:
+    async def without_a_place_s(self) -> float:
         """Seconds for which Ray has found no room for the learner."""
-        return self._pending.pending_s
+        return await self._pending.without_a_place_s()
 
     async def start(self) -> None:
         """A learner, a new one in place of the last. Raises ClusterError if none can be had, and what it raises."""

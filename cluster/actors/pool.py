@@ -62,10 +62,10 @@ class Pool:
         busy = sum(replica.calls > 0 for replica in self._replicas)
         return {"starting": len(self._starting), "idle": len(self._replicas) - busy, "busy": busy}
 
-    @property
-    def pending_s(self) -> float:
+    async def without_a_place_s(self) -> float:
         """Seconds for which there has been no replica because Ray finds no room for one."""
-        return 0.0 if self._replicas else max((pending.pending_s for pending in self._starting.values()), default=0.0)
+        starting = () if self._replicas else self._starting.values()
+        return max(await asyncio.gather(*(pending.without_a_place_s() for pending in starting)), default=0.0)
 
     async def call(
         self, method: str, *arguments: Any, parts: int = 1, attempts: int | None = None, late: Late = tuple

@@ -90,10 +90,9 @@ class PooledPort:
     def states(self) -> dict[str, int]:
         return {state: sum(pool.states[state] for pool in self._pools) for state in self._pools[0].states}
 
-    @property
-    def pending_s(self) -> float:
+    async def without_a_place_s(self) -> float:
         """Seconds for which Ray has found no room for any of one pool."""
-        return max(pool.pending_s for pool in self._pools)
+        return max([await pool.without_a_place_s() for pool in self._pools])
 
     def start(self) -> None:
         for pool in self._pools:

@@ -10,7 +10,7 @@ from cluster.actors.handle import Handle, Spawn, answer
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, log_failure
 from rollout.errors import ClusterError, LapdogError, SettingsError
-from rollout.identity import FOLDER, Identity, code_digest
+from rollout.identity import PROJECT, Identity, code_digest
 
 
 @dataclass(eq=False)
@@ -48,10 +48,10 @@ class Pending:
     handle: Handle | None = None
     has_hope: bool = True  # False where it has failed so often, or in such a way, that no other may count on it
 
-    @property
-    def pending_s(self) -> float:
-        """Seconds for which it has had no process."""
-        return 0.0 if self.placed else _now() - self.since
+    async def without_a_place_s(self) -> float:
+        """Seconds for which Ray has found no room for it."""
+        lacks = not self.placed and self.handle is not None and await self.handle.lacks_a_place()
+        return _now() - self.since if lacks else 0.0
 
 
 class Launcher:
@@ -144,7 +144,7 @@ class Launcher:
     def _check_code(self, identity: Identity) -> None:
         if identity.code != code_digest():
             raise SettingsError(
-                f"{self.kind}: runs other code ({identity.folder}) than this process ({FOLDER}); "
+                f"{self.kind}: runs other code ({identity.folder}) than this process ({PROJECT}); "
                 "bring all nodes to one version, and start again"
             )
 
@@ -152,6 +152,6 @@ class Launcher:
         retry = self._retry
         await asyncio.sleep(retry.slow_start_s)
         doing = "still loading" if pending.placed else "still starting"
-        if not pending.placed and pending.handle is not None and await pending.handle.lacks_a_place():
+        if await pending.without_a_place_s() > 0:
             doing = "without a place: `ray status` tells what is lacking"
         self._event(f"{self.kind} is {doing} after {retry.slow_start_s:g} s; waiting for {retry.start_deadline_s:g} s")

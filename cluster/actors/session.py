@@ -21,8 +21,8 @@ from cluster.output import print_err
 from cluster.settings.actor_settings import ClusterSettings
 from cluster.settings.tree import Settings
 from rollout.errors import ClusterError, first_line
+from rollout.identity import PROJECT
 
-PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "a local Ray"
 OF_ITS_OWN = (None, "", "local")  # RAY_ADDRESS of a run that starts a Ray
 HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty settings (RFC 9113, 3.4)

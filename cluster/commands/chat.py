@@ -87,8 +87,11 @@ def _sampler(opened: PolicySource) -> Sampler:
     if n_context and files is None and settings.retriever.url is None:
         raise SettingsError(f"passages: none are known, the policy reads {n_context}; give --passages or --policy.n_context 0")
     if n_context and files is not None:
-        if (held := len(Corpus.open(files, settings.data.cache))) < n_context:
-            n_context = held
+        corpus = Corpus.open(files, settings.data.cache)
+        for text in corpus.told:
+            print_err(text)
+        if len(corpus) < n_context:
+            n_context = len(corpus)
             print_err(f"{shown(files)}: holds fewer passages ({n_context}) than the policy reads; no more can be found")
         settings = with_language(settings, [])
     device = "cuda" if torch.cuda.is_available() else "cpu"

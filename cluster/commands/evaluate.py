@@ -60,12 +60,12 @@ def evaluate(argv: Sequence[str]) -> None:
     settings, state = opened.settings, opened.state
     without_learner = settings.cluster.with_values(learner_cpus=0.0, learner_gpus=0.0)
     settings = settings.model_copy(update={"cluster": without_learner})
-    prompts = read_prompts(options.data, keep_extra=bool(settings.reward.extra))[: options.limit]
+    prompts = read_prompts(options.data, bool(settings.reward.extra), print_err)[: options.limit]
     if settings.data.language == AUTO:
         settings = with_language(settings, prompts)
         print_err(settings.data.text_rules.told())
-    corpus = check_retrieval(settings, prompts)
-    prompts = tell_absent_gold(shown(options.data), prompts, corpus)
+    corpus = check_retrieval(settings, prompts, print_err)
+    prompts = tell_absent_gold(shown(options.data), prompts, corpus, print_err)
     prompts, told = fitted_prompts(settings, shown(options.data), prompts, skeleton(opened.path, settings.policy), 1.0)
     for text in told:
         print_err(text)

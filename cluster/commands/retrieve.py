@@ -41,6 +41,8 @@ def retrieve(argv: Sequence[str]) -> None:
     _check(settings.retriever)
     with _bound(options) as listening:  # a port that is taken is told before an index is built
         corpus = Corpus.open(options.passages, settings.data.cache)
+        for text in corpus.told:
+            print_err(text)
         data = settings.data.with_values(passages=options.passages, query="all")  # a query is searched as it is
         if data.language == AUTO:
             data = data.with_values(language=language_of([], corpus))

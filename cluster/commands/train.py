@@ -238,7 +238,7 @@ def _trainer(
     policy = skeleton(path, settings.policy)
     if settings.policy.path is None:
         inputs = fitted(settings, inputs, policy)
-    is_new = not folder.metrics.exists() and not folder.evaluations.exists()
-    told = [settings.data.text_rules.told(), *inputs.told] if is_new else []
+    said = {row.get("text") for row in folder.event_rows()}
+    told = [text for text in (settings.data.text_rules.told(), *inputs.told) if text not in said]
     told += short_grace(policy, settings) if in_job() else []
     return Trainer(settings, replace(inputs, told=tuple(told)), folder, partial(build_actors, path), output_mode)

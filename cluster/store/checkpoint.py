@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.actors.tasks import Event
+from rollout.digests import digest_of_file
 from rollout.errors import CheckpointError, writing
 from rollout.types import Version
 
@@ -213,8 +213,7 @@ def _flush(path: Path) -> None:
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
-    with file.open("rb") as content:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}
+    return {"bytes": file.stat().st_size, "sha256": digest_of_file(file)}
 
 
 def _checkpoints(folder: Path) -> list[Path]:

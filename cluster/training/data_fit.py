@@ -28,7 +28,7 @@ def fitted(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton) 
         kept[name], told_of_file = fitted_prompts(settings, f"data.{name}", prompts, policy)
         told += told_of_file
     valid = {name: kept[inputs.file_of(name)] for name in inputs.valid}
-    return replace(inputs, train=kept["train"], valid=valid, told=tuple(told))
+    return replace(inputs, train=kept["train"], valid=valid, told=(*inputs.told, *told))
 
 
 def fitted_prompts(

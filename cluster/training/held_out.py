@@ -1,7 +1,6 @@
 """Replies to whole files across the samplers -> the evaluation's figures, and a run's evaluations."""
 
 import asyncio
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,11 +17,16 @@ from cluster.training.inputs import Inputs
 from cluster.training.readings import open_readings, wanted_readings, with_readings
 from cluster.training.rollout_client import InflightCall, RolloutClient
 from reward.evaluation import Evaluation
+from reward.source import source_digest
 from rollout.config import Section
+from rollout.digests import digest_of
+from rollout.identity import code_digest
 from rollout.retrieval.reading import Readings
+from rollout.text import TextRules
 from rollout.types import NO_DRAWS, Draws, Prompt
 
 PROMPTS_PER_CALL = 32
+MEASURING = ("rollout", "reward")  # packages
 NEW_SERIES = "held-out figures are measured otherwise from here on; best and patience compare the new ones alone"
 
 
@@ -117,13 +121,15 @@ class HeldOutEvaluations:
 
 
 def _measure(settings: Settings, inputs: Inputs) -> str:
-    """A name for all that greedy held-out figures, which best and patience compare, depend on beside the policy's weights."""
-    read: list[Section | str | int] = [settings.reward, settings.data.query, settings.policy.n_context]
-    read += [settings.rollout.max_new_tokens]
+    """A name for all that greedy held-out figures, which best and patience compare, depend on beside the policy's weights: what
+    is set, what is read, the rules of texts as this process finds them, and the code that makes figures of it."""
+    read: list[Section | TextRules | str | int] = [settings.reward, settings.data.query, settings.policy.n_context]
+    read += [settings.rollout.max_new_tokens, settings.data.text_rules, code_digest(MEASURING)]
+    read += [source_digest(extra) for extra in settings.reward.extra]
     if settings.retriever.used_mode != "lexical":
         read.append(settings.retriever.with_values(path=None))  # where the encoder lies does not count
     parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.held_out), *map(repr, sorted(inputs.digests.items()))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+    return digest_of(parts)[:8]
 
 
 async def evaluate(

@@ -1,19 +1,19 @@
 """What a run reads, loaded and checked before anything is started or written."""
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from cluster.output import print_err
 from cluster.settings.tree import Settings
 from cluster.watch.trackers.services import check_installed
 from reward.extra import import_reward
 from rollout.data.dataset import read_prompts
 from rollout.data.demo import write_demo
 from rollout.data.files import shown
+from rollout.data.reading import Tell
+from rollout.digests import digest_of
 from rollout.errors import DataError, SettingsError, writing
 from rollout.language import language_of
 from rollout.policy.base import Policy
@@ -34,8 +34,8 @@ GOLD_SHOWN = 3
 class Inputs:
     """digests: of all that the files say, by the names of their settings; they tell whether a resumed run reads the same. Under
     train.extra and valid.extra those of the columns that only a user's rewards read, where there are some. language: the one
-    that the settings name, or that these texts are in. passages: how many are searched. told: what a run
-    says of them at its start, a line each. valid: sets of held-out examples by their names, the first of which decides."""
+    that the settings name, or that these texts are in. passages: how many are searched. told: all that a run
+    says of them, a line each. valid: sets of held-out examples by their names, the first of which decides."""
 
     train: list[Prompt]
     valid: dict[str, list[Prompt]]
@@ -66,34 +66,41 @@ def load_inputs(settings: Settings) -> Inputs:
     data = settings.data
     if data.train is None:
         raise SettingsError("data.train: is missing; give a .jsonl or .parquet file of examples")
-    keep_extra = bool(settings.reward.extra)  # nobody else looks at them
-    train = read_prompts(data.train, keep_extra)
-    valid = {name: read_prompts(files, keep_extra) for name, files in (data.valid or {}).items()}
-    seen = {(prompt.question, prompt.answers) for prompt in train}
-    for name, prompts in valid.items():
-        if both := sum((prompt.question, prompt.answers) in seen for prompt in prompts):
-            place = f"{shown((data.valid or {})[name])}: {both} of {len(prompts)} examples"
-            print_err(f"{place} stand in {shown(data.train)}, too; held-out figures will flatter")
+    keep_extra, told = bool(settings.reward.extra), list[str]()  # nobody else looks at them
+    train = read_prompts(data.train, keep_extra, told.append)
+    valid = {name: read_prompts(files, keep_extra, told.append) for name, files in (data.valid or {}).items()}
+    _tell_flattery(settings, train, valid, told.append)
     held_out = list(chain.from_iterable(valid.values()))
     settings = with_language(settings, [*train, *held_out])
-    corpus = check_retrieval(settings, [*train, *held_out])
+    corpus = check_retrieval(settings, [*train, *held_out], told.append)
     digests = {
         "train": _digest(train),
         "valid": _digest(held_out if len(valid) < 2 else valid.items()),
-        "passages": corpus.folder.name if isinstance(corpus, Corpus) else "",
+        "passages": corpus.digest if isinstance(corpus, Corpus) else "",
     }
     if keep_extra:
         digests |= {
             f"{name}.extra": _digest(each.extra for each in read) for name, read in (("train", train), ("valid", held_out))
         }
-    tell_absent_gold(shown(data.train), train, corpus)
+    tell_absent_gold(shown(data.train), train, corpus, told.append)
     for name, prompts in valid.items():
-        valid[name] = tell_absent_gold(shown((data.valid or {})[name]), prompts[: settings.eval_limit], corpus)
-    return Inputs(train, valid, digests, settings.data.language, passages=len(corpus) if isinstance(corpus, Corpus) else 0)
+        place = shown((data.valid or {})[name])
+        valid[name] = tell_absent_gold(place, prompts[: settings.eval_limit], corpus, told.append)
+    passages = len(corpus) if isinstance(corpus, Corpus) else 0
+    return Inputs(train, valid, digests, settings.data.language, tuple(dict.fromkeys(told)), passages)
 
 
 def _digest(told: Iterable[object]) -> str:
-    return hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()
+    return digest_of(map(repr, told))
+
+
+def _tell_flattery(settings: Settings, train: Sequence[Prompt], valid: Mapping[str, Sequence[Prompt]], tell: Tell) -> None:
+    """Of held-out examples that are trained on."""
+    seen, data = {(prompt.question, prompt.answers) for prompt in train}, settings.data
+    for name, prompts in valid.items():
+        if both := sum((prompt.question, prompt.answers) in seen for prompt in prompts):
+            place = f"{shown((data.valid or {})[name])}: {both} of {len(prompts)} examples"
+            tell(f"{place} stand in {shown(data.train or ())}, too; held-out figures will flatter")
 
 
 def model_digests(settings: Settings) -> dict[str, str]:
@@ -131,8 +138,8 @@ def of_language(settings: Settings, language: str) -> Settings:
     return settings.model_copy(update={"data": settings.data.with_values(language=language)})
 
 
-def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | UrlSource | None:
-    """The passages that are searched, if any are.
+def check_retrieval(settings: Settings, prompts: list[Prompt], tell: Tell) -> Corpus | UrlSource | None:
+    """The passages that are searched, if any are. tell: takes what is to be said of their files.
 
     Raises DataError if passages are to be read that nobody supplies, or more than the corpus holds, RetrievalError for a server
     that does not answer.
@@ -143,6 +150,8 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | UrlSo
         source.check()
         return source
     corpus = open_corpus(settings.data, n_context)
+    for text in () if corpus is None else corpus.told:
+        tell(text)
     if corpus is not None and settings.retriever.used_mode != "dense":
         open_index(corpus, settings.data)
     if corpus is None and n_context > 0 and (bare := next((p for p in prompts if p.passages is None), None)):
@@ -153,7 +162,7 @@ def check_retrieval(settings: Settings, prompts: list[Prompt]) -> Corpus | UrlSo
     return corpus
 
 
-def tell_absent_gold(name: str, prompts: list[Prompt], corpus: Corpus | UrlSource | None) -> list[Prompt]:
+def tell_absent_gold(name: str, prompts: list[Prompt], corpus: Corpus | UrlSource | None, tell: Tell) -> list[Prompt]:
     """The prompts, marked with the gold ids that no passage has. They are told of, unless there is no passage to search.
 
     name: of the prompts' files.
@@ -164,7 +173,7 @@ def tell_absent_gold(name: str, prompts: list[Prompt], corpus: Corpus | UrlSourc
         ids = list(dict.fromkeys(id for prompt in lacking for id in prompt.absent_gold))
         of = f"of {len(lacking)} of {len(prompts)} examples are of no passage, and left out of recall"
         more = ", ..." if len(ids) > GOLD_SHOWN else ""
-        print_err(f"{name}: {len(ids)} gold ids {of}: {', '.join(map(repr, ids[:GOLD_SHOWN]))}{more}")
+        tell(f"{name}: {len(ids)} gold ids {of}: {', '.join(map(repr, ids[:GOLD_SHOWN]))}{more}")
     return marked
 
 

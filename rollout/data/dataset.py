@@ -9,26 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from rollout.data.files import data_files, names_of, shown
-from rollout.data.reading import read_rows
+from rollout.data.files import data_files, shown
+from rollout.data.reading import Tell, read_rows, warn
 from rollout.data.rows import ExampleRow, FullExampleRow
 from rollout.errors import DataError
 from rollout.types import Prompt
 
 
-def read_prompts(given: Path | Sequence[Path], keep_extra: bool = False) -> list[Prompt]:
+def read_prompts(given: Path | Sequence[Path], keep_extra: bool = False, tell: Tell = warn) -> list[Prompt]:
     """Read files of examples, as `data_files` finds them. An example without an id is named after its line, and where there are
-    several files after its file.
+    several files after the number of its file, which stays where files are moved or renamed.
 
     keep_extra: whether columns that are not ours become the prompt's `extra`, without nulls; what JSON lacks (times, decimals)
-    becomes text. Raises DataError naming file and line for what cannot be read, is malformed, comes twice, or is empty.
+    becomes text. tell: takes what is to be said of the files. Raises DataError naming file and line for what cannot be read, is
+    malformed, comes twice, or is empty.
     """
     files = data_files(given)
     prompts: list[Prompt] = []
     places: dict[str, tuple[Path, int]] = {}
-    for path, name in zip(files, names_of(files), strict=True):
-        for line, row in read_rows(path, FullExampleRow if keep_extra else ExampleRow):
-            of_line = f"line-{line}" if len(files) == 1 else f"{name}:line-{line}"
+    for number, path in enumerate(files, 1):
+        for line, row in read_rows(path, FullExampleRow if keep_extra else ExampleRow, tell):
+            of_line = f"line-{line}" if len(files) == 1 else f"{number}:line-{line}"
             prompt = _prompt(row, of_line)
             if (first := places.setdefault(prompt.id, (path, line))) != (path, line):
                 place = f"on line {first[1]}" if first[0] == path else f"in {first[0]}:{first[1]}"

@@ -6,13 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from rollout.data.files import unpacked
+from rollout.data.rows import listed
+
 NAME = re.compile(r"[\w.-]+")
 UNNAMED = "valid"
 
 
-def listed(paths: Any) -> Any:
+def paths_in(setting: Any) -> Any:
     """One path as a list of one."""
-    given = paths if isinstance(paths, list | tuple) else [paths]
+    given = listed(setting)
     if not given or not all(isinstance(path, str | Path) and str(path) for path in given):
         raise ValueError("names no path; give one")
     return given
@@ -23,7 +26,7 @@ def shortest(paths: tuple[Path, ...]) -> str | list[str]:
     return str(paths[0]) if len(paths) == 1 else [str(path) for path in paths]
 
 
-Files = Annotated[tuple[Path, ...], BeforeValidator(listed), PlainSerializer(shortest)]
+Files = Annotated[tuple[Path, ...], BeforeValidator(paths_in), PlainSerializer(shortest)]
 
 
 def named(valid: Any) -> Any:
@@ -32,17 +35,13 @@ def named(valid: Any) -> Any:
         if not valid or not all(isinstance(name, str) and NAME.fullmatch(name) for name in valid):
             raise ValueError("names each set of files by letters, digits and . _ -; give {name: path}")
         return valid
-    paths = listed(valid)
+    paths = paths_in(valid)
     if len(paths) == 1:
         return {UNNAMED: paths}
-    stems = [_stem(Path(path)) for path in paths]
+    stems = [unpacked(Path(path)).stem for path in paths]
     if (twice := next((stem for i, stem in enumerate(stems) if stem in stems[:i]), None)) is not None:
         raise ValueError(f"has two sets called {twice}; give {{name: path}}")
     return named({stem: [path] for stem, path in zip(stems, paths, strict=True)})
-
-
-def _stem(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix in (".gz", ".zst") else path).stem
 
 
 def unnamed(valid: dict[str, tuple[Path, ...]]) -> Any:

@@ -3,8 +3,7 @@
 import contextlib
 import glob
 import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +12,18 @@ import pyarrow as pa
 from rollout.errors import DataError, first_line
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # as packed files begin, whatever their names
+NO_TEXT = {
+    **MAGIC,  # in a packed file
+    **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
+    b"\xfd7zXZ\0": "xz",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf": "7z",
+    b"PAR1\x15": "parquet",
+    b"ARROW1\0": "Arrow",
+    b"SQLite format 3\0": "SQLite",
+}
 READABLE = (".jsonl", ".parquet")
 BYTE_ORDER_MARK = "\ufeff"
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -23,13 +34,14 @@ def data_files(given: Path | Sequence[Path], readable: Sequence[str] = READABLE)
 
     readable: suffixes that a folder's shards have. Raises DataError for a path that leads to no file, or to one a second time.
     """
-    files: list[Path] = []
+    files: dict[tuple[int, int], Path] = {}
     for path in [given] if isinstance(given, Path) else given:
         for file in _meant(path, readable):
-            if file in files:
-                raise DataError(f"{file}: is named twice; leave one out")
-            files.append(file)
-    return files
+            about = file.stat()  # one file whatever its names: links, and ways to its folder
+            if (first := files.setdefault((about.st_dev, about.st_ino), file)) is not file:
+                other = "" if str(first) == str(file) else f", the other time as {first}"
+                raise DataError(f"{file}: is named twice{other}; leave one out")
+    return list(files.values())
 
 
 def shown(given: Path | Sequence[Path]) -> str:
@@ -39,32 +51,28 @@ def shown(given: Path | Sequence[Path]) -> str:
     return f"{paths[0]}{more}" if paths else "none"
 
 
-def names_of(files: Sequence[Path]) -> list[str]:
-    """What tells several files apart: their names beneath the folder that holds all of them."""
-    if len(files) == 1:
-        return [files[0].name]
-    above = os.path.commonpath([file.absolute().parent for file in files])
-    return [os.path.relpath(file.absolute(), above) for file in files]
+def unpacked(path: Path) -> Path:
+    """The name of the content: `x.jsonl` of `x.jsonl.gz`."""
+    return path.with_suffix("") if path.suffix in COMPRESSIONS else path
 
 
 def suffix_of(path: Path) -> str:
     """The suffix of the content: `.jsonl` of `x.jsonl.gz`."""
-    return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
+    return unpacked(path).suffix
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The content, unpacked. Raises DataError unless it is a file that can be read to its end."""
+    """The content, unpacked, whether the name or the first bytes say that it is packed. Raises DataError unless it is a file
+    that can be read to its end."""
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder; name a file' if path.is_dir() else 'no such file; check the path'}")
     with path.open("rb") as file:
+        compression = _magic(file.peek(), MAGIC) or COMPRESSIONS.get(path.suffix)
         try:
-            if path.suffix in COMPRESSIONS:
-                yield io.BufferedReader(pa.CompressedInputStream(file, COMPRESSIONS[path.suffix]))
-            else:
-                yield file
+            yield file if compression is None else io.BufferedReader(pa.CompressedInputStream(file, compression))
         except OSError as error:
-            remedy = "pack it anew" if path.suffix in COMPRESSIONS else "check the disk"
+            remedy = "check the disk" if compression is None else "pack it anew"
             raise DataError(f"{path}: cannot be read to its end ({first_line(error)}); {remedy}") from error
 
 
@@ -81,7 +89,10 @@ def text_lines(path: Path, with_blank: bool = False) -> Iterator[tuple[int, str]
 
 
 def check_encoding(path: Path, number: int, raw: bytes) -> None:
-    """Raise DataError for a line as UTF-16 has it."""
+    """Raise DataError for the beginning of a line that is no text, or text as UTF-16 has it."""
+    if number == 1 and (kind := _magic(raw, NO_TEXT)):
+        remedy = f"name it .{kind}" if kind == "parquet" else "unpack it, or export its rows as jsonl"
+        raise DataError.at(path, number, f"begins as {kind} does, and not as text; {remedy}")
     if number == 1 and raw.startswith(UTF16):
         raise DataError.at(path, number, "begins with the byte-order mark of UTF-16; save the file as UTF-8")
     if b"\0" in raw:
@@ -94,6 +105,10 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError.at(path, number, f"byte {error.start} is not UTF-8; save the file as UTF-8") from error
+
+
+def _magic(start: bytes, kinds: Mapping[bytes, str]) -> str | None:
+    return next((kind for magic, kind in kinds.items() if start.startswith(magic)), None)
 
 
 def _meant(path: Path, readable: Sequence[str]) -> list[Path]:

@@ -1,7 +1,7 @@
 """Rows of one jsonl or parquet file, validated; what looks like data and is not read is told once a file."""
 
 import logging
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ from rollout.data.problems import first_problem
 from rollout.data.rows import PassageRow
 from rollout.errors import DataError
 
-log = logging.getLogger("lapdog")
+Tell = Callable[[str], None]  # what takes a line for the user
+warn: Tell = logging.getLogger("lapdog").warning
 Kind = TypeVar("Kind", bound=BaseModel)
 
 LOOK_LIKE_DATA = frozenset(
@@ -25,9 +26,9 @@ LOOK_LIKE_DATA = frozenset(
 )
 
 
-def read_rows(path: Path, kind: type[Kind]) -> Iterator[tuple[int, Kind]]:
+def read_rows(path: Path, kind: type[Kind], tell: Tell = warn) -> Iterator[tuple[int, Kind]]:
     """Yield (line number, validated row) of a .jsonl or .parquet file; rows of parquet are numbered from 1, and of its columns
-    only those are read that `kind` has, if it keeps no others.
+    only those are read that `kind` has, if it keeps no others. tell: takes what is to be said of the file, once it is read.
 
     Raises DataError naming file and line, and what converts them where they look like another project's.
     """
@@ -42,7 +43,8 @@ def read_rows(path: Path, kind: type[Kind]) -> Iterator[tuple[int, Kind]]:
         except ValidationError as error:
             raise DataError.at(path, line, _problem(error, kind, path, row)) from error
     if not keeps_all:
-        _tell_unread(path, kind, _unread_in_parquet(path, kind, strangers) if suffix_of(path) == ".parquet" else unread)
+        in_columns = suffix_of(path) == ".parquet"
+        _tell_unread(path, kind, _unread_in_parquet(path, kind, strangers) if in_columns else unread, tell)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -84,7 +86,7 @@ def _unread_in_parquet(path: Path, kind: type[BaseModel], strangers: Set[str]) -
     return dict.fromkeys(sorted(names), next(parquet_rows(path, DETECTING), {})) if names else {}
 
 
-def _tell_unread(path: Path, kind: type[BaseModel], unread: dict[str, Keys]) -> None:
+def _tell_unread(path: Path, kind: type[BaseModel], unread: dict[str, Keys], tell: Tell) -> None:
     """unread: keys, each with a row that has it."""
     for key, row in unread.items():
         found = format_of(row)
@@ -94,7 +96,7 @@ def _tell_unread(path: Path, kind: type[BaseModel], unread: dict[str, Keys]) -> 
     else:
         remedy = f"the keys that are read are {', '.join(kind.model_fields)}"
     if unread:
-        log.warning("%s: not read: %s; %s", path, ", ".join(unread), remedy)
+        tell(f"{path}: not read: {', '.join(unread)}; {remedy}")
 
 
 def _convert(name: str, path: Path) -> str:

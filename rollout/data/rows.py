@@ -11,6 +11,11 @@ def _text_of_a_whole_number(id: Any) -> Any:
     return str(id) if isinstance(id, int) and not isinstance(id, bool) else id
 
 
+def listed(value: Any) -> Any:
+    """One value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Id = Annotated[Text, BeforeValidator(_text_of_a_whole_number)]
 

@@ -1,11 +1,11 @@
 """A model by its content, wherever it lies."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from rollout.digests import digest_of, digest_of_file
 from rollout.policy import adapters
 from rollout.policy.model_files import BROKEN, unreadable
 
@@ -20,7 +20,7 @@ def model_digest(path: str | Path) -> str:
     told = [f"{file.name} {_content(file)}" for file in _files(folder)]
     if adapters.are_in(folder):
         told.append(model_digest(adapters.base_model(folder)))
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    return digest_of(told)
 
 
 def _folder(path: str | Path) -> Path:
@@ -47,5 +47,4 @@ def _content(file: Path) -> str:
     if file.name == adapters.CONFIG:
         settings = json.loads(file.read_text(encoding="utf-8")) | {adapters.BASE: None}
         return json.dumps(settings, sort_keys=True)
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return digest_of_file(file)

@@ -1,9 +1,11 @@
-"""A passage file as an Arrow table that all processes of a node map into memory, stored once under its content's hash."""
+"""Passage files as an Arrow table that all processes of a node map into memory, stored once under their content's hash."""
 
 import hashlib
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Protocol
 
@@ -14,13 +16,15 @@ from tqdm import tqdm
 from rollout.data.files import data_files, shown
 from rollout.data.reading import read_rows
 from rollout.data.rows import PassageRow
+from rollout.digests import digest_of, digest_of_file
 from rollout.errors import DataError
 from rollout.retrieval.build import build_once
-from rollout.retrieval.repeated_ids import tell_repeated_ids
+from rollout.retrieval.repeated_ids import repeated_ids
 from rollout.types import Passage, Prompt
 
 ROWS_PER_BATCH = 10_000
 CHARACTERS_PER_BATCH = 16_000_000
+_VERSION = 2  # of what is stored: another one is stored anew
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.large_string()), ("line", pa.int64())])
 
 
@@ -33,10 +37,17 @@ class Holder(Protocol):
 
 
 class Corpus:
-    """Passages by position; `folder` is where what belongs to this very content (its index) is kept."""
+    """Passages by position.
 
-    def __init__(self, folder: Path):
+    folder: where what belongs to these very files (their index) is kept. digest: of ids, titles and texts in their order,
+    however they are spread over files and packed. told: what is to be said of the files, a line each.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[Path]):
         self.folder = folder
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.digest: str = about["digest"]
+        self.told = tuple(_with_paths(text, files) for text in about["told"])
         with pa.memory_map(str(folder / "passages.arrow")) as source:
             self._table = pa.ipc.open_file(source).read_all()
 
@@ -44,9 +55,10 @@ class Corpus:
     def open(cls, passages: Path | Sequence[Path], cache: Path) -> "Corpus":
         """The corpus of passage files, converted on first use. Raises DataError for what cannot be read."""
         files = data_files(passages)
-        folder = Path(os.path.expanduser(cache)) / _digest(files)
-        build_once(folder, lambda target: _write_arrow(files, target / "passages.arrow"))
-        return cls(folder)
+        content = [digest_of_file(file) for file in files]
+        folder = Path(os.path.expanduser(cache)) / f"{digest_of(content)[:20]}-{_VERSION}"
+        build_once(folder, lambda target: _store(files, target))
+        return cls(folder, files)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -97,32 +109,46 @@ def with_absent_gold(prompts: Sequence[Prompt], corpus: Holder | None) -> list[P
     return [marked(prompt) for prompt in prompts]
 
 
-def _digest(files: Sequence[Path]) -> str:
-    """Of the content of all files, in their order."""
-    digests = []
-    for path in files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return (digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest())[:20]
-
-
-def _write_arrow(files: Sequence[Path], target: Path) -> None:
+def _store(files: Sequence[Path], folder: Path) -> None:
+    target, told = folder / "passages.arrow", list[str]()
     first_rows = []
-    written = 0
+    written, rows = 0, hashlib.sha256()
     with (
         tqdm(desc="passages read", unit="", disable=None, leave=False, delay=1) as bar,
         pa.OSFile(str(target), "wb") as sink,
         pa.ipc.new_file(sink, SCHEMA) as writer,
     ):
-        for path in files:
+        for number, path in enumerate(files):
             first_rows.append(written)
-            for batch in _batches(read_rows(path, PassageRow)):
+            tell = partial(_tell_without_path, told, number, path)
+            for batch in _batches(_hashed(read_rows(path, PassageRow, tell), rows)):
                 writer.write(batch)
                 written += batch.num_rows
                 bar.update(batch.num_rows)
     if not written:
         raise DataError(f"{shown(files)}: holds no passage; give a file with at least one line")
-    tell_repeated_ids(target, files, first_rows)
+    told += repeated_ids(target, [_mark(number) for number in range(len(files))], first_rows)
+    (folder / "about.json").write_text(json.dumps({"digest": rows.hexdigest(), "told": told}), encoding="utf-8")
+
+
+def _mark(number: int) -> str:
+    """What stands in kept texts for the path of a file, which may be another one when they are told."""
+    return f"\0{number}\0"
+
+
+def _tell_without_path(told: list[str], number: int, path: Path, text: str) -> None:
+    told.append(text.replace(str(path), _mark(number)))
+
+
+def _with_paths(text: str, files: Sequence[Path]) -> str:
+    return reduce(lambda text, file: text.replace(_mark(file[0]), str(file[1])), enumerate(files), text)
+
+
+def _hashed(rows: Iterable[tuple[int, PassageRow]], into: "hashlib._Hash") -> Iterator[tuple[int, PassageRow]]:
+    """The same rows, with lengths between what is hashed, so that no other rows run together into the same."""
+    for line, row in rows:
+        into.update(f"{len(row.id)} {len(row.title)} {len(row.text)} {row.id}{row.title}{row.text}".encode())
+        yield line, row
 
 
 def _batches(rows: Iterable[tuple[int, PassageRow]]) -> Iterator[pa.RecordBatch]:

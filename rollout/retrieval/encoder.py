@@ -4,7 +4,6 @@ The library is imported only where vectors are wanted: with its dependencies it 
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -18,6 +17,7 @@ from huggingface_hub import snapshot_download
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from rollout.digests import digest_of, digest_of_file
 from rollout.errors import PolicyError
 from rollout.policy.model_files import BROKEN, read_config, unreadable
 from rollout.retrieval.settings import RetrieverSettings
@@ -45,7 +45,7 @@ class Encoder:
         self.name, self.width, self.model, self._batch_size = name, width, model.eval(), settings.batch_size
         prompt = model.prompts.get("document")
         told = [content, settings.max_tokens, settings.normalize, prompt, settings.batch_size]
-        self.digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        self.digest = digest_of([json.dumps(told)])[:16]
 
     @property
     def bytes(self) -> int:
@@ -106,7 +106,7 @@ def static_encoder(tokenizer: PreTrainedTokenizerBase, settings: RetrieverSettin
     own = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())  # the policy's must not begin to cut texts
     own.no_padding()  # which is as its last call left it
     own.no_truncation()
-    content = hashlib.sha256(f"{STATIC_WIDTH} {STATIC_SEED} {own.to_str()}".encode()).hexdigest()
+    content = digest_of([f"{STATIC_WIDTH} {STATIC_SEED} {own.to_str()}"])
     rng, rows = torch.Generator().manual_seed(STATIC_SEED), 1 + max(own.get_vocab().values())
     weights = STATIC_SPREAD * torch.randn(rows, STATIC_WIDTH, generator=rng)
     model = SentenceTransformer(modules=[StaticEmbedding(own, weights), Normalize()], device=device)
@@ -192,9 +192,5 @@ def _content(folder: Path) -> str:
     """SHA-256 of names and contents of what is read."""
     unread = (*OTHER_FORMATS, PICKLED) if any(folder.glob("*.safetensors")) else OTHER_FORMATS
     names = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.suffix in READ and file.is_file())
-    told = []
-    for name in names:
-        if not any(fnmatch(str(name), pattern) for pattern in unread):
-            with (folder / name).open("rb") as content:
-                told.append(f"{name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    read = [name for name in names if not any(fnmatch(str(name), pattern) for pattern in unread)]
+    return digest_of(f"{name} {digest_of_file(folder / name)}" for name in read)

@@ -1,36 +1,37 @@
-"""Warnings of ids that several passages have, in bounded memory: hashes tell which ids to look at, the ids decide."""
+"""Ids that several passages have, found in bounded memory: hashes tell which ids to look at, the ids decide."""
 
 import bisect
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-log = logging.getLogger("lapdog")
-
 HASHES = 1 << 23  # that are in memory at once
 
 
-def tell_repeated_ids(table: Path, files: Sequence[Path], first_rows: Sequence[int]) -> None:
-    """Warn of each row of the Arrow file whose id another one before it has. Ids only measure recall: both are found.
+def repeated_ids(table: Path, names: Sequence[str], first_rows: Sequence[int]) -> list[str]:
+    """A line if rows of the Arrow file have ids that others before them have. Ids only measure recall: all are found.
 
-    table: with the columns `id` and `line`. first_rows: of each file.
+    table: with the columns `id` and `line`. names, first_rows: of each file.
     """
     doubtful = _hashes_of_several(table)
     if not doubtful.size:
-        return
-    places: dict[str, tuple[Path, int]] = {}
-    start = 0
+        return []
+    places: dict[str, tuple[str, int]] = {}
+    first_told, count, start = "", 0, 0
     for batch in _read(table, "id", "line"):
         for row in np.flatnonzero(np.isin(_hashes(batch), doubtful)).tolist():
             id, line = batch["id"][row].as_py(), batch["line"][row].as_py()
-            path = files[bisect.bisect_right(first_rows, start + row) - 1]
-            if (first := places.setdefault(id, (path, line))) != (path, line):
-                where = f"on line {first[1]}" if first[0] == path else f"in {first[0]}:{first[1]}"
-                log.warning("%s:%d: passage id %r stands %s already; both are kept", path, line, id, where)
+            file = names[bisect.bisect_right(first_rows, start + row) - 1]
+            if (first := places.setdefault(id, (file, line))) != (file, line):
+                where = f"on line {first[1]}" if first[0] == file else f"in {first[0]}:{first[1]}"
+                first_told = first_told or f"{file}:{line}: passage id {id!r} stands {where} already"
+                count += 1
         start += batch.num_rows
+    if not count:
+        return []
+    return [f"{first_told}; both are kept" if count == 1 else f"{first_told}, as ids of {count:,} passages do; all are kept"]
 
 
 def _hashes_of_several(table: Path) -> np.ndarray:

@@ -19,8 +19,8 @@ from rollout.data.convert.records import (
     json_records,
     opening_of,
     peek,
-    table_records,
 )
+from rollout.data.convert.table import table_records
 from rollout.data.files import shown
 from rollout.data.parquet import Fields, fields_of, parquet_rows, unread_columns
 from rollout.data.problems import first_problem
@@ -91,7 +91,7 @@ def _found(sources: Sequence[Path], name: str, history: int | None, account: Acc
 
 
 def _of_records(source: Path, opening: str, name: str, account: Account) -> Iterator[tuple[str, Row]]:
-    first, records = peek(_records(source, opening, DETECTING))
+    first, records = peek(_records(source, opening, DETECTING, account))
     if first is None:
         return
     if not isinstance(first, dict):
@@ -102,15 +102,15 @@ def _of_records(source: Path, opening: str, name: str, account: Account) -> Iter
     account.add(found.name, found.record.kind, source)
     if is_parquet(source):
         fields = fields_of(found.record)
-        records = _records(source, opening, fields)
+        records = _records(source, opening, fields, account)
         account.unread.update(unread_columns(source, fields))
     yield from _read(source, records, found, account)
 
 
-def _records(source: Path, opening: str, fields: Fields) -> NUMBERED:
+def _records(source: Path, opening: str, fields: Fields, account: Account) -> NUMBERED:
     if is_parquet(source):
         return enumerate(parquet_rows(source, fields), 1)
-    return json_records(source) if is_json(opening) else table_records(source)
+    return json_records(source) if is_json(opening) else table_records(source, account.note)
 
 
 def _read(source: Path, records: NUMBERED, found: Format, account: Account) -> Iterator[tuple[str, Row]]:
@@ -149,6 +149,8 @@ def _example(row: Row, place: str, account: Account) -> Row | None:
     ours = {"id": row.get("id"), "question": row["question"], "answers": answers}
     given = row.get("passages")
     passages = None if given is None else [each for each in (_passage(part, place, account) for part in given) if each]
+    if passages and len({passage["id"] for passage in passages}) < len(passages):
+        account.note("examples with several passages of one id, which are all kept", place)
     return {name: value for name, value in {**ours, "passages": passages, "gold": gold}.items() if value not in (None, "", [])}
 
 

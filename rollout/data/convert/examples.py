@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from rollout.data.convert.record import Answers, Context, Part, Record, Row, Words, listed
+from rollout.data.convert.record import Answers, Context, Part, Record, Row, Words
+from rollout.data.rows import listed
 
 UNKNOWN = "<unk>"  # TriviaQA's answer where it keeps the answer to itself
 

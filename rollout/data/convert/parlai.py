@@ -95,11 +95,12 @@ def _numbered(source: Path, number: int, line: str, unread: Counter[str]) -> Tur
     found = NUMBERED.match(line)
     if not found:
         raise DataError.at(source, number, f"{line[:40]!r} begins with no number and space; give ParlAI text")
-    text = found[2].strip()
-    fields = [field.strip() for field in text.split("\t")]
-    is_persona = text.startswith((PERSONA, OTHER_PERSONA)) and len(fields) == 1
-    if not is_persona and (len(fields) < 2 or not fields[0] or not fields[1]):
-        raise DataError.at(source, number, f"{text[:40]!r} is no turn; write the partner's turn, a tab, and the reply")
+    fields = [field.strip() for field in found[2].split("\t")]
+    is_persona = fields[0].startswith((PERSONA, OTHER_PERSONA)) and len(fields) == 1
+    if not is_persona and (len(fields) < 2 or not any(fields[:2])):  # either may be silent
+        raise DataError.at(
+            source, number, f"{found[2].strip()[:40]!r} is no turn; write the partner's turn, a tab, and the reply"
+        )
     unread.update(name for name, field in zip(OLD_FIELDS, fields[2:], strict=False) if field)
     return Turn(number, found[1] == "1", _plain(fields[0]), _labels(fields[1]) if len(fields) > 1 else [])
 

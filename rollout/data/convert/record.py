@@ -2,25 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
-from rollout.data.rows import Line
+from rollout.data.rows import Line, listed
 
 Kind = Literal["examples", "passages"]
 Row = dict[str, Any]  # id, question, answers, passages, gold of an example; id, title, text of a passage
 
 
 def _text(value: Any) -> Any:
-    """Numbers and truth values as JSON writes them."""
+    """Numbers as they are written, truth values as JSON writes them."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, int | float) else value
-
-
-def listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
+    return str(value) if isinstance(value, int | float | Decimal) else value
 
 
 Words = Annotated[str, BeforeValidator(_text)]

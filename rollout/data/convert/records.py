@@ -1,6 +1,5 @@
 """Rows of a JSON, jsonl, tab-separated or parquet file, told apart by what it holds and not by its name."""
 
-import csv
 import io
 import itertools
 import json
@@ -20,7 +19,7 @@ CHUNK, OPENING = 1 << 20, 1 << 16
 HALF = "\\ud"
 BLANKS = " \t\r\n"
 NEXT = re.compile(f"[{BLANKS},]*")
-LONGEST_FIELD = (1 << 31) - 1
+FRACTION = re.compile(r"\d[.eE]")
 
 
 def is_parquet(path: Path) -> bool:
@@ -43,6 +42,29 @@ def is_table(opening: str) -> bool:
     return {"id", "text"} <= set(opening.partition("\n")[0].strip().split("\t"))
 
 
+class Written(float):
+    """A number of JSON whose text is what the file has: 3.50, not 3.5."""
+
+    text: str
+
+    def __new__(cls, text: str) -> "Written":
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __str__(self) -> str:
+        return self.text
+
+
+DECODER = json.JSONDecoder(parse_float=Written)
+
+
+def value_of(text: str) -> Any:
+    """Raises ValueError for what is no JSON; half a character is none either, which Python's own decoder lets pass."""
+    value = pydantic_core.from_json(text)
+    return DECODER.decode(text.strip()) if FRACTION.search(text) else value
+
+
 def json_records(path: Path) -> NUMBERED:
     """(number from 1, value) of a JSON array's entries, of the list in an object such as SQuAD's, or (line, value) of jsonl.
 
@@ -52,26 +74,10 @@ def json_records(path: Path) -> NUMBERED:
         return _array(path)
     lines = [line for _, line in itertools.islice(text_lines(path), 2)]
     try:
-        first = pydantic_core.from_json(lines[0])
+        first = value_of(lines[0])
     except ValueError:
         return _unwrapped(_whole(path)) if lines[0].strip() == "{" or len(lines) == 1 else _jsonl(path)
     return _unwrapped(first) if len(lines) == 1 and _list_in(first) is not None else _jsonl(path)
-
-
-def table_records(path: Path) -> NUMBERED:
-    """(line, row by the header's names) of a tab-separated file, with quotes as Python's csv writes them."""
-    csv.field_size_limit(LONGEST_FIELD)
-    lines = text_lines(path, with_blank=True)
-    reader = csv.reader((f"{line}\n" for _, line in lines), delimiter="\t")
-    header, before = next(reader), reader.line_num
-    for row in reader:
-        number, before = before + 1, reader.line_num
-        if row and len(row) != len(header):
-            raise DataError.at(path, number, f"has {len(row)} columns, the header {len(header)}; give each row all of them")
-        if any("\n" in cell and "\t" in cell for cell in row):
-            raise DataError.at(path, number, "opens a quote that is not closed before other rows; double the quotes in texts")
-        if row:
-            yield number, dict(zip(header, row, strict=True))
 
 
 def peek(records: NUMBERED) -> tuple[Any, NUMBERED]:
@@ -83,7 +89,7 @@ def peek(records: NUMBERED) -> tuple[Any, NUMBERED]:
 def _jsonl(path: Path) -> NUMBERED:
     for number, line in text_lines(path):
         try:
-            yield number, pydantic_core.from_json(line)
+            yield number, value_of(line)
         except ValueError as error:
             raise DataError.at(path, number, f"is not JSON ({error}); give one JSON object a line") from error
 
@@ -92,7 +98,7 @@ def _whole(path: Path) -> Any:
     with opened(path) as file:
         content = file.read()
     try:
-        return pydantic_core.from_json(content.decode("utf-8").lstrip(BYTE_ORDER_MARK))
+        return value_of(content.decode("utf-8").lstrip(BYTE_ORDER_MARK))
     except ValueError as error:
         raise DataError(f"{path}: is neither one JSON value nor one a line ({error}); mend it") from error
 
@@ -109,7 +115,7 @@ def _unwrapped(value: Any) -> NUMBERED:
 
 def _array(path: Path) -> NUMBERED:
     """Entries of a JSON array, of which a few are in memory at a time."""
-    decoder, number, text, place = json.JSONDecoder(), 0, "", 0
+    number, text, place = 0, "", 0
     with opened(path) as content:
         file = io.TextIOWrapper(content, encoding="utf-8")
         try:
@@ -118,7 +124,7 @@ def _array(path: Path) -> NUMBERED:
             place = text.index("[") + 1
             while not text.startswith("]", place := _beyond(text, place)):
                 try:
-                    value, end = decoder.raw_decode(text, place)
+                    value, end = DECODER.raw_decode(text, place)
                 except ValueError:
                     if not (more := file.read(max(CHUNK, len(text)))):
                         raise

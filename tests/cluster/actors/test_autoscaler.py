@@ -68,12 +68,12 @@ async def test_samplers_make_room_for_a_learner_that_finds_none() -> None:
     for seconds in (0.0, 29, 30, 60, 270):
         await asyncio.sleep(seconds - before)
         before = seconds
-        assert followed.learner.pending_s == seconds
-        followed.autoscaler.follow([node("a", CPU=4.5), node("b", CPU=0.0)], [{"CPU": 1.0}])
+        assert await followed.learner.without_a_place_s() == seconds
+        await followed.autoscaler.follow([node("a", CPU=4.5), node("b", CPU=0.0)])
         sizes.append(followed.samplers.size)
     learner.answer()
     await starting
-    followed.autoscaler.follow([node("a", CPU=4.5), node("b", CPU=0.0)], [])
+    await followed.autoscaler.follow([node("a", CPU=4.5), node("b", CPU=0.0)])
     assert [*sizes, followed.samplers.size] == [3, 3, 2, 1, 1, 3]
     assert followed.events[1] == "samplers: 3 -> 2, to make room for the others"
     assert await work(followed.pool)
@@ -90,7 +90,7 @@ async def test_samplers_make_room_for_an_extra_rewards_own_actors() -> None:
     sizes = []
     for seconds in (29, 1):
         await asyncio.sleep(seconds)
-        followed.autoscaler.follow([node("a", CPU=4.5)], [{"CPU": 0.5}])
+        await followed.autoscaler.follow([node("a", CPU=4.5)])
         sizes.append(followed.samplers.size)
     assert sizes == [3, 2]
 
@@ -102,8 +102,8 @@ async def test_samplers_stay_while_a_learner_that_has_its_place_starts() -> None
     await followed.start()
     starting = asyncio.create_task(followed.learner.start())
     await asyncio.sleep(200)
-    followed.autoscaler.follow([node("a", CPU=4.5)], [{"CPU": 0.5}, {"GPU": 1.0}])  # of others
-    assert followed.learner.pending_s == 200 and followed.samplers.size == 3
+    await followed.autoscaler.follow([node("a", CPU=4.5)])
+    assert await followed.learner.without_a_place_s() == 0 and followed.samplers.size == 3
     starting.cancel()
 
 
@@ -111,13 +111,13 @@ async def test_the_watch_follows_nodes_that_join_and_leave() -> None:
     followed = Followed()
     await followed.start()
     a, b = node("a", CPU=3.0), node("b", CPU=2.0)
-    followed.autoscaler.follow([a], [])
+    await followed.autoscaler.follow([a])
     assert followed.samplers.size == 1
-    followed.autoscaler.follow([a, b], [])
+    await followed.autoscaler.follow([a, b])
     assert followed.samplers.size == 3
     await asyncio.sleep(1)
     assert len({await work(followed.pool) for _ in range(12)}) == 3
-    followed.autoscaler.follow([a, {**b, "Alive": False}], [])
+    await followed.autoscaler.follow([a, {**b, "Alive": False}])
     assert followed.samplers.size == 1
     assert followed.events == ["samplers: 1 -> 3, nodes: 2", "samplers: 3 -> 1, nodes: 1"]
     assert [handle.node for handle in followed.cluster.handles if not handle.kills] == ["a"]
@@ -127,7 +127,7 @@ async def test_the_watch_follows_nodes_that_join_and_leave() -> None:
 async def test_reward_actors_of_every_kind_that_lay_on_a_node_that_left_are_replaced() -> None:
     followed = Followed()
     await followed.start()
-    followed.autoscaler.follow([node("a", CPU=8.0)], [])
+    await followed.autoscaler.follow([node("a", CPU=8.0)])
     for cluster in (followed.scoring, followed.own):
         assert [handle.kills for handle in cluster.handles] == [0, 1]
     assert followed.rewards.restarts == 2

@@ -123,13 +123,13 @@ async def test_a_learner_without_a_place_counts_the_seconds_until_it_has_one() -
 
     cluster = FakeCluster(without_place)
     port = port_of(cluster)
-    assert port.pending_s == 0
+    assert await port.without_a_place_s() == 0
     starting: asyncio.Task[Any] = asyncio.create_task(port.start())
     await asyncio.sleep(20)
-    assert port.pending_s == 20
+    assert await port.without_a_place_s() == 20
     cluster.handles[0].answer()
     await starting
-    assert port.pending_s == 0
+    assert await port.without_a_place_s() == 0
 
 
 @pytest.mark.parametrize(

@@ -303,10 +303,10 @@ async def test_a_start_that_takes_long_is_told_of_and_given_up_at_the_deadline()
 
     cluster = FakeCluster(slow)
     pool = pool_of(cluster, 1, RetryPolicy(start_deadline_s=300, slow_start_s=60))
-    assert pool.pending_s == 0
+    assert await pool.without_a_place_s() == 0
     await asyncio.sleep(30)
-    assert pool.pending_s == 30
-    assert await work(pool) == "2" and pool.pending_s == 0
+    assert await pool.without_a_place_s() == 30
+    assert await work(pool) == "2" and await pool.without_a_place_s() == 0
     assert cluster.spawned_at == [0, 300.5, 601.5]
     assert cluster.events == [
         "worker is without a place: `ray status` tells what is lacking after 60 s; waiting for 300 s",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.actors.handle import RayHandle
+from cluster.actors.handle import RayHandle, answer
 from cluster.actors.pool import Pool
 from cluster.actors.retry_policy import RetryPolicy
 from rollout.errors import ClusterError, DataError
@@ -49,6 +50,18 @@ class Worker:
 
     def die(self) -> None:
         os._exit(1)
+
+
+class Slow:
+    """Is being made as long as a file is missing, and tells of it."""
+
+    def __init__(self, begun: Path, end: Path):
+        begun.touch()
+        while not end.exists():
+            time.sleep(0.01)
+
+    def ping(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -116,3 +129,28 @@ async def test_what_cannot_be_stored_is_met_at_the_part_that_is_stored_after_it(
     with pytest.raises(OSError, match="the store is full"):
         await last
     ray.kill(actor)
+
+
+async def test_an_actor_that_is_being_made_has_its_place_whoever_waits_for_one_of_the_same_size(
+    ray_session: None, tmp_path: Path
+) -> None:
+    """The second, which waits for a share that the first has, may be any job's."""
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    share = {next(name for name in ray.cluster_resources() if name.startswith("node:") and "internal" not in name): 0.6}
+    made = ray.remote(Slow).options(num_cpus=0, resources=share)
+
+    first = RayHandle(made.remote(begun, end), share | {"CPU": 0.0})
+    async with asyncio.timeout(60):
+        while not begun.exists():
+            await asyncio.sleep(0.01)
+        second = RayHandle(made.remote(tmp_path / "other", end), share)
+        while not await second.lacks_a_place():
+            await asyncio.sleep(0.01)
+        assert not await first.lacks_a_place()
+        end.touch()
+        await answer(first, "ping", None)
+        assert not await first.lacks_a_place() and await second.lacks_a_place()
+        first.kill()
+        await answer(second, "ping", None)
+        assert not await second.lacks_a_place()
+    second.kill()

@@ -2,18 +2,52 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from cluster.actors.ports import GroupRef
+from cluster.settings.tree import Settings
+from cluster.settings.values import build
 from cluster.store.failed_prompts import FailedPrompt
+from cluster.store.run_folder import RunFolder
 from cluster.training import held_out
+from cluster.training.held_out import HeldOutEvaluations
+from cluster.training.inputs import Inputs
 from cluster.training.rollout_client import InflightCall, Outcome, Rollout
 from reward.config import RewardSettings
 from reward.evaluation import Evaluation, evaluate
 from reward.scorer import MetricScorer, Scorer
 from rollout.types import Draws, Mode, Prompt, SampleReport, Version
 from tests.reward.groups import make_group
+
+
+def measure(tmp_path: Path, **values: Any) -> str:
+    settings = build(Settings, {"data.language": "ja", "policy.n_context": 0, **values})
+    inputs = Inputs(
+        train=[], valid={"valid": [Prompt(id="a", question="?", answers=("b",))]}, digests={"valid": "digest"}, language="ja"
+    )
+    actors = cast(Any, None)
+    return HeldOutEvaluations(settings, inputs, RunFolder(tmp_path), actors, actors).measure
+
+
+def test_figures_are_measured_otherwise_where_mecab_comes_or_a_rewards_or_our_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "measured_reward.py"
+    module.write_text("def one(prompt, passages, responses):\n    return [1.0] * len(responses)\n")
+    extra = {"reward.extra": [{"function": "measured_reward:one"}]}
+    monkeypatch.setattr("rollout.text.importlib.util.find_spec", lambda name: None)
+    measures = [measure(tmp_path), measure(tmp_path, **extra)]
+    module.write_text(module.read_text().replace("1.0", "2.0"))
+    measures.append(measure(tmp_path, **extra))
+    monkeypatch.setattr("rollout.text.importlib.util.find_spec", lambda name: object())
+    measures.append(measure(tmp_path, **extra))
+    monkeypatch.setattr(held_out, "code_digest", lambda packages: "another")
+    measures.append(measure(tmp_path, **extra))
+    assert len(set(measures)) == len(measures) and measure(tmp_path, **extra) == measures[-1]
 
 
 @dataclass

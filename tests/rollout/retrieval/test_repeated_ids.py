@@ -1,18 +1,8 @@
 import json
-import logging
-
-import pytest
 
 from rollout.retrieval import corpus as corpora
 from rollout.retrieval import repeated_ids
 from rollout.retrieval.corpus import Corpus
-
-
-@pytest.fixture
-def said(caplog, monkeypatch):
-    for name, value in (("propagate", True), ("disabled", False)):  # otherwise where actors were in this process before
-        monkeypatch.setattr(logging.getLogger("lapdog"), name, value)
-    return caplog
 
 
 def write(path, *ids):
@@ -21,30 +11,39 @@ def write(path, *ids):
     return path
 
 
-def test_passages_of_one_id_are_both_kept_and_said(tmp_path, said):
+def test_passages_of_one_id_are_both_kept_and_said(tmp_path):
     corpus = Corpus.open(write(tmp_path / "p.jsonl", "a", "a"), tmp_path / "cache")
     assert corpus.ids([0, 1]) == ("a", "a")
-    assert said.messages == [f"{tmp_path}/p.jsonl:2: passage id 'a' stands on line 1 already; both are kept"]
+    assert corpus.told == (f"{tmp_path}/p.jsonl:2: passage id 'a' stands on line 1 already; both are kept",)
 
 
-def test_the_first_place_is_named_by_file_and_line_in_the_order_of_the_files(tmp_path, said, monkeypatch):
+def test_the_first_place_is_named_by_file_and_line_in_the_order_of_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "ROWS_PER_BATCH", 2)
     monkeypatch.setattr(repeated_ids, "HASHES", 3)  # so few in memory at once
     files = [write(tmp_path / "1.jsonl", "a", None, "b", "c"), write(tmp_path / "2.jsonl", "d", "b", None, 1, "d", "a", "1")]
-    Corpus.open(files, tmp_path / "cache")
+    corpus = Corpus.open(files, tmp_path / "cache")
     one, two = files
-    assert said.messages == [
-        f"{two}:2: passage id 'b' stands in {one}:3 already; both are kept",
-        f"{two}:5: passage id 'd' stands on line 1 already; both are kept",
-        f"{two}:6: passage id 'a' stands in {one}:1 already; both are kept",
-        f"{two}:7: passage id '1' stands on line 4 already; both are kept",
+    told = f"{two}:2: passage id 'b' stands in {one}:3 already, as ids of 4 passages do; all are kept"
+    assert corpus.told == (told,)
+
+
+def test_what_was_said_when_passages_were_stored_is_said_again_of_where_they_lie_now(tmp_path):
+    file = write(tmp_path / "p.jsonl", "a", "a")
+    file.write_text(file.read_text() + json.dumps({"id": "b", "text": "b", "answers": ["c"]}) + "\n")
+    before = Corpus.open(file, tmp_path / "cache")
+    moved = file.rename(tmp_path / "q.jsonl")
+    after = Corpus.open(moved, tmp_path / "cache")
+    assert after.folder == before.folder and after.told == tuple(text.replace(str(file), str(moved)) for text in before.told)
+    assert [text.partition(" ")[2][:30] for text in after.told] == [
+        "not read: answers; the keys th",
+        "passage id 'a' stands on line ",
     ]
 
 
-def test_equal_hashes_of_different_ids_are_no_repetition(tmp_path, said, monkeypatch):
+def test_equal_hashes_of_different_ids_are_no_repetition(tmp_path, monkeypatch):
     monkeypatch.setattr(repeated_ids, "_hashes", lambda batch: repeated_ids.np.zeros(batch.num_rows, int))
-    Corpus.open(write(tmp_path / "p.jsonl", "a", "b", "c", "b"), tmp_path / "cache")
-    assert said.messages == [f"{tmp_path}/p.jsonl:4: passage id 'b' stands on line 2 already; both are kept"]
+    corpus = Corpus.open(write(tmp_path / "p.jsonl", "a", "b", "c", "b"), tmp_path / "cache")
+    assert corpus.told == (f"{tmp_path}/p.jsonl:4: passage id 'b' stands on line 2 already; both are kept",)
 
 
 def test_long_passages_are_kept_a_few_at_a_time(tmp_path, monkeypatch):

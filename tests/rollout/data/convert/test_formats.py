@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -275,6 +276,56 @@ def test_passages_of_dpr_are_read_with_their_quotes(tmp_path):
     ]
     assert account.kind == "passages"
     assert list(account.lines()) == [f"passages left out, without a text: 1, the first {path}:6"]
+
+
+def test_quotes_that_csv_would_end_before_their_field_are_text(tmp_path):
+    path = tmp_path / "a.tsv"
+    fields = ['"Heroes" is a song', '"A" and "B"', '"not closed', 'a "quoted" word', '"in ""csv"" quotes"', '""', "plain"]
+    rows = [f"{number}\t{field}\tT" for number, field in enumerate(fields)]
+    path.write_text("\n".join(["id\ttext\ttitle", *rows, '7\tlast\t"Heroes" (song)\n']))
+    account = convert_files([path], tmp_path / "out.jsonl")
+    assert [row["text"] for row in rows_of(tmp_path / "out.jsonl")] == [
+        '"Heroes" is a song',
+        '"A" and "B"',
+        '"not closed',
+        'a "quoted" word',
+        'in "csv" quotes',
+        "plain",
+        "last",
+    ]
+    assert rows_of(tmp_path / "out.jsonl")[-1]["title"] == '"Heroes" (song)'
+    assert list(account.lines()) == [
+        f"kept with the quotes that they begin with, for csv would end them sooner: 4, the first {path}:2",
+        f"passages left out, without a text: 1, the first {path}:7",
+    ]
+
+
+NUMBERS = ["3.50", "1.0", "1e-5", "2E+3", "100000000000000000000.0", "0.10", "-0.0", "12345678901234567890123"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "array", "object"])
+def test_a_number_stays_as_it_is_written(form, tmp_path):
+    answers = f'"answer": [{", ".join(NUMBERS)}, true, "3.50"]'
+    row = f'{{"question": 7.20, "id": 1.10, {answers}}}'
+    text = {"jsonl": f"{row}\n{row}\n", "array": f"[{row}]", "object": f'{{\n"data": [{row}]}}'}[form]
+    (tmp_path / "in.json").write_text(text)
+    convert_files([tmp_path / "in.json"], tmp_path / "out.jsonl", "nq-open")
+    first = rows_of(tmp_path / "out.jsonl")[0]
+    assert first == {"id": "1.10", "question": "7.20", "answers": [*NUMBERS, "true"]}
+
+
+def test_decimals_of_parquet_keep_their_places(tmp_path):
+    source = as_parquet(tmp_path, [{"question": "a", "answer": [Decimal("3.50")]}])
+    convert_files([source], tmp_path / "out.jsonl")
+    assert rows_of(tmp_path / "out.jsonl") == [{"question": "a", "answers": ["3.50"]}]
+
+
+def test_passages_of_one_id_are_all_kept_and_told(tmp_path):
+    twice = HOTPOT | {"context": [*HOTPOT["context"], ["Moss", ["Moss is green."]]]}
+    source = as_jsonl(tmp_path, [HOTPOT | {"_id": "5b"}, twice])
+    account = convert_files([source], tmp_path / "out.jsonl")
+    assert [len(row["passages"]) for row in rows_of(tmp_path / "out.jsonl")] == [2, 3]
+    assert f"examples with several passages of one id, which are all kept: 1, the first {source}:2" in account.lines()
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,8 @@ def test_the_result_is_read_and_searched_as_it_stands(converted, tmp_path):
     [
         ("1 hi\tho\nhello\tyou\n", 2, "begins with no number"),
         ("1 hi\tho\n\n2 alone\n", 3, "'alone' is no turn"),
-        ("1 hi\t\n", 1, "is no turn"),
-        ("1 \tho\n", 1, "is no turn"),
+        ("1 \t\n", 1, "'' is no turn"),
+        ("1 \t\t1.0\n", 1, "is no turn"),
         (b"1 hi\tho\n2 caf\xe9\tyes\n", 2, "byte 5 is not UTF-8"),
     ],
 )
@@ -129,6 +129,13 @@ def test_an_opening_in_silence_has_an_empty_context(converted, silence):
     assert first == {"id": "0-0", "question": "persona: i drive a tram. context:", "answers": ["hello ."]}
     assert second["question"] == "persona: i drive a tram. context:  R: hello . Q: hi !" and second["id"] == "0-1"
     assert build_query(first["question"], "persona+last_turn") == "i drive a tram."
+
+
+def test_a_turn_may_lack_what_the_partner_says_or_what_the_agent_replies(converted, accounts):
+    first, last = converted("1 \thello .\n2 hi !\t\n3 well ?\tbye .\n")
+    assert (first["question"], first["answers"]) == ("persona: context:", ["hello ."])
+    assert last["question"] == "persona: context:  R: hello . Q: hi ! Q: well ?" and last["answers"] == ["bye ."]
+    assert accounts[0].noted["left out, without an answer"][0] == 1
 
 
 def test_labels_are_several_answers_of_which_the_first_is_history(converted):
