@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from cluster.actors.index_port import IndexPort
 from cluster.actors.handle import demands_without_a_place, without_zeros
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import RewardPort, SamplerPort
@@ -20,7 +21,7 @@ from rollout.errors import first_line
 
 class Autoscaler:
     """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, with `cluster.samplers`
-    auto there are as many samplers as fit, and some make room for a learner or reward actors that find none."""
+    auto there are as many samplers as fit, and some make room for a learner, reward actors or index actors that find none."""
 
     def __init__(
         self,
@@ -29,11 +30,13 @@ class Autoscaler:
         samplers: SamplerPort,
         rewards: RewardPort,
         learner: LearnerPort,
+        index: IndexPort,
         retry: RetryPolicy,
         event: Event,
     ):
         self._settings, self._roles, self._retry, self._event = settings, roles, retry, event
-        self._samplers, self._rewards, self._learner = samplers, rewards, learner
+        self._samplers, self._rewards = samplers, rewards
+        self._first = {RoleKind.LEARNER: learner, RoleKind.REWARD: rewards, RoleKind.INDEX: index}  # find places before samplers
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -57,15 +60,14 @@ class Autoscaler:
             self._samplers.resize(size)
 
     def _without_a_place_s(self, demands: Sequence[Resources]) -> float:
-        """How long the learner or a reward actor has waited for one; those whose worker is starting have theirs."""
-        waiting = {RoleKind.LEARNER: self._learner.pending_s, RoleKind.REWARD: self._rewards.pending_s}
+        """How long one that goes first has waited for one; those whose worker is starting have theirs."""
         lacking = {role.kind for role in self._roles.values() if without_zeros(role.resources) in demands}
-        return max(seconds if kind in lacking else 0.0 for kind, seconds in waiting.items())
+        return max(port.pending_s if kind in lacking else 0.0 for kind, port in self._first.items())
 
     async def _watch(self) -> None:
         while True:
             try:
-                nodes, pending = await asyncio.to_thread(ray.nodes), self._learner.pending_s or self._rewards.pending_s
+                nodes, pending = await asyncio.to_thread(ray.nodes), any(port.pending_s for port in self._first.values())
                 self.follow(nodes, await asyncio.to_thread(demands_without_a_place) if pending else [])
             except (RayError, OSError) as error:
                 self._event(f"the cluster's nodes cannot be listed ({first_line(error)}); asking again")

@@ -20,7 +20,9 @@ from rollout.identity import FOLDER, Identity, code_digest
 
 
 class Handle(Protocol):
-    """One actor. Every kind has the methods `ping` -> Identity and `ready`, which loads what it works with."""
+    """One actor. Every kind has the method `ping` -> Identity. actor: what other actors call it by."""
+
+    actor: Any
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
         """References to what a method returns, or to each part of the tuple where it has several. A reference among the
@@ -64,10 +66,10 @@ class RayHandle:
     """share: what Ray sets aside for it."""
 
     def __init__(self, actor: Any, share: Resources):
-        self._actor, self._share = actor, share
+        self.actor, self._share = actor, share
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
-        references = getattr(self._actor, method).options(num_returns=parts).remote(*arguments)
+        references = getattr(self.actor, method).options(num_returns=parts).remote(*arguments)
         return [references] if parts == 1 else references
 
     async def turn(self) -> None:
@@ -77,7 +79,7 @@ class RayHandle:
         return without_zeros(self._share) in await asyncio.to_thread(demands_without_a_place)
 
     def kill(self) -> None:
-        ray.kill(self._actor)
+        ray.kill(self.actor)
 
     def kill_process(self, node: str, process: int) -> None:
         """Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
@@ -157,7 +159,7 @@ class InProcessHandle:
     idle before it is this object's turn. It keeps its own number of torch threads."""
 
     def __init__(self, made: Any, thread: SideThread | None = None, after: SideThread | None = None):
-        self._made, self._thread, self._after, self._torch_threads = made, thread, after, torch.get_num_threads()
+        self.actor, self._thread, self._after, self._torch_threads = made, thread, after, torch.get_num_threads()
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Reference]:
         whole = self._begin(method, [each.open() if isinstance(each, Reference) else each for each in arguments])
@@ -186,7 +188,7 @@ class InProcessHandle:
             return Identity("", os.getpid(), code_digest(), str(FOLDER))
         torch.set_num_threads(self._torch_threads)
         try:
-            return getattr(self._made, method)(*arguments)
+            return getattr(self.actor, method)(*arguments)
         except Exception as error:
             return error
         finally:
