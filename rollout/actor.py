@@ -147,10 +147,16 @@ class IndexActor(IndexPart):
     """It comes up again by itself where it is lost: nothing but its arguments may be needed for that."""
 
     def __init__(
-        self, part: Part, policy_path: str, data: DataSettings, policy: PolicySettings, retriever: RetrieverSettings, threads: int
+        self,
+        part: Part,
+        policy_path: str,
+        data: DataSettings,
+        policy: PolicySettings,
+        retriever: RetrieverSettings,
+        threads: int,
     ):
         super().__init__(part, data, retriever, partial(tokenizer_of, policy_path, policy))
-        log_what_is_done()
+        self._log = log_what_is_done()
         torch.set_num_threads(threads)
 
     def __repr__(self) -> str:
@@ -160,6 +166,10 @@ class IndexActor(IndexPart):
     def ping(self) -> Identity:
         """Who it is, if alive, whatever else it does."""
         return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(FOLDER))
+
+    def ready(self) -> None:
+        self.open()
+        self._log.info("%s: ready, one of %d parts", self, self.part.of)
 
 
 def _weights_of(version: Version, figures: dict[str, float]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actors.index_port import IndexPort
 from cluster.actors.handle import demands_without_a_place, without_zeros
+from cluster.actors.index_port import IndexPort
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
@@ -36,7 +36,8 @@ class Autoscaler:
     ):
         self._settings, self._roles, self._retry, self._event = settings, roles, retry, event
         self._samplers, self._rewards = samplers, rewards
-        self._first = {RoleKind.LEARNER: learner, RoleKind.REWARD: rewards, RoleKind.INDEX: index}  # find places before samplers
+        self._first: dict[RoleKind, LearnerPort | RewardPort | IndexPort]  # who finds places before samplers
+        self._first = {RoleKind.LEARNER: learner, RoleKind.REWARD: rewards, RoleKind.INDEX: index}
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:

@@ -50,13 +50,10 @@ class Factory(ABC):
         return ActorPorts(index, self.samplers(index), self.rewards(), self.records(), self.learner(), self.retry)
 
     def index(self) -> IndexPort:
-        """Without actors where the roles have none."""
-        if RoleKind.INDEX not in self.roles:
-            return IndexPort(0, None, self.retry, self.event)
-        told, threads, count = self.settings, self.settings.cluster.threads or 1, self.roles[RoleKind.INDEX].count
-        of_each = self.policy_path, told.data, told.policy, told.retriever, threads
-        spawn = self._spawn(RoleKind.INDEX, IndexActor, lambda name: (Part(int(name), count), *of_each))
-        return IndexPort(count, spawn, self.retry, self.event)
+        told, threads = self.settings, self.settings.cluster.threads or 1
+        size, of_each = self.roles[RoleKind.INDEX].count, (self.policy_path, told.data, told.policy, told.retriever, threads)
+        spawn = self._spawn(RoleKind.INDEX, IndexActor, lambda name: (Part(int(name), size), *of_each))
+        return IndexPort(size, spawn, self.retry, self.event)
 
     def samplers(self, index: IndexPort) -> SamplerPort:
         told, threads = self.settings, self.settings.cluster.threads or 1

@@ -20,7 +20,8 @@ from rollout.identity import FOLDER, Identity, code_digest
 
 
 class Handle(Protocol):
-    """One actor. Every kind has the method `ping` -> Identity. actor: what other actors call it by."""
+    """One actor. Every kind has the methods `ping` -> Identity and `ready`, which loads what it works with. actor: what others
+    call it by."""
 
     actor: Any
 

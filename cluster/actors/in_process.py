@@ -63,7 +63,7 @@ class InProcessFactory(Factory):
 def in_process_actors(settings: Settings) -> Iterator[BuildActors]:
     """What makes the actors of a run. In the context the terminal is the run's, and what a user's reward
     raises is raised as it is."""
-    roles = {name: replace(role, count=1) for name, role in roles_of(settings).items() if role.kind is not RoleKind.INDEX}
+    roles = {name: replace(role, count=int(role.kind is not RoleKind.INDEX)) for name, role in roles_of(settings).items()}
     thread, log = SideThread("rewards"), logging.getLogger("lapdog")
     was_disabled, log.disabled = log.disabled, True
     try:

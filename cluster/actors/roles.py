@@ -46,9 +46,8 @@ def roles_of(settings: Settings) -> dict[str, Role]:
     cluster, own = settings.cluster, [extra for extra in settings.reward.extra if extra.own_pool]
     resource = {cluster.sampler_resource: 1.0} if cluster.sampler_resource is not None else {}
     index, sampler, reward, records, learner = RoleKind
-    parts = {index: Role(index, "index actor", settings.index_parts, 1.0)} if settings.index_parts else {}
     return {
-        **parts,
+        index: Role(index, "index actor", settings.index_parts, 1.0),
         sampler: Role(sampler, "sampler", cluster.fewest_samplers, cluster.sampler_cpus, cluster.sampler_gpus, resource),
         reward: Role(reward, "reward actor", cluster.rewards, cluster.reward_cpus),
         **{prefix_of(each): Role(reward, each.column, each.pool_size, cluster.reward_cpus, each.gpus) for each in own},

@@ -56,7 +56,7 @@ def plan(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton, da
 
 
 def _actors(settings: Settings) -> Iterator[str]:
-    roles = roles_of(settings).values()
+    roles = [role for role in roles_of(settings).values() if role.count]
     for role in roles:
         named = f"{role.count} {role.name}{'s' if role.count > 1 else ''}"
         more = " or more" if role.kind is RoleKind.SAMPLER and settings.cluster.samplers == "auto" else ""

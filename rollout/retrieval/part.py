@@ -1,4 +1,4 @@
-"""What one of several actors holds of an index: a stretch of BM25's shards and of the vectors' slices, by absolute positions."""
+"""What one of several actors holds of an index: some of BM25's shards and of the vectors' slices, by absolute positions."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.actors.autoscaler import Autoscaler, samplers_that_fit
+from cluster.actors.index_port import IndexPort
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
 from cluster.actors.ports import RewardPort, SamplerPort
@@ -48,7 +49,8 @@ class Followed:
         own = [Pool("judge", self.own.spawn, 2, POLICY, print)]
         self.rewards = RewardPort(Pool("reward actor", self.scoring.spawn, 2, POLICY, print), own)
         self.learner = LearnerPort(lambda name, *, avoid: learner or FakeHandle(), POLICY, print)
-        actors = self.samplers, self.rewards, self.learner
+        self.index = IndexPort(0, FakeCluster().spawn, POLICY, print)
+        actors = self.samplers, self.rewards, self.learner, self.index
         self.autoscaler = Autoscaler(settings(), ROLES, *actors, POLICY, self.events.append)
 
     async def start(self) -> None:
