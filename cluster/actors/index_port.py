@@ -88,8 +88,9 @@ class IndexPort:
             await self._ask(number, "embed", each)
             bar.update()
         await self._ask(number, "ready")
+        identity: Identity = await self._ask(number, "ping")
         self._open.add(number)
-        self._event(f"{self._name(number)} ready")
+        self._event(f"{self._name(number)} ready on node {identity.node[:8]}")
 
     async def _ask(self, number: int, method: str, *arguments: Any) -> Any:
         """Without a deadline: an index may take hours, and a frozen process is ended meanwhile."""
@@ -119,7 +120,7 @@ class IndexPort:
                 continue
             if now != identity:
                 self.restarts, lost, identity = self.restarts + 1, lost + 1, now
-                self._event(f"{name} was lost; Ray has started it again")
+                self._event(f"{name} was lost; Ray has started it again on node {now.node[:8]}")
             if lost == self._retry.start_attempts and number not in self._open:
                 raise ClusterError(f"{name}: lost {lost} times before it was open; see its log in the dashboard")
 

@@ -32,15 +32,8 @@ def test_the_table_of_roles() -> None:
 def test_places_are_found_in_the_opposite_order_of_starts_and_those_on_a_gpu_first() -> None:
     own = [ExtraReward(function=f"rewards:{name}", gpus=gpus, actors=1) for name, gpus in (("a", 0), ("b", 0.5), ("c", 1))]
     placed = placed_before_samplers(roles_of(Settings(reward=RewardSettings(extra=tuple(own)))))
-    assert [role.name for role in placed] == [
-        "learner",
-        "records actor",
-        "extra/c",
-        "extra/b",
-        "reward actor",
-        "extra/a",
-        "index actor",
-    ]
+    rewards = ["extra/c", "extra/b", "reward actor", "extra/a"]
+    assert [role.name for role in placed] == ["learner", "records actor", *rewards, "index actor"]
 
 
 @pytest.mark.parametrize(
