@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cluster.actors.errors import Meaning, cause, meaning_of
-from cluster.actors.handle import Handle, Spawn, answer
+from cluster.actors.handle import Handle, Spawn
 from cluster.actors.replica import check_code
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.tasks import Event, cancel_quietly, log_failure
@@ -93,7 +93,8 @@ class IndexPort:
         self._event(f"{self._name(number)} ready on node {identity.node[:8]}")
 
     async def _ask(self, number: int, method: str, *arguments: Any) -> Any:
-        """Without a deadline: an index may take hours, and a frozen process is ended meanwhile."""
+        """Without a deadline: an index may take hours, and a frozen process is ended meanwhile. Raises a user's mistake as it is,
+        ClusterError for any other error."""
         [reference] = self._handles[number].call(method, *arguments)
         try:
             return await reference
@@ -102,7 +103,7 @@ class IndexPort:
                 raise
             if isinstance(met := getattr(error, "cause", None), LapdogError):
                 raise met from error
-            what = f"cannot be opened ({cause(error)}); see its log in the dashboard"
+            what = f"{method} failed ({cause(error)}); see its log in the dashboard"
             raise ClusterError(f"{self._name(number)}: {what}") from error
 
     async def _watch(self, number: int) -> None:
@@ -136,8 +137,9 @@ class IndexPort:
 
     async def _identity(self, number: int, deadline_s: float) -> Identity:
         """Also who is opening or searching answers at once."""
-        self._unanswered[number] = _now()
-        identity: Identity = await answer(self._handles[number], "ping", deadline_s)
+        self._unanswered.setdefault(number, _now())
+        async with asyncio.timeout(deadline_s):
+            identity: Identity = await self._ask(number, "ping")
         del self._unanswered[number]
         return identity
 

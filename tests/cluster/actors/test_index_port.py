@@ -64,7 +64,7 @@ async def test_without_parts_nothing_is_done() -> None:
         (
             lambda handle: setattr(handle, "start_error", raised_by_the_task(KeyError("shard"))),
             ClusterError,
-            "index part 2 of 3: cannot be opened .KeyError: 'shard'.; see its log in the dashboard",
+            "index part 2 of 3: ready failed .KeyError: 'shard'.; see its log in the dashboard",
         ),
         (
             lambda handle: setattr(handle, "has_place", False),
