@@ -93,8 +93,8 @@ class IndexPort:
         self._event(f"{self._name(number)} ready on node {identity.node[:8]}")
 
     async def _ask(self, number: int, method: str, *arguments: Any) -> Any:
-        """Without a deadline: an index may take hours, and a frozen process is ended meanwhile. Raises a user's mistake as it is,
-        ClusterError for any other error."""
+        """Without a deadline: an index may take hours, and a frozen process is ended meanwhile. Raises a user's mistake
+        as it is, ClusterError for any other error."""
         [reference] = self._handles[number].call(method, *arguments)
         try:
             return await reference
