@@ -1,7 +1,9 @@
-"""SamplerActor: a Ray shell round Sampler."""
+"""Ray shells: SamplerActor round Sampler, IndexActor round IndexPart."""
 
 import os
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,17 +11,22 @@ import ray
 import torch
 
 from rollout.config import DataSettings, PolicySettings, RolloutSettings
+from rollout.errors import LapdogError, RetrievalError, first_line
 from rollout.identity import PROJECT, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
-from rollout.policy.loading import DTYPES, load_policy
+from rollout.policy.loading import DTYPES, load_policy, tokenizer_of
 from rollout.retrieval.dense import kept_slice, vectors_folder
+from rollout.retrieval.index import Part
 from rollout.retrieval.open import open_source
+from rollout.retrieval.part import IndexPart
 from rollout.retrieval.retriever import Retriever
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.source import LocalSource
 from rollout.sampler import Sampler
 from rollout.types import Draws, Group, Mode, Prompt, SampleReport, Version
+
+WATCH = "watch"  # threads of an IndexActor for who asks whether it is alive
 
 
 class SamplerActor:
@@ -36,10 +43,12 @@ class SamplerActor:
         seed: int,
         threads: int,
         draws: Draws,
+        index: Sequence[Any] = (),
     ):
+        """index: the IndexActors that hold it; without any it is opened here."""
         self._name, self._policy_path, self._threads, self._draws = name, policy_path, threads, draws
         self._data, self._policy, self._retriever = data, policy, retriever
-        self._rollout, self._seed = rollout, seed
+        self._rollout, self._seed, self._index = rollout, seed, index
         self._searched: list[ray.ObjectRef[Any]] = []
 
     def __repr__(self) -> str:
@@ -56,7 +65,8 @@ class SamplerActor:
         device = self._device = "cuda" if torch.cuda.is_available() else "cpu"
         policy = load_policy(self._policy_path, self._policy, DTYPES[self._policy.dtype], device)
         n_context = self._policy.n_context
-        self._source = open_source(self._data, n_context, self._retriever, policy.tokenizer, device)
+        ask_parts = self._ask_parts if self._index else None
+        self._source = open_source(self._data, n_context, self._retriever, policy.tokenizer, device, ask_parts)
         retriever = Retriever(n_context, self._source)
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at, self._draws)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
@@ -110,6 +120,15 @@ class SamplerActor:
             source.dense.load([self.fetch(each) for each in self.fetch(vectors[0])], str(vectors[0]))
             self._searched = vectors
 
+    def _ask_parts(self, method: str, *arguments: Any) -> list[Any]:
+        """What each part of the index answers. Ray starts a part again that is lost, and repeats what it was asked."""
+        try:
+            return list(self.fetch([getattr(part, method).remote(*arguments) for part in self._index]))
+        except ray.exceptions.RayTaskError as error:
+            met = error.cause
+            told = first_line(met) if isinstance(met, LapdogError) else f"{type(met).__name__}: {first_line(met)}"
+            raise RetrievalError(f"a part of the index cannot be searched: {told}") from error
+
     def _is_there(self, reference: "ray.ObjectRef[Any]") -> bool:
         try:
             self.fetch(reference)
@@ -122,6 +141,35 @@ class SamplerActor:
         weights = self.fetch(reference)
         self._sampler.load_weights(weights, version)
         return int(weights.values.nbytes)
+
+
+class IndexActor(IndexPart):
+    """It comes up again by itself where it is lost: nothing but its arguments may be needed for that."""
+
+    def __init__(
+        self,
+        part: Part,
+        policy_path: str,
+        data: DataSettings,
+        policy: PolicySettings,
+        retriever: RetrieverSettings,
+        threads: int,
+    ):
+        super().__init__(part, data, retriever, partial(tokenizer_of, policy_path, policy))
+        self._log = log_what_is_done()
+        torch.set_num_threads(threads)
+
+    def __repr__(self) -> str:
+        return f"Index[{self.part.number}]"
+
+    @ray.method(concurrency_group=WATCH)
+    def ping(self) -> Identity:
+        """Who it is, if alive, whatever else it does."""
+        return Identity(ray.get_runtime_context().get_node_id(), os.getpid(), code_digest(), str(PROJECT))
+
+    def ready(self) -> None:
+        self.open()
+        self._log.info("%s: ready, one of %d parts", self, self.part.of)
 
 
 def _weights_of(version: Version, figures: dict[str, float]) -> str:

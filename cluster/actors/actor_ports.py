@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass
 
 from cluster.actors.autoscaler import Autoscaler
+from cluster.actors.index_port import IndexPort
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import Port, RecordsPort, RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
@@ -14,6 +15,7 @@ from cluster.actors.roles import RoleKind
 class ActorPorts:
     """The actors of a run, and the policy by which they, and whoever asks them, try again. nodes: None in one process."""
 
+    index: IndexPort
     samplers: SamplerPort
     rewards: RewardPort
     records: RecordsPort
@@ -23,9 +25,9 @@ class ActorPorts:
 
     @property
     def by_kind(self) -> dict[RoleKind, Port]:
-        """In the order of their kinds."""
-        ports: tuple[Port, ...] = self.samplers, self.rewards, self.records, self.learner
-        return dict(zip(RoleKind, ports, strict=True))
+        """In the order of their kinds; without the index where no actors hold it."""
+        ports: tuple[Port, ...] = self.index, self.samplers, self.rewards, self.records, self.learner
+        return {kind: port for kind, port in zip(RoleKind, ports, strict=True) if port is not self.index or self.index.size}
 
     @property
     def restarts(self) -> int:
@@ -33,7 +35,7 @@ class ActorPorts:
 
     def start(self) -> None:
         """All but the learner, which is awaited."""
-        for port in (self.samplers, self.rewards, self.records, self.nodes):
+        for port in (self.index, self.samplers, self.rewards, self.records, self.nodes):
             if port is not None:
                 port.start()
 

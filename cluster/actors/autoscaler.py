@@ -7,6 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from cluster.actors.index_port import IndexPort
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.ports import RewardPort, SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
@@ -19,7 +20,7 @@ from rollout.errors import first_line
 
 class Autoscaler:
     """Looks at the cluster's nodes from time to time: replicas of those that have left are replaced, with `cluster.samplers`
-    auto there are as many samplers as fit, and some make room for a learner or reward actors that find none."""
+    auto there are as many samplers as fit, and some make room for a learner, reward actors or index actors that find none."""
 
     def __init__(
         self,
@@ -28,11 +29,13 @@ class Autoscaler:
         samplers: SamplerPort,
         rewards: RewardPort,
         learner: LearnerPort,
+        index: IndexPort,
         retry: RetryPolicy,
         event: Event,
     ):
         self._settings, self._roles, self._retry, self._event = settings, roles, retry, event
-        self._samplers, self._rewards, self._learner = samplers, rewards, learner
+        self._samplers, self._rewards = samplers, rewards
+        self._first = learner, rewards, index  # they find places before samplers
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -44,9 +47,9 @@ class Autoscaler:
             cancel_quietly(self._watching)
 
     async def follow(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """Act on nodes as `ray.nodes()` lists them, and on a learner or reward actors that Ray finds no room for."""
+        """Act on nodes as `ray.nodes()` lists them, and on those before samplers that Ray finds no room for."""
         alive = {node["NodeID"] for node in nodes if node["Alive"]}
-        waiting_s = max(await self._learner.without_a_place_s(), await self._rewards.without_a_place_s())
+        waiting_s = max([await port.without_a_place_s() for port in self._first])
         in_the_way = int(waiting_s // self._retry.make_room_s)
         size = max(1, samplers_that_fit(nodes, self._settings, self._roles) - in_the_way)
         self._samplers.drop_nodes(alive)

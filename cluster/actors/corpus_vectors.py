@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cluster.actors.index_port import IndexPort
 from cluster.actors.ports import SamplerPort
 from cluster.actors.tasks import Event, cancel_quietly
 from cluster.settings.tree import Settings
@@ -51,8 +52,10 @@ class CorpusVectors:
         self._slices[number] = await self._samplers.embed(number)
 
 
-def corpus_vectors(settings: Settings, passages: int, samplers: SamplerPort, event: Event) -> CorpusVectors | None:
-    """None where none of the `passages` is searched by its vector."""
-    if not passages or settings.retriever.used_mode == "lexical" or not settings.policy.n_context:
+def corpus_vectors(
+    settings: Settings, passages: int, samplers: SamplerPort, index: IndexPort, event: Event
+) -> CorpusVectors | None:
+    """None where none of the `passages` is searched by its vector, or index actors embed them."""
+    if not passages or index.size or settings.retriever.used_mode == "lexical" or not settings.policy.n_context:
         return None
     return CorpusVectors(samplers, slice_count(passages, settings.retriever.slice_passages), event)

@@ -13,6 +13,7 @@ import ray
 from cluster.actors.actor_ports import ActorPorts
 from cluster.actors.autoscaler import Autoscaler
 from cluster.actors.handle import RayHandle, Spawn
+from cluster.actors.index_port import IndexPort
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
 from cluster.actors.ports import RecordsPort, RewardPort, SamplerPort
@@ -24,10 +25,12 @@ from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
 from reward.actor import ExtraRewardActor, RecordsActor, RewardActor
 from reward.config import ExtraReward
-from rollout.actor import SamplerActor
+from rollout.actor import WATCH, IndexActor, SamplerActor
+from rollout.retrieval.index import Part
 
 NODE = "ray.io/node-id"
 NOTHING: Mapping[str, str] = MappingProxyType({})
+LASTING = {"max_restarts": -1, "max_task_retries": -1, "concurrency_groups": {WATCH: 1}}
 Arguments = Callable[[str], tuple[Any, ...]]  # of the actor of this name
 BuildActors = Callable[[str, Event], ActorPorts]  # the actors of a run, of a policy's path
 
@@ -43,12 +46,20 @@ class Factory(ABC):
     event: Event
 
     def actors(self) -> ActorPorts:
-        return ActorPorts(self.samplers(), self.rewards(), self.records(), self.learner(), self.retry)
+        index = self.index()
+        return ActorPorts(index, self.samplers(index), self.rewards(), self.records(), self.learner(), self.retry)
 
-    def samplers(self) -> SamplerPort:
+    def index(self) -> IndexPort:
+        told, threads = self.settings, self.settings.cluster.threads or 1
+        size, of_each = self.roles[RoleKind.INDEX].count, (self.policy_path, told.data, told.policy, told.retriever, threads)
+        spawn = self._spawn(RoleKind.INDEX, IndexActor, lambda name: (Part(int(name), size), *of_each))
+        return IndexPort(size, spawn, self.retry, self.event)
+
+    def samplers(self, index: IndexPort) -> SamplerPort:
         told, threads = self.settings, self.settings.cluster.threads or 1
         of_each = self.policy_path, told.data, told.policy, told.retriever, told.rollout, told.seed, threads, told.draws
-        return SamplerPort(self._pool(RoleKind.SAMPLER, SamplerActor, lambda name: (name, *of_each)), self._hold)
+        spawned = self._pool(RoleKind.SAMPLER, SamplerActor, lambda name: (name, *of_each, index.actors))
+        return SamplerPort(spawned, self._hold)
 
     def rewards(self) -> RewardPort:
         reward, rules = self.settings.reward, self.settings.data.text_rules
@@ -84,15 +95,16 @@ class Factory(ABC):
 
 @dataclass(frozen=True, slots=True)
 class RayFactory(Factory):
-    """On Ray, which never restarts an actor by itself: the pool replaces what is lost, where it is safe."""
+    """On Ray, which restarts index actors by itself, and never another: the pool replaces what is lost, where it is safe."""
 
     run: str
     namespace: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     def actors(self) -> ActorPorts:
-        samplers, rewards, learner = self.samplers(), self.rewards(), self.learner()
-        nodes = Autoscaler(self.settings.cluster, self.roles, samplers, rewards, learner, self.retry, self.event)
-        return ActorPorts(samplers, rewards, self.records(), learner, self.retry, nodes)
+        index = self.index()
+        samplers, rewards, learner = self.samplers(index), self.rewards(), self.learner()
+        nodes = Autoscaler(self.settings.cluster, self.roles, samplers, rewards, learner, index, self.retry, self.event)
+        return ActorPorts(index, samplers, rewards, self.records(), learner, self.retry, nodes)
 
     @staticmethod
     def _hold(made: Any) -> Any:
@@ -101,14 +113,16 @@ class RayFactory(Factory):
     def _spawn(self, prefix: str, actor: type, arguments: Arguments) -> Spawn:
         role, labels = self.roles[prefix], {}
         options: dict[str, Any] = {"num_cpus": role.cpus, "num_gpus": role.gpus, "resources": dict(role.own)}
-        if role.kind is RoleKind.SAMPLER:
+        options |= LASTING if role.kind is RoleKind.INDEX else {"max_restarts": 0}
+        if role.kind in (RoleKind.INDEX, RoleKind.SAMPLER):
             options["scheduling_strategy"] = "SPREAD"
+        if role.kind is RoleKind.SAMPLER:
             key, _, value = (self.settings.cluster.sampler_label or "").partition("=")
             labels = {key: value} if key else {}
 
         def spawn(name: str, *, avoid: Collection[str]) -> RayHandle:
             named = {"name": f"{prefix}-{name}", "namespace": f"{self.run}-{self.namespace}"}
-            made = ray.remote(actor).options(max_restarts=0, **options, **named, **_placement(labels, avoid))
+            made = ray.remote(**options)(actor).options(**named, **_placement(labels, avoid))
             return RayHandle(made.remote(*arguments(name)), role.resources)
 
         return spawn

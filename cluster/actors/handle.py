@@ -21,7 +21,10 @@ from rollout.identity import PROJECT, Identity, code_digest
 
 
 class Handle(Protocol):
-    """One actor. Every kind has the methods `ping` -> Identity and `ready`, which loads what it works with."""
+    """One actor. Every kind has the methods `ping` -> Identity and `ready`, which loads what it works with. actor: what others
+    call it by."""
+
+    actor: Any
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
         """References to what a method returns, or to each part of the tuple where it has several. A reference among the
@@ -65,10 +68,10 @@ class RayHandle:
     """share: what Ray sets aside for it."""
 
     def __init__(self, actor: Any, share: Resources):
-        self._actor, self._share = actor, share
+        self.actor, self._share = actor, share
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Awaitable[Any]]:
-        references = getattr(self._actor, method).options(num_returns=parts).remote(*arguments)
+        references = getattr(self.actor, method).options(num_returns=parts).remote(*arguments)
         return [references] if parts == 1 else references
 
     async def turn(self) -> None:
@@ -79,14 +82,14 @@ class RayHandle:
 
     def _lacks_a_place(self) -> bool:
         """Raises RayError where Ray does not answer."""
-        about = actors(self._actor._actor_id.hex())
+        about = actors(self.actor._actor_id.hex())
         if about.get("State") != "PENDING_CREATION" or about["Pid"]:  # a process is its own from where room was found
             return False
         share = {resource: amount for resource, amount in self._share.items() if amount}
         return share in _demands_without_a_place()  # or else its process is being started
 
     def kill(self) -> None:
-        ray.kill(self._actor)
+        ray.kill(self.actor)
 
     def kill_process(self, node: str, process: int) -> None:
         """Ray's own kill may not reach a frozen one, and its CPUs stay taken."""
@@ -162,7 +165,7 @@ class InProcessHandle:
     idle before it is this object's turn. It keeps its own number of torch threads."""
 
     def __init__(self, made: Any, thread: SideThread | None = None, after: SideThread | None = None):
-        self._made, self._thread, self._after, self._torch_threads = made, thread, after, torch.get_num_threads()
+        self.actor, self._thread, self._after, self._torch_threads = made, thread, after, torch.get_num_threads()
 
     def call(self, method: str, *arguments: Any, parts: int = 1) -> Sequence[Reference]:
         whole = self._begin(method, [each.open() if isinstance(each, Reference) else each for each in arguments])
@@ -191,7 +194,7 @@ class InProcessHandle:
             return Identity("", os.getpid(), code_digest(), str(PROJECT))
         torch.set_num_threads(self._torch_threads)
         try:
-            return getattr(self._made, method)(*arguments)
+            return getattr(self.actor, method)(*arguments)
         except Exception as error:
             return error
         finally:

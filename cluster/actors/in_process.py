@@ -13,7 +13,7 @@ from typing import Any
 from cluster.actors.factories import Arguments, BuildActors, Factory
 from cluster.actors.handle import InProcessHandle, Reference, SideThread, Spawn
 from cluster.actors.retry_policy import RetryPolicy
-from cluster.actors.roles import roles_of
+from cluster.actors.roles import RoleKind, roles_of
 from cluster.settings.tree import Settings
 from learner.actor import LearnerActor
 from reward.actor import ExtraRewardActor, RewardActor
@@ -63,7 +63,7 @@ class InProcessFactory(Factory):
 def in_process_actors(settings: Settings) -> Iterator[BuildActors]:
     """What makes the actors of a run. In the context the terminal is the run's, and what a user's reward
     raises is raised as it is."""
-    roles = {name: replace(role, count=1) for name, role in roles_of(settings).items()}
+    roles = {name: replace(role, count=int(role.kind is not RoleKind.INDEX)) for name, role in roles_of(settings).items()}
     thread, log = SideThread("rewards"), logging.getLogger("lapdog")
     was_disabled, log.disabled = log.disabled, True
     try:

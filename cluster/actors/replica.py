@@ -121,7 +121,7 @@ class Launcher:
                     identity = await answer(handle, "ping", None)
                 pending.placed = True
                 replica = Replica(handle, identity.node, identity.process, number)
-                self._check_code(identity)
+                check_code(self.kind, identity)
                 await answer(handle, "ready", None)
                 return replica
         except BaseException as error:
@@ -141,13 +141,6 @@ class Launcher:
         pending.handle = self._spawn(str(number), avoid=avoid)
         return pending.handle, number
 
-    def _check_code(self, identity: Identity) -> None:
-        if identity.code != code_digest():
-            raise SettingsError(
-                f"{self.kind}: runs other code ({identity.folder}) than this process ({PROJECT}); "
-                "bring all nodes to one version, and start again"
-            )
-
     async def _remind(self, pending: Pending) -> None:
         retry = self._retry
         await asyncio.sleep(retry.slow_start_s)
@@ -155,3 +148,12 @@ class Launcher:
         if await pending.without_a_place_s() > 0:
             doing = "without a place: `ray status` tells what is lacking"
         self._event(f"{self.kind} is {doing} after {retry.slow_start_s:g} s; waiting for {retry.start_deadline_s:g} s")
+
+
+def check_code(kind: str, identity: Identity) -> None:
+    """Raise SettingsError for an actor that runs other code than this process."""
+    if identity.code != code_digest():
+        raise SettingsError(
+            f"{kind}: runs other code ({identity.folder}) than this process ({PROJECT}); "
+            "bring all nodes to one version, and start again"
+        )

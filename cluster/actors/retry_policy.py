@@ -29,7 +29,7 @@ class RetryPolicy:
     excluded_s: float = _rule(60.0, "new actors keep away from a node that lost one, or where one did not start")
     elsewhere_s: float = _rule(30.0, "they wait for a place on another node, before that one will do")
     slow_start_s: float = _rule(60.0, "after which a start that is still under way is told of")
-    make_room_s: float = _rule(30.0, "the learner or a reward actor waits for a place before a sampler makes room for it")
+    make_room_s: float = _rule(30.0, "learner, reward or index actors wait for a place before a sampler makes room for them")
     look_s: float = _rule(2.0, "between two looks at nodes, queues and actors")
     message_s: float = _rule(5.0, "between two messages to the dashboard's list of jobs, and for one to be taken")
     hang_factor: float = _rule(2.0, "times the slowest call so far: staleness waits no longer for a call of that age")

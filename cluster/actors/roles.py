@@ -14,6 +14,7 @@ class RoleKind(StrEnum):
     """By the names that monitors show, in the order in which a run starts them. It stops them in the opposite one, in which
     they find places, too: samplers take what the others leave."""
 
+    INDEX = "index"
     SAMPLER = "sampler"
     REWARD = "reward"
     RECORDS = "records"
@@ -44,8 +45,9 @@ def roles_of(settings: Settings) -> dict[str, Role]:
     """By the prefix of their actors' names: their kind or, of an extra reward that has actors for itself, `prefix_of`."""
     cluster, own = settings.cluster, [extra for extra in settings.reward.extra if extra.own_pool]
     resource = {cluster.sampler_resource: 1.0} if cluster.sampler_resource is not None else {}
-    sampler, reward, records, learner = RoleKind
+    index, sampler, reward, records, learner = RoleKind
     return {
+        index: Role(index, "index actor", settings.index_parts, 1.0),
         sampler: Role(sampler, "sampler", cluster.fewest_samplers, cluster.sampler_cpus, cluster.sampler_gpus, resource),
         reward: Role(reward, "reward actor", cluster.rewards, cluster.reward_cpus),
         **{prefix_of(each): Role(reward, each.column, each.pool_size, cluster.reward_cpus, each.gpus) for each in own},

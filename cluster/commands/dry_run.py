@@ -50,13 +50,13 @@ def plan(settings: Settings, inputs: Inputs, policy: Policy | PolicySkeleton, da
     """data: where the inputs lie now, which need not be where the run will have them. local: without Ray."""
     measured = tokens(settings.with_values(data=data), policy, inputs)
     actors = ["one sampler, one reward actor and the learner in one process, without Ray"] if local else _actors(settings)
-    memory_of = *_memory(settings, policy, measured), *_vectors(settings, inputs.passages, policy)
+    memory_of = *_memory(settings, policy, measured), *_vectors(settings, inputs.passages, policy, local)
     parts = actors, memory_of, _tokens(settings, inputs, measured)
     return "\n\n".join([dump(settings).strip(), *("\n".join(part) for part in parts)])
 
 
 def _actors(settings: Settings) -> Iterator[str]:
-    roles = roles_of(settings).values()
+    roles = [role for role in roles_of(settings).values() if role.count]
     for role in roles:
         named = f"{role.count} {role.name}{'s' if role.count > 1 else ''}"
         more = " or more" if role.kind is RoleKind.SAMPLER and settings.cluster.samplers == "auto" else ""
@@ -79,14 +79,17 @@ def _memory(settings: Settings, policy: Policy | PolicySkeleton, measured: Token
     yield f"{'object store':<28}{_size(2 * needed.published)}: two versions of the weights that travel"
 
 
-def _vectors(settings: Settings, passages: int, policy: Policy | PolicySkeleton) -> Iterator[str]:
+def _vectors(settings: Settings, passages: int, policy: Policy | PolicySkeleton, local: bool) -> Iterator[str]:
     """Where passages are searched by them; the encoder is loaded to know their width."""
     retriever = settings.retriever
     if not passages or retriever.used_mode == "lexical" or not settings.policy.n_context:
         return
     encoder = open_encoder(retriever, policy.tokenizer, "cpu")
     size, each = _size(passages * encoder.width * VECTOR_BYTES[retriever.dtype]), f"{encoder.width} {retriever.dtype}"
-    yield f"{'vectors':<28}{size} in each node's object store and once more on disk: {passages:,} of {each}"
+    where = "in each node's object store and once more on disk"
+    if (parts := settings.index_parts) and not local:
+        where = f"on disk, of which an index actor maps 1/{parts}"
+    yield f"{'vectors':<28}{size} {where}: {passages:,} of {each}"
     yield f"{'encoder, each sampler':<28}{_size(encoder.bytes)}"
 
 

@@ -88,7 +88,7 @@ async def _evaluated(
     settings: Settings, actors: ActorPorts, prompts: Sequence[Prompt], passages: int, state: RunState | None
 ) -> Evaluation:
     """passages: how many are searched. Raises what the first prompt met that cannot be answered."""
-    vectors = corpus_vectors(settings, passages, actors.samplers, print_err)
+    vectors = corpus_vectors(settings, passages, actors.samplers, actors.index, print_err)
     snapshots = SnapshotStore(None, Version(0, state.step if state is not None else 0), vectors)
     client = RolloutClient(actors.samplers, actors.rewards, snapshots, "greedy", actors.retry)
 
@@ -103,6 +103,7 @@ async def _evaluated(
 
     try:
         actors.start()
+        await actors.index.opened()
         await snapshots.embed_corpus()
         evaluation = await of(prompts, state.constant_reply if state is not None else None, settings.draws)
         if not (wanted := wanted_readings(settings, prompts, at_the_end=False)):

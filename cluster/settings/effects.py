@@ -57,7 +57,7 @@ SAMPLING = "rollout.group_size rollout.temperature rollout.top_p cluster.max_sta
 OF_RAY = (
     "cluster.samplers cluster.min_samplers cluster.max_samplers cluster.sampler_resource cluster.sampler_label cluster.rewards "
     "cluster.sampler_cpus cluster.learner_cpus cluster.reward_cpus cluster.sampler_gpus cluster.learner_gpus "
-    "cluster.start_deadline_s cluster.call_deadline_s cluster.dashboard_port"
+    "cluster.start_deadline_s cluster.call_deadline_s cluster.dashboard_port retriever.index_actors"
 )
 
 

@@ -15,7 +15,7 @@ from rollout.setting_tags import Place, tagged
 
 PLACES = dict(tagged(Settings, Place))
 MODELS = ("policy.path", "retriever.path", "learner.reference_path")
-ADDRESSES = [f"retriever.{name}" for name in UrlSettings.model_fields]  # no paths
+NO_PATHS = ["retriever.index_actors", *(f"retriever.{name}" for name in UrlSettings.model_fields)]
 FILES = ("data.train", "data.valid", "data.passages")
 
 
@@ -39,7 +39,7 @@ def _moved(value: Any, before: Path, folder: Path) -> Any:
 
 def check_absolute(settings: Settings) -> None:
     """Raise SettingsError for a path that would lead into the copy of a Ray job, which goes away."""
-    for name in (place for place in PLACES if place not in ADDRESSES):
+    for name in (place for place in PLACES if place not in NO_PATHS):
         for path in paths_of(attrgetter(name)(settings)):
             is_folder = name not in MODELS or path.is_dir()  # or else the name of a model on the hub
             if is_folder:

@@ -112,6 +112,12 @@ class Settings(Section):
         return Draws(self.eval_samples, self.eval_temperature)
 
     @property
+    def index_parts(self) -> int:
+        """Actors on Ray that hold the index; 0 where every node holds it, or nothing is searched here."""
+        searched = self.data.passages is not None and self.retriever.url is None and self.policy.n_context > 0
+        return self.retriever.index_actors if searched else 0
+
+    @property
     def supervised_steps(self) -> int:
         if self.supervised.steps is not None:
             return self.supervised.steps

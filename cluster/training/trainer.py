@@ -44,7 +44,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.checkpoints, settings.keep_checkpoints)
         self.run_log = RunLog(settings, folder, output_mode)
         self.actors = build_actors(self.run_log.event)
-        vectors = corpus_vectors(settings, inputs.passages, self.actors.samplers, self.run_log.event)
+        vectors = corpus_vectors(settings, inputs.passages, self.actors.samplers, self.actors.index, self.run_log.event)
         self.snapshots = SnapshotStore(self.actors.learner, Version(0, 0), vectors)
         counts = {file: len(prompts) for file, prompts in inputs.files.items()}
         self.failed_prompts = FailedPrompts(folder, settings.cluster.max_failed_prompts, counts, self.run_log.event)
@@ -83,6 +83,7 @@ class Trainer:
         self.held_out.find_constant_reply(self.state.constant_reply)
         async with self.restart_learner_on_loss():
             await self._start_learner()
+        await self.grace.unless_begun(self.actors.index.opened())
         await self.grace.unless_begun(self.snapshots.embed_corpus())
 
     def stages(self) -> Iterator[Stage]:

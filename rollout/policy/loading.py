@@ -132,12 +132,18 @@ def check_trainable(path: str | Path, adapted: bool) -> None:
         raise unreadable(path, problem, error, "give the model unquantised") from error
 
 
+def tokenizer_of(path: str | Path, settings: PolicySettings) -> PreTrainedTokenizerBase:
+    """As `load_policy` has it, without the model. Raises as that does."""
+    _, family = check_policy(path, settings.path)
+    return read_tokenizer(path, family)
+
+
 def with_family_templates(path: str | None, settings: PolicySettings) -> PolicySettings:
     """The settings with their templates filled in by the family of the model at `path`; None: the small T5."""
     if path is None:
         return with_templates(settings, None, T5)
     _, family = check_policy(path, settings.path)
-    return with_templates(settings, read_tokenizer(path, family), family)
+    return with_templates(settings, tokenizer_of(path, settings), family)
 
 
 def _untie_head(model: PreTrainedModel, base: str | Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from rollout.errors import DataError
 from rollout.retrieval.build import build_once
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.index import SHARD_PASSAGES, Hit
+from rollout.retrieval.index import SHARD_PASSAGES, WHOLE, Hit, Part
 from rollout.retrieval.postings import build_shards, shard_folders
 from rollout.retrieval.shard import Shard
 from rollout.text import TextRules
@@ -21,13 +21,15 @@ class Bm25:
     """A SearchIndex of the tokens that the rules search. It finds only passages that share one with the query.
 
     shard_passages: how much is built at once; an index that stands already has shards of its own size, and the same results.
+    part: of the shards; passages of others are not found, and their scores are 0.
     """
 
-    def __init__(self, corpus: Corpus, rules: TextRules, shard_passages: int = SHARD_PASSAGES):
+    def __init__(self, corpus: Corpus, rules: TextRules, shard_passages: int = SHARD_PASSAGES, part: Part = WHOLE):
         self._rules = rules
         folder = corpus.folder / f"bm25-{_VERSION}-{bm25s.__version__}-{rules.index_name}"
         build_once(folder, lambda target: _build(corpus, rules, shard_passages, target))
-        self._shards = [Shard(*shard) for shard in shard_folders(folder)]
+        shards = list(shard_folders(folder))
+        self._shards = [Shard(*shards[number]) for number in part.share(len(shards))]
         self.size = len(corpus)
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:

@@ -8,6 +8,20 @@ import numpy as np
 SHARD_PASSAGES = 250_000  # that are indexed at once
 
 
+class Part(NamedTuple):
+    """One of `of` parts of an index, counted from 0."""
+
+    number: int = 0
+    of: int = 1
+
+    def share(self, count: int) -> range:
+        """Which of `count` things are this part's; each is of one part."""
+        return range(count * self.number // self.of, count * (self.number + 1) // self.of)
+
+
+WHOLE = Part()
+
+
 class Hit(NamedTuple):
     """A passage by its position in the corpus; the higher the score, the better it suits the query."""
 

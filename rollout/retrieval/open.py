@@ -6,7 +6,8 @@ from rollout.config import DataSettings
 from rollout.errors import DataError, SettingsError
 from rollout.retrieval.bm25 import Bm25
 from rollout.retrieval.corpus import Corpus
-from rollout.retrieval.index import SearchIndex
+from rollout.retrieval.index import WHOLE, Part, SearchIndex
+from rollout.retrieval.parts import AskParts, IndexInParts, VectorsInParts
 from rollout.retrieval.retriever import Retriever
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.source import LocalSource
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 LEXICAL = RetrieverSettings()
 
 
-def open_index(corpus: Corpus, data: DataSettings) -> SearchIndex:
+def open_index(corpus: Corpus, data: DataSettings, part: Part = WHOLE) -> SearchIndex:
     """BM25, built on first use."""
-    return Bm25(corpus, data.text_rules, data.shard_passages)
+    return Bm25(corpus, data.text_rules, data.shard_passages, part)
 
 
 def open_corpus(data: DataSettings, n_context: int) -> Corpus | None:
@@ -53,17 +54,25 @@ def open_source(
     settings: RetrieverSettings = LEXICAL,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     device: str = "cpu",
+    ask_parts: AskParts | None = None,
 ) -> LocalSource | UrlSource | None:
     """One whose vectors are yet to be loaded, where it searches any; a server that the settings name; None where they name no
-    passages either."""
+    passages either.
+
+    ask_parts: of parts that lie elsewhere: nothing is indexed or loaded here.
+    """
     if settings.url is not None:
         return UrlSource(settings, data.query)
     corpus = open_corpus(data, n_context)
     if corpus is None:
         return None
     mode = settings.used_mode
-    lexical = None if mode == "dense" else open_index(corpus, data)
-    dense = None if mode == "lexical" else _open_dense(settings, len(corpus), tokenizer, device)
+    size, lexical = len(corpus), None
+    if mode != "dense":
+        lexical = open_index(corpus, data) if ask_parts is None else IndexInParts(ask_parts, size)
+    dense = None if mode == "lexical" else _open_dense(settings, size, tokenizer, device)
+    if dense is not None and ask_parts is not None:
+        dense.search_in(VectorsInParts(ask_parts, size, dense.encoder.width), "in parts")
     return LocalSource(corpus, data.query, settings, lexical, dense)
 
 

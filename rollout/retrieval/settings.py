@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rollout.config import OF_A_POLICY, OF_SEARCH, NonNegative, Positive, QueryPart
 from rollout.retrieval.url_settings import UrlSettings
-from rollout.setting_tags import ModelCard, Place
+from rollout.setting_tags import ModelCard, Place, ReadBy
 
 RetrievalMode = Literal["lexical", "dense", "hybrid"]
 VectorDtype = Literal["float32", "float16", "bfloat16"]
@@ -61,6 +61,9 @@ class RetrieverSettings(UrlSettings):
         4096, description="passages that one call embeds, whose vectors are kept together"
     )
     batch_size: Annotated[Positive, OF_SEARCH] = Field(64, description="passages that the encoder reads at once")
+    index_actors: Annotated[NonNegative, Place(), ReadBy("evaluate")] = Field(
+        0, description="actors that hold the index in parts, spread over the nodes; 0: every node holds all of it"
+    )
 
     @property
     def used_mode(self) -> RetrievalMode:

@@ -35,8 +35,11 @@ class Vectors:
         starts = range(0, len(queries), QUERIES_AT_ONCE)
         return [hits for i in starts for hits in self._top(queries[i : i + QUERIES_AT_ONCE], min(count, len(self)))]
 
-    def scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """float32 [n]: of a query [D] with the vectors at positions [n]."""
+    def scores(self, queries: np.ndarray, positions: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each of queries float32 [Q, D] the products float32 [n] with the vectors at its positions int64 [n]."""
+        return [self._scores(*each) for each in zip(queries, positions, strict=True)]
+
+    def _scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
         found = np.empty(len(positions), np.float32)
         wide = query.astype(np.float64)
         for i in range(0, len(positions), RESCORED_AT_ONCE):
@@ -46,7 +49,7 @@ class Vectors:
 
     @torch.inference_mode()
     def _top(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
-        asked = torch.from_numpy(queries).to(self._slices[0].device)
+        asked = _tensor(queries).to(self._slices[0].device)
         # twice the error of a product of D terms (Higham 2002, section 3.1), and that of rounding the score
         slack = 2 * (self.width + 2) * UNIT * self._longest * asked.norm(dim=1)
         best = torch.full((len(queries), count), -torch.inf, device=asked.device)
@@ -64,7 +67,7 @@ class Vectors:
         return [self._ranked(query, own, count) for query, own in zip(queries, kept, strict=True)]
 
     def _ranked(self, query: np.ndarray, positions: np.ndarray, count: int) -> list[Hit]:
-        scores = self.scores(query, positions)
+        scores = self._scores(query, positions)
         order = np.lexsort((positions, -scores))[:count]
         return [Hit(position, score) for position, score in zip(positions[order].tolist(), scores[order].tolist(), strict=True)]
 

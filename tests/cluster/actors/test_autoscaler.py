@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.actors.autoscaler import Autoscaler, samplers_that_fit
+from cluster.actors.index_port import IndexPort
 from cluster.actors.learner_port import LearnerPort
 from cluster.actors.pool import Pool
 from cluster.actors.ports import RewardPort, SamplerPort
@@ -35,12 +36,15 @@ def roles(*extra: ExtraReward, **values: Any) -> Roles:
 
 
 ROLES = roles()
+INDEX: dict[str, Any] = {"data": {"passages": "p.jsonl"}, "retriever": {"index_actors": 1}}
+WITH_INDEX = roles_of(Settings(cluster=settings(rewards=1), **INDEX))
 
 
 class Followed:
-    """An autoscaler of a sampler, two reward actors, two of an extra reward's own, and a learner. events: told by it alone."""
+    """An autoscaler of a sampler, two reward actors, two of an extra reward's own, a learner, and the `part` of an index, if
+    there is one. events: told by it alone."""
 
-    def __init__(self, learner: FakeHandle | None = None):
+    def __init__(self, learner: FakeHandle | None = None, part: FakeHandle | None = None):
         self.events: list[str] = []
         self.cluster, self.scoring, self.own = FakeCluster(), FakeCluster(), FakeCluster()
         self.pool = Pool("sampler", self.cluster.spawn, 1, POLICY, print)
@@ -48,10 +52,12 @@ class Followed:
         own = [Pool("judge", self.own.spawn, 2, POLICY, print)]
         self.rewards = RewardPort(Pool("reward actor", self.scoring.spawn, 2, POLICY, print), own)
         self.learner = LearnerPort(lambda name, *, avoid: learner or FakeHandle(), POLICY, print)
-        actors = self.samplers, self.rewards, self.learner
-        self.autoscaler = Autoscaler(settings(), ROLES, *actors, POLICY, self.events.append)
+        self.index = IndexPort(1 if part else 0, lambda name, *, avoid: part or FakeHandle(), POLICY, print)
+        actors = self.samplers, self.rewards, self.learner, self.index
+        self.autoscaler = Autoscaler(settings(), WITH_INDEX if part else ROLES, *actors, POLICY, self.events.append)
 
     async def start(self) -> None:
+        self.index.start()
         self.samplers.start()
         self.rewards.start()
         await asyncio.sleep(0.1)
@@ -93,6 +99,20 @@ async def test_samplers_make_room_for_an_extra_rewards_own_actors() -> None:
         await followed.autoscaler.follow([node("a", CPU=4.5)])
         sizes.append(followed.samplers.size)
     assert sizes == [3, 2]
+
+
+async def test_samplers_make_room_for_a_part_of_the_index() -> None:
+    part = FakeHandle()
+    part.has_place = False
+    followed = Followed(part=part)
+    await followed.start()
+    sizes = []
+    for seconds in (29, 1):
+        await asyncio.sleep(seconds)
+        await followed.autoscaler.follow([node("a", CPU=5.5)])
+        sizes.append(followed.samplers.size)
+    assert sizes == [3, 2]
+    followed.index.close()
 
 
 async def test_samplers_stay_while_a_learner_that_has_its_place_starts() -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 import pytest
 
 from cluster.actors.corpus_vectors import CorpusVectors, corpus_vectors
+from cluster.actors.index_port import IndexPort
 from cluster.actors.pool import Pool
 from cluster.actors.ports import SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
@@ -80,9 +81,12 @@ async def test_what_the_encoder_refuses_is_raised_and_ends_the_other_calls() -> 
     assert samplers.made.total() == 0
 
 
-def test_a_corpus_is_embedded_where_it_is_searched_by_vectors_and_read() -> None:
+async def test_a_corpus_is_embedded_by_samplers_where_it_is_searched_by_vectors_and_read() -> None:
     dense = Settings.model_validate({"retriever": {"mode": "dense", "slice_passages": 4}})
     blind = dense.with_values(policy=dense.policy.with_values(n_context=0))
-    assert [corpus_vectors(each, 9, None, print) for each in (Settings(), blind)] == [None, None]  # type: ignore[arg-type]
-    assert corpus_vectors(dense, 0, None, print) is None  # type: ignore[arg-type]
-    assert corpus_vectors(dense, 9, None, print) is not None  # type: ignore[arg-type]
+    samplers = Embedding().samplers()
+    here, elsewhere = (IndexPort(size, FakeCluster().spawn, RetryPolicy(), print) for size in (0, 2))
+    assert [corpus_vectors(each, 9, samplers, here, print) for each in (Settings(), blind)] == [None, None]
+    assert corpus_vectors(dense, 0, samplers, here, print) is None
+    assert corpus_vectors(dense, 9, samplers, elsewhere, print) is None
+    assert corpus_vectors(dense, 9, samplers, here, print) is not None

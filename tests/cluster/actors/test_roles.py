@@ -14,9 +14,12 @@ def test_the_table_of_roles() -> None:
         ExtraReward(function="rewards:judge", gpus=0.5, actors=2),
         ExtraReward(function="rewards:slow", name="lookup", actors=3),
     )
+    data, retriever = {"passages": "p.jsonl"}, {"index_actors": 5}
     cluster = ClusterSettings(samplers=3, sampler_cpus=2, sampler_resource="places", rewards=4, learner_cpus=6, learner_gpus=1)
     extra = *own, ExtraReward(function="rewards:length")  # which the reward actors measure
-    assert list(roles_of(Settings(cluster=cluster, reward=RewardSettings(extra=extra))).items()) == [
+    told = Settings(cluster=cluster, reward=RewardSettings(extra=extra), data=data, retriever=retriever)  # type: ignore[arg-type]
+    assert list(roles_of(told).items()) == [
+        ("index", Role(RoleKind.INDEX, "index actor", 5, 1.0)),
         ("sampler", Role(RoleKind.SAMPLER, "sampler", 3, 2.0, None, {"places": 1.0})),
         ("reward", Role(RoleKind.REWARD, "reward actor", 4, 0.5)),
         ("reward-judge", Role(RoleKind.REWARD, "extra/judge", 2, 0.5, 0.5)),
@@ -29,7 +32,18 @@ def test_the_table_of_roles() -> None:
 def test_places_are_found_in_the_opposite_order_of_starts_and_those_on_a_gpu_first() -> None:
     own = [ExtraReward(function=f"rewards:{name}", gpus=gpus, actors=1) for name, gpus in (("a", 0), ("b", 0.5), ("c", 1))]
     placed = placed_before_samplers(roles_of(Settings(reward=RewardSettings(extra=tuple(own)))))
-    assert [role.name for role in placed] == ["learner", "records actor", "extra/c", "extra/b", "reward actor", "extra/a"]
+    rewards = ["extra/c", "extra/b", "reward actor", "extra/a"]
+    assert [role.name for role in placed] == ["learner", "records actor", *rewards, "index actor"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"data": {}}, {"retriever": {"index_actors": 5, "url": "http://host"}}, {"policy": {"n_context": 0}}],
+)
+def test_no_actor_holds_an_index_that_nobody_searches(other: dict[str, object]) -> None:
+    told = {"data": {"passages": "p.jsonl"}, "retriever": {"index_actors": 5}}
+    assert roles_of(Settings.model_validate(told))["index"].count == 5
+    assert roles_of(Settings.model_validate(told | other))["index"].count == 0
 
 
 def test_of_samplers_that_follow_the_cluster_there_are_the_fewest() -> None:

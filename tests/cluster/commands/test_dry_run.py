@@ -233,3 +233,11 @@ def test_a_dry_run_counts_the_vectors_of_the_corpus_and_their_encoder(
     assert line.endswith(f"{passages:,} of 128 float16") and f" {passages * 128 * 2 / 1000:.3g} KB in each node's" in line
     assert "encoder, each sampler" in out
     assert "vectors " not in planned(capsys, *tiny_flags)
+
+
+def test_a_dry_run_counts_the_actors_that_hold_the_index(tiny_flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    flags = *tiny_flags, "--retriever.mode", "dense", "--retriever.index_actors", 3
+    out = planned(capsys, *flags)
+    assert "3 index actors              1 CPU and 0 GPU each" in out
+    assert "together                    5.5 CPU and 0 GPU, and" in out  # one sampler, a learner, a reward actor of half a CPU
+    assert "on disk, of which an index actor maps 1/3: " in out

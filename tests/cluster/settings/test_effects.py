@@ -22,7 +22,7 @@ FIELDS = dict(fields(Settings))
 DATA = {"data.train": "train.jsonl", "data.valid": "valid.jsonl", "data.passages": "passages.jsonl"}
 PRETRAINED = {"policy.path": "t5", "supervised.steps": 4}
 SERVED = {"retriever.url": "http://host", "data.passages": None}
-OF_AN_INDEX = [name for name in RetrieverSettings.model_fields if name not in UrlSettings.model_fields]
+OF_AN_INDEX = [name for name in RetrieverSettings.model_fields if name not in (*UrlSettings.model_fields, "index_actors")]
 CORRECTED = {"learner.correction": "mask"}
 # by what a condition says: settings under which it is not met, and under which it is, beside DATA
 UNMET_AND_MET: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -11,7 +11,7 @@ from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.url_settings import UrlSettings
 from rollout.setting_tags import ModelCard, ReadBy, tagged
 
-OF_AN_INDEX = [name for name in RetrieverSettings.model_fields if name not in UrlSettings.model_fields]
+OF_AN_INDEX = [name for name in RetrieverSettings.model_fields if name not in (*UrlSettings.model_fields, "index_actors")]
 OF_A_SERVER = [f"retriever.{name}" for name in UrlSettings.model_fields]
 OF_A_POLICY = [
     *("data.query", "data.language", "data.max_prompt_tokens", "data.too_long"),
@@ -26,7 +26,7 @@ OF_EVALUATION_ALONE = [
     *("reward.f1", "reward.rouge", "reward.bleu", "reward.mode", "reward.extra"),
     *("cluster.samplers", "cluster.min_samplers", "cluster.max_samplers", "cluster.sampler_resource", "cluster.sampler_label"),
     *("cluster.rewards", "cluster.threads", "cluster.sampler_cpus", "cluster.reward_cpus", "cluster.sampler_gpus"),
-    *("eval_samples", "eval_temperature", "eval_reading"),
+    *("eval_samples", "eval_temperature", "eval_reading", "retriever.index_actors"),
     *("cluster.start_deadline_s", "cluster.call_deadline_s", "cluster.dashboard_port"),
 ]
 

@@ -126,7 +126,7 @@ def test_vectors_of_another_width_or_number_are_refused(corpus):
         index.load([np.zeros((5, 3), np.float32)], "wide")
     with pytest.raises(ValueError, match="4 vectors of 5 passages"):
         index.load([np.zeros((4, 2), np.float32)], "few")
-    with pytest.raises(RuntimeError, match="before load"):
+    with pytest.raises(RuntimeError, match="before any were given"):
         index.search(["x"], 1)
 
 
