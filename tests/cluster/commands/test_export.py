@@ -331,7 +331,7 @@ def test_chat_reads_an_export_as_it_reads_the_checkpoint(
     train_locally: Callable[..., Path], data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     template = ["--policy.prompt_template", "{question} says:", "--policy.n_context", "1", "--data.query", "last_turn"]
-    run = train_locally("--learner.steps", 1, *template)
+    run = train_locally("--supervised.steps", 1, "--learner.steps", 1, "--data.valid", "null", "--eval_every", 0, *template)
     export(["--checkpoint", str(run), "--to", str(tmp_path / "taken")])
     said = []
     for checkpoint in (run, tmp_path / "taken"):

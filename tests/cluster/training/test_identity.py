@@ -15,7 +15,7 @@ from tests.cluster.runs import assert_same_weights, copy_as_of, rows, without_cl
 
 FILES = ("train", "valid", "passages")
 SHORT = ("--supervised.steps", 1, "--learner.steps", 2, "--checkpoint_every", 1, "--keep_checkpoints", 9, "--eval_every", 0)
-ADAPTED = ("--policy.lora.rank", 2, "--learner.lr", "0.01")
+ADAPTED = ("--policy.lora.rank", 2, "--learner.lr", "0.01", "--data.valid", "null")
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -137,7 +137,7 @@ def test_a_moved_model_of_adapters_is_named_and_then_taken(
     assert main([*map(str, export), "--policy.path", str(base)]) == 0
     assert str(base) in (tmp_path / "taken" / "adapter_config.json").read_text()
     assert main(resume(run, "--policy.path", base)) == 0
-    assert_same_run(run, adapted)
+    assert without_clock(run / "metrics.jsonl") == without_clock(adapted / "metrics.jsonl")
     expected = adapters_of(adapted)
     assert all(torch.equal(weights, expected[name]) for name, weights in adapters_of(run).items())
     assert str(base) in (run / "checkpoints" / "latest" / "policy" / "adapter_config.json").read_text()

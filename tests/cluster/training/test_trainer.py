@@ -27,7 +27,8 @@ SAMPLES = """id question answers passages passage_titles passage_ids retrieval_s
 tokens finished version""".split()
 
 Train = Callable[..., Path]
-OF_RL = ("--supervised.steps", 0, "--eval_every", 0)  # what a run that shows something of its steps can do without
+UNEVALUATED = ("--data.valid", "null", "--eval_every", 0)
+OF_RL = ("--supervised.steps", 0, *UNEVALUATED)
 
 
 def test_a_run_writes_one_line_of_metrics_a_step_with_every_key(finished_run: Path) -> None:
@@ -148,13 +149,14 @@ def test_no_prompt_is_lost_where_dull_groups_are_set_aside(flags: tuple[object, 
 
 
 def test_the_adaptive_coefficient_follows_the_kl(train_locally: Train) -> None:
-    metrics = rows(train_locally("--learner.kl_target", 1e-9, "--learner.steps", 3, "--eval_every", 0) / "metrics.jsonl")[4:]
+    metrics = rows(train_locally("--learner.kl_target", 1e-9, "--learner.steps", 3, *UNEVALUATED) / "metrics.jsonl")[4:]
     # the first update has no KL, the later ones far more than the target
     assert [row["kl_coef"] for row in metrics] == pytest.approx([0.04, 0.04 * 0.98, 0.04 * 0.98 * 1.02])
 
 
 def test_a_second_stage_on_gold_answers_needs_no_rewards(train_locally: Train) -> None:
-    run = train_locally("--learner.loss", "sft", "--rollout.group_size", 8, "--supervised.steps", 1, "--learner.steps", 2)
+    steps = ("--supervised.steps", 1, "--learner.steps", 2, *UNEVALUATED)
+    run = train_locally("--learner.loss", "sft", "--rollout.group_size", 8, *steps)
     metrics = rows(run / "metrics.jsonl")
     assert [row["stage"] for row in metrics] == ["supervised", "rl", "rl"]
     assert all(row["reward"] is None and row["ratio_max"] is None for row in metrics)
@@ -202,7 +204,7 @@ def test_staleness_stays_within_its_bound(train: Train) -> None:
 
 
 def test_in_bfloat16_the_ratio_is_near_one_and_logged(train_locally: Train) -> None:
-    run = train_locally("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2, "--eval_every", 0)
+    run = train_locally("--policy.dtype", "bfloat16", "--supervised.steps", 1, "--learner.steps", 2, *UNEVALUATED)
     assert all(0.9 < row["ratio_max"] < 1.5 for row in rows(run / "metrics.jsonl")[1:])
     assert policy_weights(run)["shared.weight"].dtype == torch.float32
 
