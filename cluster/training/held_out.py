@@ -127,7 +127,7 @@ def _measure(settings: Settings, inputs: Inputs) -> str:
     read += [settings.rollout.max_new_tokens, settings.data.text_rules, code_digest(MEASURING)]
     read += [source_digest(extra) for extra in settings.reward.extra]
     if settings.retriever.used_mode != "lexical":
-        read.append(settings.retriever.with_values(path=None))  # where the encoder lies does not count
+        read.append(settings.retriever.with_values(path=None, index_actors=0))  # where encoder and index lie does not count
     parts = [*map(repr, read), *(repr(prompt.id) for prompt in inputs.held_out), *map(repr, sorted(inputs.digests.items()))]
     return digest_of(parts)[:8]
 
