@@ -42,11 +42,14 @@ class Dense:
         self._vectors, self.loaded = vectors, name
 
     def search(self, queries: Sequence[str], depth: int) -> list[list[Hit]]:
-        return self._loaded.top(np.stack([self._vector_of(query) for query in queries]), depth) if queries else []
+        return self._loaded.top(self._vectors_of(queries), depth) if queries else []
 
     def scores(self, queries: Sequence[str], positions: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        pairs = zip(queries, positions, strict=True)
-        return [self._loaded.scores(self._vector_of(query), np.array(own, np.int64)) for query, own in pairs]
+        wanted = [np.array(own, np.int64) for own in positions]
+        return self._loaded.scores(self._vectors_of(queries), wanted) if queries else []
+
+    def _vectors_of(self, queries: Sequence[str]) -> np.ndarray:
+        return np.stack([self._vector_of(query) for query in queries])
 
     @property
     def _loaded(self) -> Vectors:
@@ -61,8 +64,8 @@ def slice_count(passages: int, size: int) -> int:
 
 def embed_slice(corpus: Corpus, encoder: Encoder, number: int, size: int, dtype: str) -> np.ndarray:
     """Vectors of the passages of slice `number`, at most `size`, as `dtype` is kept: a function of these passages alone."""
-    passages = (corpus[i] for i in range(number * size, min((number + 1) * size, len(corpus))))
-    vectors = kept_as(encoder.embed_passages([f"{each.title} {each.text}".strip() for each in passages]), dtype)
+    texts = list(corpus.texts(number * size, min((number + 1) * size, len(corpus))))
+    vectors = kept_as(encoder.embed_passages(texts), dtype)
     if dtype == "float16" and not np.isfinite(vectors).all():
         raise PolicyError(f"{encoder.name}: its vectors exceed float16; set retriever.dtype to float32 or bfloat16")
     return vectors
