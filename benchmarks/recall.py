@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from benchmarks.retrieval_vectors import Given
 from rollout.config import DataSettings, QueryPart
 from rollout.data.dataset import read_prompts
 from rollout.retrieval.corpus import Corpus, with_absent_gold
@@ -23,6 +24,7 @@ from rollout.retrieval.dense import Dense, kept_slices
 from rollout.retrieval.encoder import load_encoder
 from rollout.retrieval.index import SearchIndex
 from rollout.retrieval.open import open_index
+from rollout.retrieval.query import build_query
 from rollout.retrieval.settings import RetrieverSettings
 from rollout.retrieval.source import LocalSource
 from rollout.types import Prompt
@@ -53,12 +55,12 @@ class World:
     settings: RetrieverSettings
 
     @classmethod
-    def open(cls, data: DataSettings, encoder: Path) -> "World":
-        if data.passages is None:
-            raise ValueError("no passages")
-        corpus, settings = Corpus.open(data.passages, data.cache), RetrieverSettings(path=str(encoder))
-        dense = Dense(load_encoder(settings, "cpu"), len(corpus))
-        dense.load(kept_slices(corpus, dense.encoder, settings.slice_passages, settings.dtype), "vectors")
+    def open(cls, corpus: Corpus, data: DataSettings, encoder: Path, queries: Sequence[str]) -> "World":
+        """queries: all that vectors will be asked; each is embedded once."""
+        settings = RetrieverSettings(path=str(encoder))
+        loaded = load_encoder(settings, "cpu")
+        dense = Dense(Given(loaded.embed_queries(queries), queries), len(corpus))  # type: ignore[arg-type]
+        dense.load(kept_slices(corpus, loaded, settings.slice_passages, settings.dtype), "vectors")
         return cls(corpus, open_index(corpus, data), dense, settings)
 
     def recall(self, way: Way, prompts: Sequence[Prompt]) -> list[float]:
@@ -92,10 +94,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="default: a temporary folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
-        data = DataSettings(passages=options.data / "passages.jsonl", cache=options.cache or Path(passing), language="en")
-        world = World.open(data, options.encoder)
-        train, valid = (known(options.data / f"{name}.jsonl", world.corpus) for name in ("train", "valid"))
+        passages, cache = options.data / "passages.jsonl", options.cache or Path(passing)
+        corpus = Corpus.open(passages, cache)
+        train, valid = (known(options.data / f"{name}.jsonl", corpus) for name in ("train", "valid"))
         part = random.Random(0).sample(train, min(options.part, len(train)))
+        asked = {build_query(prompt.question, query) for prompt in (*part, *valid) for query in options.queries}
+        data = DataSettings(passages=passages, cache=cache, language="en")
+        world = World.open(corpus, data, options.encoder, sorted(asked))
         print("| BM25 asks | vectors ask | lexical_weight | " + " | ".join(f"recall@{n}" for n in DEPTHS) + " |")
         print("|---" * (3 + len(DEPTHS)) + "|")
         rows = []
