@@ -43,7 +43,7 @@ class Bm25:
         positions, scores = np.empty(0, np.int64), np.empty(0, np.float32)
         for shard in self._shards:
             least = scores[-1].item() if len(scores) == depth > 0 else 0.0  # of equal scores the earlier shard's wins
-            found, theirs = shard.better(tokens, least)
+            found, theirs = shard.better(tokens, least, depth)
             positions, scores = np.concatenate([positions, found]), np.concatenate([scores, theirs])
             best = best_places(scores, depth)
             positions, scores = positions[best], scores[best]

@@ -49,7 +49,8 @@ class Corpus:
         self.digest: str = about["digest"]
         self.told = tuple(_with_paths(text, files) for text in about["told"])
         with pa.memory_map(str(folder / "passages.arrow")) as source:
-            self._table = pa.ipc.open_file(source).read_all()
+            table = pa.ipc.open_file(source).read_all()
+        self._ids, self._titles, self._texts = (table[name] for name in ("id", "title", "text"))
 
     @classmethod
     def open(cls, passages: Path | Sequence[Path], cache: Path) -> "Corpus":
@@ -61,11 +62,11 @@ class Corpus:
         return cls(folder, files)
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self._ids)
 
     def __getitem__(self, position: int) -> Passage:
-        row = self._table.slice(position, 1).to_pylist()[0]
-        return Passage(id=row["id"], title=row["title"], text=row["text"])
+        id, title, text = (column[position].as_py() for column in (self._ids, self._titles, self._texts))
+        return Passage(id=id, title=title, text=text)
 
     def texts(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """Title and text of every passage, or of those from `start` to `stop`, in order: what is indexed. They are read, not
@@ -73,7 +74,7 @@ class Corpus:
         wanted = range(start, len(self) if stop is None else stop)
         first = 0
         with pa.OSFile(str(self.folder / "passages.arrow")) as source, pa.ipc.open_file(source) as batches:
-            for number, chunk in enumerate(self._table["id"].chunks):
+            for number, chunk in enumerate(self._ids.chunks):
                 rows = range(max(wanted.start - first, 0), min(wanted.stop - first, len(chunk)))
                 first += len(chunk)
                 if rows:
@@ -82,17 +83,17 @@ class Corpus:
                         yield f"{title} {text}".strip()
 
     def ids(self, positions: list[int]) -> tuple[str, ...]:
-        return tuple(self._table["id"][position].as_py() for position in positions)
+        return tuple(self._ids[position].as_py() for position in positions)
 
     def positions(self, ids: Collection[str]) -> dict[str, int]:
         """Where the passages with these ids stand; the first of several that share one."""
-        found = pc.is_in(self._table["id"], pa.array(sorted(ids), pa.string())).to_numpy().nonzero()[0][::-1].tolist()
+        found = pc.is_in(self._ids, pa.array(sorted(ids), pa.string())).to_numpy().nonzero()[0][::-1].tolist()
         return dict(zip(self.ids(found), found, strict=True))
 
     def absent(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that no passage has."""
         wanted = pa.array(sorted(ids), pa.string())
-        found = pc.unique(self._table["id"].filter(pc.is_in(self._table["id"], wanted)))
+        found = pc.unique(self._ids.filter(pc.is_in(self._ids, wanted)))
         return set(wanted.to_pylist()) - set(found.to_pylist())
 
 

@@ -80,8 +80,8 @@ def slice_count(passages: int, size: int) -> int:
 
 def embed_slice(corpus: Corpus, encoder: Encoder, number: int, size: int, dtype: str) -> np.ndarray:
     """Vectors of the passages of slice `number`, at most `size`, as `dtype` is kept: a function of these passages alone."""
-    passages = (corpus[i] for i in range(number * size, min((number + 1) * size, len(corpus))))
-    vectors = kept_as(encoder.embed_passages([f"{each.title} {each.text}".strip() for each in passages]), dtype)
+    texts = list(corpus.texts(number * size, min((number + 1) * size, len(corpus))))
+    vectors = kept_as(encoder.embed_passages(texts), dtype)
     if dtype == "float16" and not np.isfinite(vectors).all():
         raise PolicyError(f"{encoder.name}: its vectors exceed float16; set retriever.dtype to float32 or bfloat16")
     return vectors

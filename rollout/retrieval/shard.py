@@ -8,6 +8,8 @@ import numpy as np
 from rollout.retrieval.build import mapped_array
 from rollout.retrieval.words import Words
 
+GROUP = 64
+
 
 class Shard:
     """Passages from position `start` to `stop`. Files: words, and `ends` [words] of their postings; `passages` int32, counted
@@ -20,12 +22,14 @@ class Shard:
             mapped_array(folder / f"{name}.npy") for name in ("ends", "passages", "scores")
         )
 
-    def better(self, tokens: Sequence[str], least: float) -> tuple[np.ndarray, np.ndarray]:
-        """(positions int64, scores float32) of the passages whose score is above `least`, by position."""
+    def better(self, tokens: Sequence[str], least: float, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """(positions int64, scores float32), by position, of passages whose score is above `least`: the `depth` best with all
+        that equal the last of them, and maybe more."""
         scores = np.zeros(self.stop - self.start, np.float32)
         for passages, added in self._postings(tokens):
-            scores[passages] += added  # a word has a passage once
-        found = np.flatnonzero(scores > least)
+            np.add.at(scores, passages, added)  # of the ways to add them up the fastest
+        floor = _reached(scores, depth)
+        found = np.flatnonzero(scores >= floor if floor > least else scores > least)
         return found + self.start, scores[found]
 
     def scores(self, tokens: Sequence[str], positions: np.ndarray) -> np.ndarray:
@@ -43,3 +47,9 @@ class Shard:
         rows = [row for token in tokens if (row := self._words.row(token)) is not None]
         spans = [slice(self._ends[row - 1] if row else 0, self._ends[row]) for row in rows]
         return [(self._passages[span], self._scores[span]) for span in spans]
+
+
+def _reached(scores: np.ndarray, depth: int) -> float:
+    """A score that at least `depth` of them reach: as many groups of GROUP have their best there."""
+    best = scores[: len(scores) // GROUP * GROUP].reshape(GROUP, -1).max(0)
+    return float(np.partition(best, -depth)[-depth]) if len(best) >= depth > 0 else -np.inf

@@ -37,15 +37,13 @@ class Vectors:
 
     def scores(self, queries: np.ndarray, positions: Sequence[np.ndarray]) -> list[np.ndarray]:
         """For each of queries float32 [Q, D] the products float32 [n] with the vectors at its positions int64 [n]."""
-        return [self._scores(*each) for each in zip(queries, positions, strict=True)]
-
-    def _scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        found = np.empty(len(positions), np.float32)
-        wide = query.astype(np.float64)
-        for i in range(0, len(positions), RESCORED_AT_ONCE):
-            rows = self._rows(positions[i : i + RESCORED_AT_ONCE])
-            found[i : i + len(rows)] = (rows.astype(np.float64) * wide).sum(1)
-        return found
+        counts = [len(each) for each in positions]
+        wanted, of_query = np.concatenate(positions), np.repeat(np.arange(len(queries)), counts)
+        found = np.empty(len(wanted), np.float32)
+        for i in range(0, len(wanted), RESCORED_AT_ONCE):
+            part = slice(i, i + RESCORED_AT_ONCE)
+            found[part] = (self._rows(wanted[part]).astype(np.float64) * queries[of_query[part]]).sum(1)
+        return np.split(found, np.cumsum(counts)[:-1])
 
     @torch.inference_mode()
     def _top(self, queries: np.ndarray, count: int) -> list[list[Hit]]:
@@ -63,13 +61,8 @@ class Vectors:
                 best = torch.cat([best, found[places].T], 1).topk(count).values
                 floor = best[:, -1] - slack
         positions, found = (torch.cat(each) for each in zip(*near, strict=True))
-        kept = (positions[own].cpu().numpy() for own in (found >= floor).unbind(1))
-        return [self._ranked(query, own, count) for query, own in zip(queries, kept, strict=True)]
-
-    def _ranked(self, query: np.ndarray, positions: np.ndarray, count: int) -> list[Hit]:
-        scores = self._scores(query, positions)
-        order = np.lexsort((positions, -scores))[:count]
-        return [Hit(position, score) for position, score in zip(positions[order].tolist(), scores[order].tolist(), strict=True)]
+        kept = [positions[own].cpu().numpy() for own in (found >= floor).unbind(1)]
+        return [_ranked(*each, count) for each in zip(kept, self.scores(queries, kept), strict=True)]
 
     def _rows(self, positions: np.ndarray) -> np.ndarray:
         """float32 [n, D]"""
@@ -86,6 +79,11 @@ class Vectors:
         """(position of the first, float32 [n, D]) of each slice; a narrower dtype goes through a work space."""
         for start, block in zip(self._starts[:-1], self._slices, strict=True):
             yield start, block.float()
+
+
+def _ranked(positions: np.ndarray, scores: np.ndarray, count: int) -> list[Hit]:
+    order = np.lexsort((positions, -scores))[:count]
+    return [Hit(position, score) for position, score in zip(positions[order].tolist(), scores[order].tolist(), strict=True)]
 
 
 def kept_as(vectors: np.ndarray, dtype: str) -> np.ndarray:

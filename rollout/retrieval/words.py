@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from rollout.retrieval.build import mapped_array, write_array
 
 BLOCK = 4096  # words whose places are Python numbers at once
+ROWS_KEPT = 1024  # of the words that were asked for last
 
 
 class Words:
@@ -18,6 +20,7 @@ class Words:
     def __init__(self, folder: Path):
         self._ends = mapped_array(folder / "word_ends.npy")
         self._letters = mapped_array(folder / "words.npy").data
+        self.row = lru_cache(ROWS_KEPT)(self._row)
 
     @staticmethod
     def write(folder: Path, words: Sequence[str]) -> None:
@@ -41,7 +44,7 @@ class Words:
             yield from (bytes(self._letters[first:last]) for first, last in pairwise([start, *ends]))
             start = ends[-1]
 
-    def row(self, word: str) -> int | None:
+    def _row(self, word: str) -> int | None:
         """Its place among the words; None where it is none of them."""
         wanted = word.encode()
         row = bisect.bisect_left(self, wanted)

@@ -97,6 +97,15 @@ def test_equal_passages_are_found_in_the_corpus_order_across_shards(open_index):
         assert [hit.position for hit in hits] == [7, 0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("shard_passages", [2000, 700])
+def test_among_many_more_than_are_wanted_the_first_of_equal_ones_are_found(open_index, shard_passages):
+    texts = [random_texts(40)[place] for place in np.random.default_rng(1).integers(0, 40, 1500)]
+    index = open_index(texts, shard_passages)
+    scores = scores_of_bm25s(texts, "ape lynx")
+    for depth in (1, 2, 10, 30):
+        assert index.search(["ape lynx"], depth) == [ranked(scores, depth)]
+
+
 def test_long_passages_make_smaller_shards(open_index, monkeypatch):
     monkeypatch.setattr(postings, "TOKENS", 50)
     texts = random_texts(60)

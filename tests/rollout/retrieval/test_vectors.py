@@ -61,9 +61,10 @@ def test_bits_depend_on_neither_slices_nor_the_other_queries():
 def test_scores_of_given_passages_are_the_bits_that_a_search_gives():
     vectors, [query] = Vectors(in_slices(drawn(200, 48), 32)), drawn(1, 48, 1)
     [hits] = vectors.top(query[None], 200)
-    [scores] = vectors.scores(query[None], [np.array([hit.position for hit in hits])])
+    positions = np.array([hit.position for hit in hits])
+    scores, none, few = vectors.scores(query[None].repeat(3, 0), [positions, positions[:0], positions[7:9]])
     assert scores.dtype == np.float32 and scores.tolist() == [hit.score for hit in hits]
-    assert vectors.scores(query[None], [np.array([], np.int64)])[0].shape == (0,)
+    assert none.shape == (0,) and few.tolist() == scores[7:9].tolist()
 
 
 def test_a_query_of_zeros_finds_the_first_passages():
