@@ -8,7 +8,7 @@ import numpy as np
 from rollout.retrieval.build import mapped_array
 from rollout.retrieval.words import Words
 
-GROUP = 64
+GROUP = 64  # passages of whose scores only the best is looked at, to tell which of all can be among the best
 
 
 class Shard:
