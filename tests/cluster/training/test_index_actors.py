@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from launch import main
 from tests.cluster.head import FAST_HEALTH, STORE_BYTES, actor_processes
 from tests.cluster.own_reward import HELD
-from tests.cluster.runs import Process, assert_same_weights, rows, without_clock
+from tests.cluster.runs import ROOT, Process, assert_same_weights, rows, without_clock
 
 HOLDING = ("--reward.extra", '[{function: "tests.cluster.own_reward:that_holds", weight: 0}]')
 SHARDED = ("--retriever.mode", "hybrid", "--data.shard_passages", 10, "--retriever.slice_passages", 8, *HOLDING)
@@ -63,9 +63,11 @@ def test_what_keeps_a_part_from_opening_is_one_line(
 
 
 @pytest.fixture
-def two_nodes(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Under the token that this process has already."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+def two_nodes(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """Under the token that this process has already. They find the tests' rewards, which hold the run in `tmp_path` after 5
+    steps."""
+    for name, value in (("RAY_AUTH_MODE", "token"), ("PYTHONPATH", str(ROOT)), (HELD, f"5 {tmp_path / 'run'}")):
+        monkeypatch.setenv(name, value)
     node = {"num_cpus": 3, "object_store_memory": STORE_BYTES}
     head = {"include_dashboard": False, "_system_config": FAST_HEALTH}
     cluster = Cluster(initialize_head=True, head_node_args=node | head)
@@ -77,10 +79,9 @@ def two_nodes(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cl
 
 @pytest.mark.slow
 def test_parts_lie_on_both_nodes_and_one_that_is_lost_changes_nothing_but_clock_and_counts(
-    two_nodes: Cluster, whole: Path, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_nodes: Cluster, whole: Path, tiny_flags: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setenv(HELD, f"5 {run}")
     process = Process("train", *tiny_flags, *SHARDED, *IN_PARTS, "--data.cache", tmp_path / "cache", "--run_dir", run)
     process.until("rl      5")
     parts = actor_processes(psutil.Process(), "IndexActor")
