@@ -29,7 +29,8 @@ class CorpusVectors:
 
     async def restored(self) -> Any:
         """The same, once what is gone was made again."""
-        return await self._make(await self._samplers.lost_slices(self._together))
+        lost = await self._samplers.lost_slices(self._together)
+        return await self._make(lost) if lost else self._together
 
     async def _make(self, numbers: Sequence[int]) -> Any:
         begun, of = time.monotonic(), f"{len(numbers)} of {len(self._slices)} slices of the corpus"

@@ -31,14 +31,14 @@ class BatchedSearch:
 
     async def find(self, queries: Sequence[str], topk: int) -> list[Retrieval]:
         """Of each query its `topk` best. What is cancelled while it waits is not searched."""
-        loop = asyncio.get_running_loop()
-        parts = [queries[first : first + MOST_QUERIES] for first in range(0, len(queries), MOST_QUERIES)]
-        asked = [Asked(part, topk, loop.create_future()) for part in parts]
-        self._waiting += asked
-        if self._searching is None or self._searching.done():
-            self._searching = loop.create_task(self._search())
-        found = await asyncio.gather(*(part.found for part in asked))
-        return [retrieval for part in found for retrieval in part]
+        loop, found = asyncio.get_running_loop(), list[Retrieval]()
+        for first in range(0, len(queries), MOST_QUERIES):  # the next ones line up behind whoever has come meanwhile
+            asked = Asked(queries[first : first + MOST_QUERIES], topk, loop.create_future())
+            self._waiting.append(asked)
+            if self._searching is None or self._searching.done():
+                self._searching = loop.create_task(self._search())
+            found += await asked.found
+        return found
 
     async def _search(self) -> None:
         """Until nothing waits."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import os
 import socket
 from collections.abc import Sequence
 
@@ -22,7 +21,7 @@ from rollout.language import language_of
 from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.open import open_retriever
 from rollout.retrieval.settings import RetrieverSettings
-from rollout.retrieval.url_settings import TOKEN_VARIABLE
+from rollout.retrieval.url_settings import TOKEN_VARIABLE, own_token
 from rollout.text import AUTO
 
 
@@ -66,7 +65,7 @@ def _device() -> str:
 
 
 def _with_token(options: RetrieveOptions) -> RetrieveOptions:
-    token = options.token or os.environ.get(TOKEN_VARIABLE) or None
+    token = options.token or own_token()
     if token is None and not is_loopback(options.host):
         raise SettingsError(
             f"host: {options.host} is reached from elsewhere; put a token into {TOKEN_VARIABLE}, or listen at 127.0.0.1"

@@ -4,10 +4,10 @@ import contextlib
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -35,7 +35,9 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
             for draft in folder.parent.glob(f"{prefix}*") if is_alone else ():
                 shutil.rmtree(draft, ignore_errors=True)
             if not folder.is_dir():
-                _fill(folder, Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix)), build)
+                draft = folder.parent / f"{prefix}{secrets.token_hex(4)}"
+                draft.mkdir()  # as the umask has it: a cache may be shared
+                _fill(folder, draft, build)
     except OSError as error:
         cause = os.strerror(error.errno) if error.errno else first_line(error)
         remedy = "make room there, or let data.cache name a folder that can be written"

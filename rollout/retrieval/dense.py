@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from rollout.errors import DataError, PolicyError
-from rollout.retrieval.corpus import Corpus, build_once
+from rollout.retrieval.build import build_once, mapped_array
+from rollout.retrieval.corpus import Corpus
 from rollout.retrieval.encoder import Encoder
 from rollout.retrieval.index import WHOLE, Hit, Part
 from rollout.retrieval.vectors import Vectors, kept_as
@@ -104,12 +105,13 @@ def vectors_folder(corpus: Corpus, encoder: Encoder, size: int, dtype: str) -> P
 
 
 def kept_slice(folder: Path, corpus: Corpus, encoder: Encoder, number: int, size: int, dtype: str) -> np.ndarray:
-    """One of them. Raises DataError for a file that is not what was written there."""
+    """One of them, as a plain array: Ray hands that on without a copy. Raises DataError for a file that is not what was written
+    there."""
     file = folder / "vectors.npy"
     build_once(folder, lambda target: np.save(target / file.name, embed_slice(corpus, encoder, number, size, dtype)))
     expected = (min(size, len(corpus) - number * size), encoder.width)
     try:
-        mapped = np.load(file, mmap_mode="r")
+        mapped = mapped_array(file)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: cannot be read ({error}); remove {folder}, it is made again") from error
     if mapped.shape != expected or mapped.dtype != STORED_AS[dtype]:

@@ -1,7 +1,6 @@
 """Requests to a server of passages: a deadline, and further attempts while it cannot be reached or is busy."""
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +9,9 @@ from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, InvalidHeader, NewConnectionError, ReadTimeoutError, TimeoutError
 
 from rollout.errors import RetrievalError, first_line
-from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings
+from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings, own_token
 
-BUSY = (429, 502, 503, 504)  # a server, or a proxy before it, that may answer later
+BUSY = (429, 500, 502, 503, 504)  # a server, or a proxy before it, that may answer later
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 PART_BYTES, MOST_BYTES = 1 << 16, 256 << 20  # of an answer: what is read at once, and in all
 SHOWN = 160  # characters of what a server says
@@ -31,7 +30,7 @@ class UrlClient:
 
     def __init__(self, settings: UrlSettings, url: str, sleep: Callable[[float], None] = time.sleep):
         self.url, self._settings, self._sleep = url, settings, sleep
-        token = os.environ.get(TOKEN_VARIABLE)
+        token = own_token()
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._pool = PoolManager(num_pools=1)
 

@@ -1,15 +1,25 @@
 """Settings of a server that passages are asked of."""
 
+import os
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from rollout.config import NonNegative, Positive, Section
+from rollout.errors import SettingsError
 from rollout.setting_tags import Place, ReadBy
 
 TOKEN_VARIABLE = "LAPDOG_RETRIEVE_TOKEN"  # what a server asks for; a setting would be written into the run folder
 OF_A_SERVER = ReadBy("chat", "evaluate")
+
+
+def own_token() -> str | None:
+    """What stands in the variable, without white space round it. Raises SettingsError for what no header can hold."""
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise SettingsError(f"{TOKEN_VARIABLE}: holds signs that a header cannot; give printable ASCII")
+    return token or None
 
 
 class UrlSettings(Section):

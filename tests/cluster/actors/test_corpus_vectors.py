@@ -65,6 +65,10 @@ async def test_only_slices_that_are_gone_are_made_again_and_once_however_many_ca
     lost, samplers.gone = store.current, [2, 4]
     await asyncio.gather(*(store.restore(lost) for _ in range(4)))
     assert samplers.made == {0: 1, 1: 1, 2: 2, 3: 1, 4: 2}
+    restored = store.current
+    samplers.gone = []
+    await store.restore(restored)
+    assert store.current.vectors is restored.vectors  # nothing is gone: samplers need not take them again
     assert store.current.vectors is not lost.vectors and await opened(store.current.vectors) == await opened(lost.vectors)
 
 

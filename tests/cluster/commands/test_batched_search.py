@@ -49,7 +49,8 @@ async def test_a_request_of_many_gives_way_to_others() -> None:
     source.may_end.set()
     large, _, _ = await asyncio.gather(both[0], both[1], first)
     assert ids(large) == [[query] for query in many]
-    assert [len(batch) for batch in source.searched] == [1, MOST_QUERIES, MOST_QUERIES, 4]
+    assert [len(batch) for batch in source.searched] == [1, MOST_QUERIES, 1, MOST_QUERIES, 3]
+    assert source.searched[2] == ["small"]
 
 
 async def test_what_is_given_up_while_it_waits_is_not_searched() -> None:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import pickle
 import threading
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_slices_are_made_once_and_mapped_afterwards(corpus):
     made = slices_of(corpus, encoder)
     assert [len(each) for each in made] == [2, 2, 1] and slice_count(5, 2) == 3 and encoder.read == 5
     again = slices_of(corpus, encoder)
-    assert encoder.read == 5 and all(isinstance(each, np.memmap) for each in again)
+    assert encoder.read == 5 and all(isinstance(each.base, np.memmap) for each in again)
     assert np.array_equal(np.concatenate(again), [[len(f"story my friend saw a {word} in town ."), 1] for word in RARE])
 
 
@@ -149,3 +150,14 @@ def test_the_settings_retriever_finds_by_vectors_alone(passages, tmp_path, dtype
     )
     assert found.passages[0].id == "s1" and len(found.ranking) == 5 and found.parts == {}
     assert not list(Corpus.open(passages, tmp_path / "cache").folder.glob("bm25*"))
+
+
+def test_a_kept_slice_is_handed_on_without_a_copy_and_may_be_read_by_others(corpus):
+    """Ray stores plain arrays once a node; of a subclass of them each process would hold a copy."""
+    [first, *_] = slices_of(corpus, Counting())
+    buffers = []
+    assert len(pickle.dumps(first, protocol=5, buffer_callback=buffers.append)) < first.nbytes + 200 and len(buffers) == 1
+    folder = vectors_folder(corpus, Counting(), 2, "float32") / "000000"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask

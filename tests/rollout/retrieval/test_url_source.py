@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from rollout.errors import RetrievalError
-from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings
+from rollout.errors import RetrievalError, SettingsError
+from rollout.retrieval.url_settings import TOKEN_VARIABLE, UrlSettings, own_token
 from rollout.retrieval.url_source import UrlSource
 from rollout.types import Passage
 from tests.rollout.retrieval.scripted_server import Reply, Scripted, scripted
@@ -97,7 +97,7 @@ def test_another_depth_is_another_question() -> None:
     assert [asked["topk"] for asked in script.asked] == [20, 21]
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(status: int) -> None:
     with scripted(Reply(status=status), Reply(status=status), Reply({"result": [[hit("a")]]})) as script:
         [found] = source(script).find(["q"], 1)
@@ -143,7 +143,7 @@ NONSENSE = "; let retriever.url name a server that speaks Search-R1's /retrieve"
         (Reply({"result": [[hit("a", float("nan"))]]}), "answers something else (result.0.0.score: Input should be a finite"),
         (Reply({"detail": "no token"}, 401), f'answers 401 ({{"detail": "no token"}}); put its token into {TOKEN_VARIABLE}'),
         (Reply(b"", 404), "answers 404; give its whole address, as http://HOST:8000/retrieve"),
-        (Reply(b"oh\nno", 500), "answers 500 (oh no); look into its log"),
+        (Reply(b"oh\nno", 501), "answers 501 (oh no); look into its log"),
         (Reply(b"", 307, {"Location": "http://elsewhere/"}), "answers 307; look into its log"),
         (Reply({"detail": "full"}, 503), 'answers 503 ({"detail": "full"}); look into its log'),
         (Reply(b"x", hangs=True), "gives no answer (nothing within 0.1 s); start the server, or correct retriever.url"),
@@ -190,3 +190,16 @@ def test_an_address_without_a_path_is_that_of_the_format() -> None:
 def test_what_is_no_address_is_refused(url: str, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         UrlSettings(url=url)
+
+
+@pytest.mark.parametrize(("told", "used"), [("", None), (" \n", None), ("secret\n", "secret"), (" a b ", "a b")])
+def test_a_token_is_read_without_the_white_space_round_it(told: str, used: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, told)
+    assert own_token() == used
+
+
+@pytest.mark.parametrize("told", ["sécret", "a\nb", "€"])
+def test_a_token_that_no_header_can_hold_is_refused(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, told)
+    with pytest.raises(SettingsError, match=f"{TOKEN_VARIABLE}: holds signs that a header cannot"):
+        own_token()
