@@ -141,13 +141,27 @@ def test_every_setting_has_a_condition_or_is_always_read() -> None:
 
 
 @pytest.mark.parametrize(("condition", "name"), CASES, ids=shown)
-def test_a_setting_is_refused_where_nothing_reads_it(
+def test_a_setting_is_refused_where_nothing_reads_it(condition: Condition, name: str) -> None:
+    unmet, _ = UNMET_AND_MET[condition.without]
+    values = {key: None if value is None else str(value) for key, value in settings_of(unmet, condition, name).items()}
+    with pytest.raises(SettingsError) as refused:
+        check_effects(build(Settings, values), {name}, [condition.without] if condition.met is None else [])
+    assert re.fullmatch(refusal(condition, name), str(refused.value))
+
+
+def refusal(condition: Condition, name: str) -> str:
+    remedy = "leave it out" if condition.stays_in_files else "set it to .*"
+    return rf"{re.escape(name)}: .+ has no effect with {condition.without}; {remedy}, or change that"
+
+
+@pytest.mark.parametrize("condition", OF_TRAINING, ids=shown)
+def test_a_run_is_refused_that_nothing_would_tell_from_one_without_a_setting(
     condition: Condition,
-    name: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    name, *_ = condition.names.split()
     unmet, _ = UNMET_AND_MET[condition.without]
     values = settings_of(unmet, condition, name) | {"run_dir": str(tmp_path / "run")}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(tree_of(values)))
@@ -156,11 +170,7 @@ def test_a_setting_is_refused_where_nothing_reads_it(
         if condition.without == without:
             monkeypatch.setenv(variable, "{}")
     assert main(["train", *flags, *(["--local"] if condition.without == "--local" else [])]) == 2
-    error = capsys.readouterr().err
-    remedy = "leave it out" if condition.stays_in_files else "set it to .*"
-    assert re.fullmatch(
-        rf"error: {re.escape(name)}: .+ has no effect with {condition.without}; {remedy}, or change that\n", error
-    )
+    assert re.fullmatch(f"error: {refusal(condition, name)}\n", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 

@@ -170,6 +170,7 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
         loaded(folder).embed_passages(TEXTS)
 
 
+@pytest.mark.integration
 def test_the_library_is_loaded_only_where_vectors_are_wanted():
     code = (
         "import sys, rollout.retrieval.open; print('torch' in sys.modules); import rollout.actor, rollout.retrieval.encoder; "
