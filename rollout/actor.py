@@ -16,7 +16,9 @@ from rollout.identity import PROJECT, Identity, code_digest
 from rollout.logs import log_what_is_done
 from rollout.peak_memory import peak_memory_mb
 from rollout.policy.loading import DTYPES, load_policy, tokenizer_of
-from rollout.retrieval.dense import kept_slice, vectors_folder
+from rollout.retrieval.corpus import Corpus
+from rollout.retrieval.dense import OTHER_CONTENT, kept_slice, vectors_folder
+from rollout.retrieval.encoder import Encoder
 from rollout.retrieval.index import Part
 from rollout.retrieval.open import open_source
 from rollout.retrieval.part import IndexPart
@@ -71,17 +73,14 @@ class SamplerActor:
         self._sampler = Sampler(policy, retriever, self._rollout, self._seed, self._data.cut_prompts_at, self._draws)
         self._log.info("%s: ready on %s with %d threads, policy %s", self, device, self._threads, self._policy_path)
 
-    def embed(self, number: int) -> tuple[int, np.ndarray]:
-        """How many passages a slice of the corpus has, and their vectors [n, D], which are kept beside it."""
-        source = self._source
-        assert isinstance(source, LocalSource) and source.dense is not None, "passages are searched by vectors"
-        made_of = source.corpus, source.dense.encoder, self._retriever.slice_passages, self._retriever.dtype
-        vectors = kept_slice(vectors_folder(*made_of) / f"{number:06}", *made_of[:2], number, *made_of[2:])
-        return len(vectors), vectors
+    def embed(self, number: int) -> tuple[str, np.ndarray]:
+        """Of which content, and the vectors [n, D] of a slice of the corpus, which are kept beside it."""
+        corpus, encoder, size, dtype = made_of = self._vectors_of()
+        return self._content(), kept_slice(vectors_folder(*made_of) / f"{number:06}", corpus, encoder, number, size, dtype)
 
     def lost_slices(self, vectors: list["ray.ObjectRef[Any]"]) -> list[int]:
         """Of a list of slices, which comes as a reference in a list: the numbers of those that are gone."""
-        return [number for number, each in enumerate(self.fetch(vectors[0])) if not self._is_there(each)]
+        return [number for number, each in enumerate(self.fetch(vectors[0])[1]) if not self._is_there(each)]
 
     def sample(
         self,
@@ -113,12 +112,25 @@ class SamplerActor:
         return SampleReport(version=version, figures=figures), *sampled.groups
 
     def _search(self, vectors: list["ray.ObjectRef[Any]"]) -> None:
-        """The vectors that come, which are a reference to references."""
+        """The vectors that come: what they are of, and references to them. Raises RetrievalError for those of other content."""
         if vectors and vectors != self._searched:
+            of, slices = self.fetch(vectors[0])
+            if of != self._content():
+                raise RetrievalError(OTHER_CONTENT)
             source = self._source
             assert isinstance(source, LocalSource) and source.dense is not None, "passages are searched by vectors"
-            source.dense.load([self.fetch(each) for each in self.fetch(vectors[0])], str(vectors[0]))
+            source.dense.load([self.fetch(each) for each in slices], of)
             self._searched = vectors
+
+    def _vectors_of(self) -> tuple[Corpus, Encoder, int, str]:
+        source = self._source
+        assert isinstance(source, LocalSource) and source.dense is not None, "passages are searched by vectors"
+        return source.corpus, source.dense.encoder, self._retriever.slice_passages, self._retriever.dtype
+
+    def _content(self) -> str:
+        """Of corpus and encoder, by which other nodes' vectors are known to be of the same."""
+        corpus, *_ = made_of = self._vectors_of()
+        return f"{corpus.digest} {vectors_folder(*made_of).name}"
 
     def _ask_parts(self, method: str, *arguments: Any) -> list[Any]:
         """What each part of the index answers. Ray starts a part again that is lost, and repeats what it was asked."""

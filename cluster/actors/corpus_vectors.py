@@ -11,7 +11,8 @@ from cluster.actors.index_port import IndexPort
 from cluster.actors.ports import SamplerPort
 from cluster.actors.tasks import Event, cancel_quietly
 from cluster.settings.tree import Settings
-from rollout.retrieval.dense import slice_count
+from rollout.errors import RetrievalError
+from rollout.retrieval.dense import OTHER_CONTENT, slice_count
 
 
 class CorpusVectors:
@@ -21,10 +22,12 @@ class CorpusVectors:
         """slices: into how many the corpus is cut."""
         self._samplers, self._event = samplers, event
         self._slices: list[Any] = [None] * slices
+        self._of: set[str] = set()  # by what content of corpus and encoder: of all nodes one
         self._together: Any = None
 
     async def embed(self) -> Any:
-        """Make all slices. Returns what a sampler takes them by: a reference to the list of references."""
+        """Make all slices. Returns what a sampler takes them by: a reference to what they are of, and the list of references.
+        Raises RetrievalError where samplers have different corpora or encoders."""
         return await self._make(range(len(self._slices)))
 
     async def restored(self) -> Any:
@@ -46,11 +49,15 @@ class CorpusVectors:
             for task in tasks:
                 cancel_quietly(task)
         self._event(f"{of} embedded in {time.monotonic() - begun:.1f} s")
-        self._together = self._samplers.hold(list(self._slices))
+        [of_all] = self._of
+        self._together = self._samplers.hold((of_all, list(self._slices)))
         return self._together
 
     async def _embed(self, number: int) -> None:
-        self._slices[number] = await self._samplers.embed(number)
+        of, self._slices[number] = await self._samplers.embed(number)
+        self._of.add(of)
+        if len(self._of) > 1:
+            raise RetrievalError(OTHER_CONTENT)
 
 
 def corpus_vectors(

@@ -135,10 +135,10 @@ class SamplerPort(PooledPort):
         groups = (GroupRef(prompt, reference, report.version) for prompt, reference in zip(prompts, made, strict=True))
         return SampledCall(tuple(groups), report)
 
-    async def embed(self, number: int) -> Any:
-        """A reference to the vectors of a slice of the corpus."""
-        _, [vectors] = await self._pool.call("embed", number, parts=2)
-        return vectors
+    async def embed(self, number: int) -> tuple[str, Any]:
+        """Of which corpus and encoder, and a reference to the vectors of a slice."""
+        of, [vectors] = await self._pool.call("embed", number, parts=2)
+        return of, vectors
 
     async def lost_slices(self, vectors: Any) -> list[int]:
         """The numbers of those that are gone."""

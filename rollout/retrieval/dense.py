@@ -16,6 +16,10 @@ from rollout.retrieval.index import WHOLE, Hit, Part
 from rollout.retrieval.vectors import Vectors, kept_as
 
 QUERIES_KEPT = 1024
+OTHER_CONTENT = (
+    "retriever.path or data.passages: samplers find other content there than others do; "
+    "bring all nodes to the same files, and start again"
+)
 STORED_AS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 

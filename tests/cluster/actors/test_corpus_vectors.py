@@ -10,7 +10,7 @@ from cluster.actors.ports import SamplerPort
 from cluster.actors.retry_policy import RetryPolicy
 from cluster.actors.snapshots import SnapshotStore
 from cluster.settings.tree import Settings
-from rollout.errors import PolicyError
+from rollout.errors import PolicyError, RetrievalError
 from rollout.types import Version
 from tests.cluster.fakes import FakeCluster, FakeHandle, raised_by_the_task
 
@@ -24,14 +24,17 @@ class Embedding:
         self.dying, self.made, self.gone = list(dying), Counter[int](), list[int]()
 
     def prepare(self, handle: FakeHandle) -> None:
-        def embed(number: int) -> tuple[int, str]:
+        def embed(number: int) -> tuple[str, str]:
             self.made[number] += 1
             if number in self.dying:
                 self.dying.remove(number)
                 handle.die()
-            return 3, f"slice {number}"
+            return self.of(handle), f"slice {number}"
 
         handle.answers |= {"embed": embed, "lost_slices": lambda vectors: self.gone}
+
+    def of(self, handle: FakeHandle) -> str:
+        return "content"
 
     def samplers(self, size: int = 2) -> SamplerPort:
         port = SamplerPort(Pool("sampler", FakeCluster(self.prepare).spawn, size, RetryPolicy(), print))
@@ -40,7 +43,9 @@ class Embedding:
 
 
 async def opened(reference: object) -> list[str]:
-    return [await each for each in await reference]  # type: ignore[misc]
+    of, slices = await reference  # type: ignore[misc]
+    assert of == "content"
+    return [await each for each in slices]
 
 
 async def test_all_slices_are_made_once_and_come_in_their_order() -> None:
@@ -70,6 +75,15 @@ async def test_only_slices_that_are_gone_are_made_again_and_once_however_many_ca
     await store.restore(restored)
     assert store.current.vectors is restored.vectors  # nothing is gone: samplers need not take them again
     assert store.current.vectors is not lost.vectors and await opened(store.current.vectors) == await opened(lost.vectors)
+
+
+async def test_samplers_that_find_other_content_than_others_end_the_run() -> None:
+    class Mixed(Embedding):
+        def of(self, handle: FakeHandle) -> str:
+            return handle.node
+
+    with pytest.raises(RetrievalError, match="samplers find other content there than others do"):
+        await CorpusVectors(Mixed().samplers(), 5, print).embed()
 
 
 async def test_what_the_encoder_refuses_is_raised_and_ends_the_other_calls() -> None:
