@@ -83,7 +83,14 @@ class RayHandle:
     def _lacks_a_place(self) -> bool:
         """Raises RayError where Ray does not answer."""
         about = actors(self.actor._actor_id.hex())
-        if about.get("State") != "PENDING_CREATION" or about["Pid"]:  # a process is its own from where room was found
+        match about.get("State"):  # a process is its own from where room was found
+            case "PENDING_CREATION":
+                has_process = about["Pid"] != 0
+            case "RESTARTING":
+                has_process = about["Address"]["Port"] != 0  # the process's number is that of the last one
+            case _:
+                has_process = True
+        if has_process:
             return False
         share = {resource: amount for resource, amount in self._share.items() if amount}
         return share in _demands_without_a_place()  # or else its process is being started

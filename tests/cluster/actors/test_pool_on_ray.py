@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -154,3 +155,22 @@ async def test_an_actor_that_is_being_made_has_its_place_whoever_waits_for_one_o
         await answer(second, "ping", None)
         assert not await second.lacks_a_place()
     second.kill()
+
+
+async def test_an_actor_that_ray_starts_again_lacks_a_place_where_another_took_its_own(ray_session: None) -> None:
+    share = {next(name for name in ray.cluster_resources() if name.startswith("node:") and "internal" not in name): 0.6}
+    made = ray.remote(Worker).options(num_cpus=0, resources=share, max_restarts=-1, max_task_retries=-1)
+    first = RayHandle(made.remote(), share)
+    async with asyncio.timeout(60):
+        before = await answer(first, "ping", None)
+        second = RayHandle(made.remote(), share)
+        while not await second.lacks_a_place():
+            await asyncio.sleep(0.01)
+        os.kill(before.process, signal.SIGKILL)
+        await answer(second, "ping", None)
+        while not await first.lacks_a_place():
+            await asyncio.sleep(0.01)
+        second.kill()
+        after = await answer(first, "ping", None)
+        assert after.process != before.process and not await first.lacks_a_place()
+    first.kill()
