@@ -22,7 +22,6 @@ class TextMetrics:
         tokenizer = _Cached(rules.rouge_tokens)
         self._rouge = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=tokenizer)
         self._rouge_l = RougeScorer(["rougeL"], tokenizer=tokenizer)
-        self._bleu_against = lru_cache(maxsize=256)(self._counted)
 
     def f1(self, text: str, reference: str) -> float:
         """Bag-of-tokens F1 on normalised tokens."""
@@ -51,7 +50,8 @@ class TextMetrics:
         """sacrebleu's sentence BLEU / 100: exponential smoothing, only the n-gram orders that the text has."""
         if not text.strip() or not reference.strip():
             return 0.0
-        return _clamp(self._bleu_against(reference).corpus_score([folded(text)], None).score / 100)
+        counted = _counted(reference, self.rules.bleu_against([reference]))
+        return _clamp(counted.corpus_score([folded(text)], None).score / 100)
 
     def bleu_counts(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """What sacrebleu's corpus BLEU adds up, int [N, 10], of texts [N] with one or more references each, their number free
@@ -69,10 +69,11 @@ class TextMetrics:
         """sacrebleu's corpus BLEU / 100; None where no text has four tokens: there is nothing whose share could be taken."""
         return bleu_of_counts(self.bleu_counts(texts, references).sum(0))
 
-    def _counted(self, reference: str) -> BLEU:
-        """sacrebleu counts the reference's n-grams once here, where `sentence_score` would count them for every text."""
-        tokenizer = self.rules.bleu_against([reference])
-        return BLEU(effective_order=True, tokenize=tokenizer, references=[[folded(reference)]])
+
+@lru_cache(maxsize=256)
+def _counted(reference: str, tokenizer: str) -> BLEU:
+    """sacrebleu counts the reference's n-grams once here, where `sentence_score` would count them for every text."""
+    return BLEU(effective_order=True, tokenize=tokenizer, references=[[folded(reference)]])
 
 
 def bleu_of_counts(sums: np.ndarray) -> float | None:
